@@ -1,0 +1,36 @@
+"""mqasync: asyncio microservices over message queues that exist. The public names, nothing else."""
+
+from .errors import (
+    BrokerError,
+    BrokerLost,
+    BrokerRefused,
+    ConfigurationError,
+    InvalidMessage,
+    MessageError,
+    MessageTooLarge,
+    MqasyncError,
+    Reject,
+    Unroutable,
+)
+from .handler import Consumer, Producer, consumer, producer
+from .message import Message, Out
+
+__version__ = "0.1.0"
+__all__ = [
+    "BrokerError",
+    "BrokerLost",
+    "BrokerRefused",
+    "ConfigurationError",
+    "Consumer",
+    "InvalidMessage",
+    "Message",
+    "MessageError",
+    "MessageTooLarge",
+    "MqasyncError",
+    "Out",
+    "Producer",
+    "Reject",
+    "Unroutable",
+    "consumer",
+    "producer",
+]

@@ -1,0 +1,63 @@
+"""The command `mqasync`: its group, how errors end it, how it logs; each command is a file beside this one.
+
+Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user's mistake.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import BrokerRefused, ConfigurationError, MqasyncError
+from .config import config
+from .consume import consume
+from .produce import produce
+from .run import run
+
+
+class Commands(click.Group):
+    """Says every error of mqasync in one sentence, without a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; turn errors into exit codes."""
+        try:
+            return super().invoke(context)
+        except (ConfigurationError, BrokerRefused) as error:
+            click.echo(f"mqasync: {one_line(str(error))}", err=True)
+            context.exit(2)
+        except MqasyncError as error:
+            click.echo(f"mqasync: {one_line(str(error))}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mqasync")
+def main() -> None:
+    """Asyncio microservices over message queues that exist."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in ("aio_pika", "aiormq"):
+        # the core says in one line what they say in many, and their DEBUG lines show bodies
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class OneLine(logging.Formatter):
+    """Keeps what a stranger put into an id or error text from forging log lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the library's name
+        """The line without its traceback, control characters escaped."""
+        return one_line(super().formatMessage(record))
+
+
+def one_line(text: str) -> str:
+    """`text` with its control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+for command in (run, produce, consume, config):
+    main.add_command(command)

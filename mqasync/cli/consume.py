@@ -1,0 +1,84 @@
+"""`mqasync consume`: the messages of a queue as JSON lines on stdout; it is a Consumer like any other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import msgspec
+
+from ..broker import Brokers
+from ..channel import Channel
+from ..config import Settings, load_settings
+from ..handler import Consumer
+from ..step import Step
+from .lines import write_line
+from .loop import run as run_loop
+from .options import queue, shared
+
+LOOK = 1000  # messages that --no-ack holds at most
+GRACE = 1.0
+
+
+class Printer(Consumer):
+    """Prints each body; `enough` is set after `count` of them, or when nobody reads any more."""
+
+    def __init__(self, exchange: str, id: str, count: int | None, acknowledge: bool) -> None:
+        held = 1 if acknowledge else count or LOOK
+        prefetch = min(held * 100, count or held * 100) if acknowledge else held
+        super().__init__(exchange=exchange, id=id, concurrency=held, prefetch=prefetch)
+        self._left = count
+        self._acknowledge = acknowledge
+        self.enough = asyncio.Event()
+
+    async def process(self, message: bytes) -> None:
+        """Print one body on one line; a return acknowledges it."""
+        if self.enough.is_set():
+            await asyncio.Event().wait()  # until the drain puts the message back
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self.enough.set()
+        try:
+            await write_line(on_one_line(message))
+        except BrokenPipeError:
+            self.enough.set()
+            await asyncio.Event().wait()
+        if not self._acknowledge:
+            await asyncio.Event().wait()
+
+
+def on_one_line(body: bytes) -> bytes:
+    """A JSON body without line breaks; any other body as a JSON string."""
+    try:
+        return msgspec.json.format(body, indent=-1)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.encode(body.decode("utf-8", "replace"))
+
+
+@click.command()
+@queue
+@shared
+@click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
+@click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
+def consume(
+    exchange: str, id: str, config: str | None, broker: str | None, count: int | None, no_ack: bool
+) -> None:
+    """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
+    settings = load_settings(config, broker)
+    run_loop(_consume(Printer(exchange, id, count, not no_ack), settings))
+
+
+async def _consume(printer: Printer, settings: Settings) -> None:
+    brokers = Brokers(settings)
+    channel = Channel(Step(printer, brokers.publish, {}), brokers.route(printer.exchange))
+    enough = asyncio.create_task(printer.enough.wait())
+    working = channel.start()
+    try:
+        await asyncio.wait({working, enough}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+    finally:
+        enough.cancel()
+        await channel.drain(GRACE)
+        await brokers.close()

@@ -1,0 +1,108 @@
+"""`mqasync produce`: JSON from the command line, a pipe or a file to an exchange; no format but JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from ..broker import Brokers
+from ..config import load_settings
+from ..errors import ConfigurationError
+from ..message import Message
+from ..outbox import Outbox
+from ..source import waiting_for_queues
+from ..transport import check_name
+from .lines import read_lines
+from .loop import run as run_loop
+from .options import WAIT, queue, shared
+
+
+@click.command()
+@queue
+@shared
+@WAIT
+@click.argument("source", default="-", metavar="[JSON | - | FILE.jsonl]")
+def produce(
+    exchange: str, id: str, config: str | None, broker: str | None, wait: float | None, source: str
+) -> None:
+    """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
+    check_name("exchange", exchange)
+    check_name("id", id)
+    brokers = Brokers(load_settings(config, broker))
+    brokers.route(exchange)
+    job = _Job(brokers, exchange, id, wait)
+    if source == "-":
+        run_loop(job.produce_lines(sys.stdin.buffer, nullcontext()))
+    elif Path(source).is_file():
+        with open(source, "rb") as file:
+            run_loop(job.produce_lines(file, _progress(file)))
+    else:
+        run_loop(job.produce_one(source))
+
+
+class _Job:
+    """One run of the command."""
+
+    def __init__(self, brokers: Brokers, exchange: str, id: str, wait: float | None) -> None:
+        self._brokers = brokers
+        self._exchange, self._id = exchange, id
+        self._publish = waiting_for_queues(brokers.publish, wait)
+        self._confirmed = 0
+        self._started = time.monotonic()
+
+    async def produce_one(self, text: str) -> None:
+        """Publish what the command line says."""
+        try:
+            await self._put(
+                self._body(text.encode("utf-8", "surrogateescape"), "the argument, no file either,")
+            )
+        finally:
+            await self._end()
+
+    async def produce_lines(self, file: BinaryIO, progress: AbstractContextManager[Any]) -> None:
+        """Publish each line of `file`, many at a time."""
+        try:
+            with progress as bar:
+                async with Outbox() as outbox:
+                    async for number, line in read_lines(file):
+                        await outbox.put(self._put(self._body(line, f"line {number}")))
+                        if bar:
+                            bar.update(len(line) + 1)
+        finally:
+            await self._end()
+
+    def _body(self, body: bytes, what: str) -> bytes:
+        try:
+            msgspec.json.decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"{what} is not JSON: {error}: {body[:60]!r}") from error
+        return body.strip()
+
+    async def _put(self, body: bytes) -> None:
+        await self._publish(Message(body=body, exchange=self._exchange, producer=self._id))
+        self._confirmed += 1
+
+    async def _end(self) -> None:
+        await self._brokers.close()
+        elapsed = time.monotonic() - self._started
+        rate = f"{self._confirmed / elapsed:,.0f}/s"
+        plural = "" if self._confirmed == 1 else "s"
+        click.echo(
+            f"published {self._confirmed:,} message{plural} to {self._exchange} in {elapsed:.1f} s ({rate})",
+            err=True,
+        )
+
+
+def _progress(file: BinaryIO) -> AbstractContextManager[Any]:
+    """A progress bar where a person looks on."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    size = os.fstat(file.fileno()).st_size
+    return click.progressbar(length=size, label="publishing", file=sys.stderr)

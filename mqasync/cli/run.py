@@ -1,0 +1,99 @@
+"""`mqasync run`: services at work until they are stopped or idle; the work itself is the Runner's."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from .. import __version__
+from ..config import Settings, load_settings
+from ..discovery import Service, discover
+from ..runner import Runner
+from .loop import run as run_loop
+from .options import WAIT, Duration, shared
+
+log = logging.getLogger("mqasync")
+
+
+@click.command()
+@click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
+@shared
+@click.option(
+    "--until-idle", is_flag=True, help="Run producers once, drain and end when every queue is empty."
+)
+@WAIT
+@click.option(
+    "--grace", type=Duration(), default="30s", show_default=True, help="Time for running handlers at the end."
+)
+def run(
+    modules: tuple[str, ...],
+    config: str | None,
+    broker: str | None,
+    until_idle: bool,
+    wait: float | None,
+    grace: float,
+) -> None:
+    """Run the consumers and producers of each MODULE: a module, a package or module:name.
+
+    Ctrl-C or SIGTERM drains and ends with exit code 0; a second one stops at once.
+    """
+    settings = load_settings(config, broker)
+    services = discover(modules)
+    run_loop(_run(services, settings, until_idle, wait, grace))
+
+
+async def _run(
+    services: list[Service], settings: Settings, until_idle: bool, wait: float | None, grace: float
+) -> None:
+    runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace)
+    log.info("mqasync %s: %s", __version__, ", ".join(service.name for service in services))
+    try:
+        async with runner:
+            for line in bindings(runner):
+                log.info("%s", line)
+            await runner.finished()
+    finally:
+        for line in summary(runner):
+            log.info("%s", line)
+
+
+def bindings(runner: Runner) -> list[str]:
+    """What is bound to what, on which broker, a line each."""
+    rows = []
+    for feed in runner.feeds:
+        every = f", every {feed.source.every}" if feed.source.every else ""
+        rows.append(
+            (f"producer {feed.name}", f"publishes to {feed.source.exchange}{every}", feed.source.exchange)
+        )
+    for channel in runner.channels:
+        to = ", ".join(channel.step.consumer.options.to)
+        rows.append((f"consumer {channel.name}", f"puts out to {to}" if to else "", channel.exchange))
+    left, middle = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+    brokers = [runner.brokers.route(exchange) for _, _, exchange in rows]
+    return [
+        f"  {name:{left}}  {what:{middle}}  on {broker.name} ({broker.address})"
+        for (name, what, _), broker in zip(rows, brokers, strict=True)
+    ]
+
+
+def summary(runner: Runner) -> list[str]:
+    """What was done, a line for each producer and queue."""
+    if not runner.channels and not runner.feeds:
+        return []
+    names = [feed.name for feed in runner.feeds] + [channel.name for channel in runner.channels]
+    width = max(map(len, names))
+    lines = [f"  {'':{width}}  {'published':>10} {'handled':>10} {'retried':>10} {'buried':>10}"]
+    lines += [f"  {feed.name:{width}}  {feed.published:>10,}" for feed in runner.feeds]
+    for channel in runner.channels:
+        counts = channel.counts
+        lines.append(
+            f"  {channel.name:{width}}  {channel.step.published:>10,} {counts.handled:>10,}"
+            f" {counts.retried:>10,} {counts.buried:>10,}"
+        )
+    for channel in runner.channels:
+        if channel.counts.buried:
+            lines.append(
+                f"{channel.counts.buried:,} in the dead letters of {channel.name}; last: {channel.counts.last_error}"
+            )
+    return lines

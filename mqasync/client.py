@@ -1,0 +1,75 @@
+"""Client: what Producer.produce and Consumer.consume run on in a user's own program; no signals, no modules."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .broker import Brokers
+from .channel import Channel
+from .codec import encode
+from .config import load_settings
+from .errors import BrokerLost
+from .handler import Consumer, Producer
+from .message import Message, new_id
+from .step import Step
+
+GRACE = 30.0
+"""Seconds that running handlers get to finish when the work ends."""
+
+
+class Client:
+    """The brokers of config.yml, opened for one Producer."""
+
+    def __init__(self, brokers: Brokers) -> None:
+        self.brokers = brokers
+
+    @classmethod
+    async def open(cls, config: str | None, broker: str | None) -> Client:
+        """Load the configuration; the broker is connected by the first message. Raises ConfigurationError."""
+        return cls(Brokers(load_settings(config, broker)))
+
+    async def produce(
+        self,
+        producer: Producer,
+        body: Any,
+        key: str | None,
+        headers: dict[str, str] | None,
+        id: str | None,
+        timeout: float,
+    ) -> str:
+        """See Producer.produce."""
+        message = Message(
+            body=encode(body),
+            exchange=producer.exchange,
+            id=id or new_id(),
+            producer=producer.id,
+            headers=headers or {},
+            key=key,
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                await self.brokers.publish(message)
+        except TimeoutError:
+            address = self.brokers.route(producer.exchange).address
+            raise BrokerLost(
+                f"{address} has not confirmed message {message.id} within {timeout:g} s"
+            ) from None
+        return message.id
+
+    async def close(self) -> None:
+        """Let go of the brokers."""
+        await self.brokers.close()
+
+
+async def consume(consumer: Consumer, config: str | None, broker: str | None) -> None:
+    """See Consumer.consume."""
+    settings = load_settings(config, broker)
+    consumer.options = settings.consumer_options(consumer.exchange, consumer.id, consumer.options)
+    brokers = Brokers(settings)
+    channel = Channel(Step(consumer, brokers.publish, {}), brokers.route(consumer.exchange))
+    try:
+        await channel.start()
+    finally:
+        await channel.drain(GRACE)
+        await brokers.close()

@@ -1,0 +1,40 @@
+"""Dead letters: what a message carries when it is buried; where it is sent is the channel's business."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+
+import msgspec
+
+from .errors import Reject
+from .message import Message
+
+MAX_TRACEBACK = 8_000
+MAX_TEXT = 1_000
+
+
+def dead_letter(message: Message, id: str, error: BaseException) -> Message:
+    """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
+
+    Headers: dead-reason (rejected, invalid, failed), dead-exception, dead-message, dead-traceback (its end),
+    dead-attempts, dead-exchange, dead-id, dead-first-time and dead-last-time (seconds since 1970), dead-host.
+    """
+    kind = "rejected" if isinstance(error, Reject) else type(error).__name__
+    trace = "".join(traceback.format_exception(error))
+    headers = {
+        "dead-reason": kind,
+        "dead-exception": f"{type(error).__module__}.{type(error).__qualname__}",
+        "dead-message": str(error)[:MAX_TEXT],
+        "dead-traceback": trace[-MAX_TRACEBACK:],
+        "dead-attempts": str(message.attempt),
+        "dead-exchange": message.exchange,
+        "dead-id": id,
+        "dead-first-time": f"{message.time:.3f}",
+        "dead-last-time": f"{time.time():.3f}",
+        "dead-host": socket.gethostname(),
+    }
+    # an exception's text may hold lone surrogates, which no broker can carry
+    clean = {name: text.encode("utf-8", "replace").decode() for name, text in headers.items()}
+    return msgspec.structs.replace(message, headers=message.headers | clean)

@@ -1,0 +1,48 @@
+"""Every exception mqasync raises, by whose fault it is; no other module defines one."""
+
+
+class MqasyncError(Exception):
+    """Base of every exception here, so that one `except` can catch them all."""
+
+
+class ConfigurationError(MqasyncError):
+    """The user's mistake in code, config.yml, environment or command line; the text names the value.
+
+    `keys` is where in config.yml, if it is there; loading the file turns them into a line number.
+    """
+
+    def __init__(self, problem: str, *keys: str) -> None:
+        super().__init__(problem)
+        self.keys = keys
+
+
+class MessageError(MqasyncError):
+    """The fault lies in one message; the others are not affected."""
+
+
+class Reject(MessageError):
+    """Raise it in a handler: the message goes to the dead letters at once, without a retry."""
+
+
+class InvalidMessage(MessageError):
+    """A body does not decode, or is not what the handler's annotation says; never retried."""
+
+
+class MessageTooLarge(MessageError):
+    """A body or its headers are larger than the broker takes; raised before anything is sent."""
+
+
+class Unroutable(MessageError):
+    """No queue is bound to the exchange, so publishing there would lose the message."""
+
+
+class BrokerError(MqasyncError):
+    """The fault lies with the broker or the way to it."""
+
+
+class BrokerLost(BrokerError):
+    """The connection, channel or file is gone for now; the core connects again and repeats."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker said no for good: wrong password, missing permission, a queue with other arguments."""

@@ -1,0 +1,226 @@
+"""Consumer, Producer and their decorators: they only describe; nothing here connects or runs by itself.
+
+The decorated object is still the plain coroutine function: `await enrich({...})` in a test
+touches no broker.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import update_wrapper
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+
+import msgspec
+
+from .duration import seconds
+from .errors import ConfigurationError
+from .transport import check_name
+
+if TYPE_CHECKING:
+    from .client import Client
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a consumer works; the decorator sets it, `consumers:` in config.yml overrides it. Times in seconds.
+
+    `to`: exchanges for what the handler puts out. `concurrency`: handlers running at once
+    (default 10; 1 for batches). `prefetch`: deliveries held (default twice what can run).
+    `timeout`: bound on one run of the handler. `retries`: attempts after the first.
+    `backoff`: longest wait before the first retry, doubled for each further one up to `max_backoff`.
+    `batch_size`, `batch_wait`: for `list[T]` handlers, how many and how long to wait for them.
+    """
+
+    to: tuple[str, ...] = ()
+    concurrency: int | None = None
+    prefetch: int | None = None
+    timeout: float | None = None
+    retries: int = 5
+    backoff: float = 1.0
+    max_backoff: float = 3600.0
+    batch_size: int = 100
+    batch_wait: float = 0.1
+
+
+def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> ConsumerOptions:
+    """`base` with the `given` values checked and replaced; raises ConfigurationError, quoting the value."""
+    values = msgspec.structs.asdict(base or ConsumerOptions()) | given
+    to = values["to"]
+    values["to"] = tuple(check_name("exchange", name) for name in ([to] if isinstance(to, str) else to))
+    for name in ("timeout", "backoff", "max_backoff", "batch_wait"):
+        if values[name] is not None:
+            values[name] = seconds(values[name])
+    for name, least in (("concurrency", 1), ("prefetch", 1), ("retries", 0), ("batch_size", 1)):
+        value = values[name]
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise ConfigurationError(f"{name} is {value!r}; it takes a whole number of at least {least}")
+    return ConsumerOptions(**values)
+
+
+class Consumer:
+    """A handler bound to an exchange and an id; consumers of one id share its queue.
+
+    Subclass it and override `process`, or use the `consumer` decorator. Keyword arguments are
+    those of ConsumerOptions. Raises ConfigurationError for a name or value that cannot be.
+    """
+
+    def __init__(self, *, exchange: str, id: str, **given: Any) -> None:
+        unknown = given.keys() - set(ConsumerOptions.__struct_fields__)
+        if unknown:
+            raise ConfigurationError(
+                f"{sorted(unknown)[0]!r} is not an option of a consumer: {', '.join(ConsumerOptions.__struct_fields__)}"
+            )
+        self.exchange = check_name("exchange", exchange)
+        self.id = check_name("id", id)
+        self.options = options(given)
+        self.handler: Callable[..., Any] = self.process
+
+    def __repr__(self) -> str:
+        return f"<consumer {self.exchange}/{self.id}>"
+
+    async def process(self, message: Any) -> Any:
+        """Handle one body; what it returns or yields is published to the exchanges in `to`."""
+        raise NotImplementedError
+
+    async def consume(self, *, config: str | None = None, broker: str | None = None) -> None:
+        """Receive and handle until this coroutine is cancelled; then drain, put back the rest and return.
+
+        `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
+        """
+        from .client import consume
+
+        await consume(self, config, broker)
+
+
+class Handler(Consumer, Generic[P, R]):
+    """What the `consumer` decorator returns: a Consumer that is still callable as the plain function."""
+
+    def __init__(self, function: Callable[P, R], *, exchange: str, id: str, **given: Any) -> None:
+        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+            raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
+        super().__init__(exchange=exchange, id=id, **given)
+        self.handler = function
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function; no broker is touched."""
+        result: R = self.handler(*args, **kwargs)
+        return result
+
+
+def consumer(
+    *,
+    exchange: str,
+    id: str,
+    to: str | Iterable[str] = (),
+    concurrency: int | None = None,
+    prefetch: int | None = None,
+    timeout: float | str | None = None,
+    retries: int = 5,
+    backoff: float | str = 1.0,
+    max_backoff: float | str = 3600.0,
+    batch_size: int = 100,
+    batch_wait: float | str = 0.1,
+) -> Callable[[Callable[P, R]], Handler[P, R]]:
+    """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
+
+    The first parameter's annotation says how the body is decoded (dict without one); a second
+    one annotated `Message` gets the message; others get by name what the module's `lifespan()`
+    yields. Raises ConfigurationError.
+    """
+    given = dict(
+        to=to, concurrency=concurrency, prefetch=prefetch, timeout=timeout, retries=retries, backoff=backoff,
+        max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait,
+    )  # fmt: skip
+    return lambda function: Handler(function, exchange=exchange, id=id, **given)
+
+
+class Producer:
+    """Publishes to one exchange under one id: `async with Producer(id=..., exchange=...) as p`.
+
+    `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
+    """
+
+    def __init__(
+        self, *, exchange: str, id: str, config: str | None = None, broker: str | None = None
+    ) -> None:
+        self.exchange = check_name("exchange", exchange)
+        self.id = check_name("id", id)
+        self._config, self._broker = config, broker
+        self._client: Client | None = None
+
+    def __repr__(self) -> str:
+        return f"<producer {self.exchange}/{self.id}>"
+
+    async def __aenter__(self) -> Self:
+        from .client import Client
+
+        self._client = await Client.open(self._config, self._broker)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client:
+            await self._client.close()
+        self._client = None
+
+    async def produce(
+        self,
+        body: Any,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+        id: str | None = None,
+        timeout: float | str = 30.0,
+    ) -> str:
+        """Publish one body and return the message id once the broker has it safely.
+
+        Raises Unroutable when no queue is bound to the exchange, BrokerLost when the broker stays
+        away for `timeout` seconds (the message may or may not be there: repeat it with its `id`),
+        MessageTooLarge, and ConfigurationError for a body that cannot be encoded.
+        """
+        if self._client is None:
+            raise ConfigurationError(f"{self!r} is not open: use 'async with'")
+        return await self._client.produce(self, body, key, headers, id, seconds(timeout))
+
+
+class Source(Producer, Generic[P, R]):
+    """What the `producer` decorator returns: a Producer that is still callable as the plain function."""
+
+    def __init__(
+        self, function: Callable[P, R], *, exchange: str, id: str, every: str | float | None = None
+    ) -> None:
+        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+            raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
+        super().__init__(exchange=exchange, id=id)
+        self.handler = function
+        self.every = every
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function; no broker is touched."""
+        return self.handler(*args, **kwargs)
+
+
+def producer(
+    *, exchange: str, id: str, every: str | float | None = None
+) -> Callable[[Callable[P, R]], Source[P, R]]:
+    """Publish to `exchange` what an async function returns or an async generator yields.
+
+    Without `every` it runs once, until it is exhausted (or for ever). `every` is a duration
+    ("10m": now, then again ten minutes after the start of the last run) or a cron expression
+    ("0 6 * * *", local time). Its parameters get by name what `lifespan()` yields.
+    """
+    return lambda function: Source(function, exchange=exchange, id=id, every=every)
+
+
+def where(function: object) -> str:
+    """`name (file, line)` of a function, for error messages."""
+    code = getattr(function, "__code__", None)
+    place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+    return f"{getattr(function, '__qualname__', function)!s}{place}"

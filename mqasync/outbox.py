@@ -1,0 +1,42 @@
+"""Outbox: many publishes under way, a bounded number of them; no broker, no message is made here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Self
+
+UNCONFIRMED = 256
+"""How many publishes one generator may have under way before it has to wait: its back-pressure."""
+
+
+class Outbox:
+    """`async with Outbox() as outbox`: everything put in is confirmed when the block has ended.
+
+    Leaving the block, or `put` before that, raises what a publish raised; the others are let go.
+    """
+
+    def __init__(self) -> None:
+        self._pending: deque[asyncio.Future[object]] = deque()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def put(self, publishing: Awaitable[object]) -> None:
+        """Start `publishing`; wait for the oldest one when UNCONFIRMED are under way."""
+        self._pending.append(asyncio.ensure_future(publishing))
+        if len(self._pending) >= UNCONFIRMED:
+            await self._pending.popleft()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._pending and error is None:
+                await self._pending.popleft()
+        finally:
+            for publishing in self._pending:
+                publishing.cancel()
+            await asyncio.gather(*self._pending, return_exceptions=True)

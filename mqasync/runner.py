@@ -1,0 +1,221 @@
+"""Runner: services at work in one event loop, from opening brokers to draining; no command line, no printing."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Self, get_type_hints
+
+import msgspec
+
+from .broker import Brokers
+from .channel import Channel, Observe, ignore
+from .config import Settings
+from .discovery import Service
+from .errors import BrokerLost, ConfigurationError
+from .source import Feed
+from .step import Step
+
+log = logging.getLogger("mqasync")
+
+REPORT_SECONDS = 5.0
+IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to do
+
+
+class Runner:
+    """`async with Runner(services, settings) as runner`: consuming inside the block, drained at its end.
+
+    `wait`: seconds the brokers get to answer at start, and a queue to be bound to what a producer
+    publishes; None waits for ever. `grace`: seconds that running handlers get at the end.
+    Entering raises ConfigurationError, BrokerRefused, or BrokerLost after `wait`.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        settings: Settings,
+        *,
+        until_idle: bool = False,
+        wait: float | None = None,
+        grace: float = 30.0,
+        brokers: Brokers | None = None,
+        observe: Observe = ignore,
+    ) -> None:
+        self.services = services
+        self.settings = settings
+        self.channels: list[Channel] = []
+        self.feeds: list[Feed] = []
+        self.brokers = brokers or Brokers(settings)
+        self._until_idle = until_idle
+        self._wait = wait
+        self._grace = grace
+        self._observe = observe
+        self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _open(self) -> None:
+        for service in self.services:
+            for consumer in service.consumers:
+                consumer.options = self.settings.consumer_options(
+                    consumer.exchange, consumer.id, consumer.options
+                )
+        try:
+            async with asyncio.timeout(self._wait):
+                await self._declare()
+        except TimeoutError:
+            addresses = ", ".join(broker.address for broker in self.brokers.opened.values())
+            raise BrokerLost(f"no answer from {addresses} within {self._wait:g} s") from None
+        for service in self.services:
+            await self._ready(service)
+        self._warn()
+        self._tasks = [channel.start() for channel in self.channels]
+
+    async def _declare(self) -> None:
+        """Every queue exists before the first message is published."""
+        queues = {(c.exchange, c.id) for service in self.services for c in service.consumers}
+        for exchange, settings in self.settings.exchanges.items():
+            queues |= {(exchange, id) for id in settings.requires}
+        for exchange, id in sorted(queues):
+            broker = self.brokers.route(exchange)
+            await broker.call(lambda transport, queue=(exchange, id): transport.declare(*queue))  # type: ignore[misc]
+        for service in self.services:
+            for producer in service.producers:
+                await self.brokers.route(producer.exchange).connected()
+
+    async def _ready(self, service: Service) -> None:
+        """Open the service's lifespan() and make its handlers ready to be called."""
+        injected = (
+            await self._stack.enter_async_context(service.lifespan(*self._lifespan_settings(service)))
+            if service.lifespan
+            else {}
+        )
+        for consumer in service.consumers:
+            step = Step(consumer, self.brokers.publish, injected or {})
+            self.channels.append(Channel(step, self.brokers.route(consumer.exchange), self._observe))
+        for producer in service.producers:
+            self.feeds.append(Feed(producer, self.brokers, injected or {}, self._until_idle, self._wait))
+
+    def _lifespan_settings(self, service: Service) -> list[Any]:
+        """What lifespan() gets: the service's section of config.yml as the type its parameter is annotated with."""
+        assert service.lifespan
+        section = self.settings.services.get(service.name, {})
+        parameters = list(inspect.signature(service.lifespan).parameters)
+        if not parameters:
+            return []
+        kind = get_type_hints(service.lifespan).get(parameters[0], dict)
+        try:
+            return [msgspec.convert(section, kind)]
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"services.{service.name} in the configuration: {error}") from error
+
+    def _warn(self) -> None:
+        """Say which of the model's promises do not hold here."""
+        for broker in self.brokers.opened.values():
+            if not broker.durable:
+                log.warning(
+                    "broker %s (%s) keeps messages in this process only: they end with it",
+                    broker.name,
+                    broker.address,
+                )
+        heard = {channel.exchange for channel in self.channels}
+        heard |= {
+            name
+            for name, exchange in self.settings.exchanges.items()
+            if exchange.requires or exchange.optional
+        }
+        for channel in self.channels:
+            for exchange in channel.step.consumer.options.to:
+                if exchange not in heard:
+                    log.warning(
+                        "%s puts out to %r, which nothing here consumes: unless another service does, its messages are retried and then buried",
+                        channel.name,
+                        exchange,
+                    )
+
+    async def finished(self) -> None:
+        """Wait until all producers are exhausted and, with until_idle, all queues are empty.
+
+        Without until_idle it returns only if there is no consumer. Raises what ended a producer
+        or consumer for good.
+        """
+        feeds = [asyncio.create_task(feed.run()) for feed in self.feeds]
+        idle = asyncio.create_task(self._idle_after(feeds)) if self._until_idle else None
+        reports = asyncio.create_task(self._report())
+        self._tasks += [*feeds, reports, *([idle] if idle else [])]
+        pending = {task for task in self._tasks if task is not reports}
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+            if idle in done:
+                return
+
+    async def _idle_after(self, feeds: Sequence[asyncio.Task[None]]) -> None:
+        if feeds:
+            await asyncio.wait(feeds)
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until every queue consumed here is empty and nothing is in hand."""
+        quiet = 0
+        while quiet < 2:  # a message may be on its way while the queue is already empty
+            received = self._received()
+            busy = await self._busy()
+            quiet = 0 if busy or received != self._received() else quiet + 1
+            await asyncio.sleep(IDLE_SECONDS)
+
+    def _received(self) -> int:
+        return sum(channel.counts.received for channel in self.channels)
+
+    async def _busy(self) -> bool:
+        for channel in self.channels:
+            if channel.held or await channel.depth():
+                return True
+        return False
+
+    async def _report(self) -> None:
+        """One line every few seconds while there is something to tell."""
+        handled, since = 0, time.monotonic()
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            now, count = time.monotonic(), sum(channel.counts.handled for channel in self.channels)
+            if count != handled:
+                retried = sum(channel.counts.retried for channel in self.channels)
+                buried = sum(channel.counts.buried for channel in self.channels)
+                rate = (count - handled) / (now - since)
+                log.info(
+                    "%s handled (%s/s), %s retried, %s buried",
+                    f"{count:,}",
+                    f"{rate:,.0f}",
+                    f"{retried:,}",
+                    f"{buried:,}",
+                )
+            handled, since = count, now
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drain: stop producers and receiving, finish what runs, put back the rest, let go of everything."""
+        channels = {id(channel.receiver) for channel in self.channels}
+        others = [task for task in self._tasks if id(task) not in channels]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*(channel.drain(self._grace) for channel in self.channels))
+        try:
+            await self._stack.aclose()
+        finally:
+            await self.brokers.close()

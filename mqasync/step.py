@@ -1,0 +1,100 @@
+"""Step: messages through one handler, decode, call, publish what it puts out; settling is not done here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from .codec import decoder, encode
+from .errors import ConfigurationError
+from .handler import Consumer, where
+from .message import Message, Out, output_id
+from .outbox import Outbox
+from .signature import of_consumer
+
+Publish = Callable[[Message], Awaitable[None]]
+
+
+class Step:
+    """A consumer's handler made ready: its decoder, its arguments, and the way out for its outputs.
+
+    `publish` returns when the broker has the message. `injected` is what lifespan() yielded.
+    Raises ConfigurationError for a handler whose parameters cannot be served.
+    """
+
+    def __init__(self, consumer: Consumer, publish: Publish, injected: Mapping[str, Any]) -> None:
+        self.consumer = consumer
+        self.signature = of_consumer(consumer.handler)
+        self.published = 0
+        self._decode = decoder(self.signature.body)
+        self._publish = publish
+        self._named = arguments(consumer.handler, self.signature.injected, injected)
+
+    async def run(self, messages: Sequence[Message]) -> None:
+        """Handle one message, or one batch, and return when everything it put out is confirmed.
+
+        Raises InvalidMessage for a body that does not decode, TimeoutError after the consumer's
+        `timeout`, and whatever the handler or a publish raises.
+        """
+        bodies = [self._decode(message.body) for message in messages]
+        timeout = self.consumer.options.timeout
+        if timeout is None:
+            return await self._call(bodies, messages)
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                await self._call(bodies, messages)
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimeoutError(f"the handler took longer than its timeout of {timeout:g} s") from error
+            raise
+
+    async def _call(self, bodies: list[Any], messages: Sequence[Message]) -> None:
+        body: Any = bodies if self.signature.batch else bodies[0]
+        named = self._named
+        if self.signature.message:
+            named = {**named, self.signature.message: list(messages) if self.signature.batch else messages[0]}
+        if self.signature.generator:
+            async with Outbox() as outbox, aclosing(self.consumer.handler(body, **named)) as values:
+                position = 0
+                async for value in values:
+                    for output in self._outputs(value, messages, position):
+                        await outbox.put(self._publish(output))
+                    position += 1
+            return
+        value = await self.consumer.handler(body, **named)
+        for publishing in [self._publish(output) for output in self._outputs(value, messages, 0)]:
+            await publishing
+
+    def _outputs(self, value: Any, messages: Sequence[Message], position: int) -> Iterator[Message]:
+        """The messages for one value; their ids are derived, so that a re-run repeats them."""
+        if value is None:
+            return
+        out = value if isinstance(value, Out) else Out(value)
+        exchanges = (out.exchange,) if out.exchange else self.consumer.options.to
+        if not exchanges and value is out:
+            raise ConfigurationError(
+                f"{where(self.consumer.handler)} put out {out!r:.200} and no exchange is named"
+            )
+        body = encode(out.body) if exchanges else b""
+        origin = "/".join(message.id for message in messages)
+        for exchange in exchanges:
+            self.published += 1
+            yield Message(
+                body=body,
+                exchange=exchange,
+                id=out.id or output_id(origin, exchange, self.consumer.id, position),
+                producer=self.consumer.id,
+                headers=out.headers,
+                key=out.key,
+            )
+
+
+def arguments(function: Any, wanted: Sequence[str], injected: Mapping[str, Any]) -> dict[str, Any]:
+    """The `wanted` ones of what lifespan() yielded. Raises ConfigurationError for a missing one."""
+    for name in wanted:
+        if name not in injected:
+            choices = ", ".join(injected) or "nothing, as the module has no lifespan()"
+            raise ConfigurationError(f"{where(function)} wants {name!r}; lifespan() yields: {choices}")
+    return {name: injected[name] for name in wanted}

@@ -1,0 +1,124 @@
+"""The contract between the core and the transports, and what both call a delivery; no broker's code.
+
+A transport only declares, publishes, receives and settles. It never retries, logs, decodes
+a body or calls a handler: the core does that, once, for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from .errors import ConfigurationError
+from .message import Message
+
+DEAD = ".dead"
+"""The dead letters of the queue (exchange, id) are the queue (exchange, id + DEAD), which is not bound."""
+
+Options = Mapping[str, Mapping[str, Any]]
+"""Native options by exchange, as config.yml gives them; a transport checks its own."""
+
+
+class Features(msgspec.Struct, frozen=True, kw_only=True):
+    """What a transport can and cannot do; the user is told at start, docs are made from it."""
+
+    durable: bool  # messages survive a restart of the broker
+    shared: bool  # other processes can use the same queues
+    counts_returns: bool  # Delivery.returned counts deliveries whose process died
+    max_bytes: int  # largest body
+
+
+class Delivery(msgspec.Struct, eq=False):
+    """A message in our hands, not settled yet."""
+
+    message: Message
+    subscription: Subscription  # settle it here, even after a reconnect
+    tag: Any = None  # the transport's own
+    returned: int = 0  # how often it came back because nobody settled it, where the broker counts
+
+
+class Transport(Protocol):
+    """One broker behind one URL, for one connection's life: after BrokerLost the core makes a new one."""
+
+    features: Features
+
+    def __init__(self, url: str, options: Options) -> None:
+        """Check URL and options; no input or output. Raises ConfigurationError."""
+
+    async def open(self) -> None:
+        """Connect. Raises BrokerLost when nobody answers, BrokerRefused when the broker says no."""
+
+    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
+        """From its return on, nothing published to `exchange` is missed by queue (exchange, id).
+
+        With bound=False only `send` reaches the queue. Repeatable. Raises BrokerRefused where
+        the queue exists with other arguments.
+        """
+
+    async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
+        """Return when the broker has all of them safely; on BrokerLost any of them may be there.
+
+        Raises Unroutable when no queue is bound to `exchange`; then none of them was taken.
+        """
+
+    async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
+        """Like publish, to that one declared queue, to be received `delay` seconds from now or later."""
+
+    async def subscribe(self, exchange: str, id: str, prefetch: int) -> Subscription:
+        """Start to receive from a declared queue, at most `prefetch` deliveries unsettled."""
+
+    async def depth(self, exchange: str, id: str) -> int:
+        """How many messages wait in a declared queue, the delayed ones included."""
+
+    async def close(self) -> None:
+        """Let go of everything; what is unsettled goes back to its queue. Safe twice and in an outage."""
+
+
+class Subscription(Protocol):
+    """What a consumer holds of one queue."""
+
+    lease: float | None
+    """Seconds until an unsettled delivery comes back by itself; None while the connection lasts."""
+
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
+        """Wait up to `timeout` seconds for the first, then return what there is, at most `limit`.
+
+        The core never cancels it. After close() it returns nothing, at once. Raises BrokerLost.
+        """
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done for good. An ack may get lost (then the message comes back). Raises BrokerLost."""
+
+    async def retry(self, delivery: Delivery, delay: float) -> None:
+        """Back to this queue alone, with attempt + 1, in `delay` seconds or later. Raises BrokerLost."""
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Back to the queue at once, not counted as an attempt. Raises BrokerLost."""
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Renew the lease from now. Raises BrokerLost."""
+
+    async def close(self) -> None:
+        """Stop receiving; settling stays possible. Safe twice and in an outage."""
+
+
+def check_name(kind: str, name: object) -> str:
+    """Return `name` if it can name an exchange or id on every broker; else raise ConfigurationError.
+
+    Queues are called exchange.id, exchange.id.dead and exchange.id.retry.seconds: two different
+    queues must never get the same name.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name):
+        rule = "it takes 1 to 80 of the characters A-Z a-z 0-9 . _ -"
+    elif kind == "exchange" and name.startswith("amq."):
+        rule = "names that start with 'amq.' belong to RabbitMQ"
+    elif kind == "exchange" and name.endswith(".retry"):
+        rule = "names that end with '.retry' are taken by delayed messages"
+    elif kind == "id" and ("." in name or name == "dead"):
+        rule = "an id has no dot and is not 'dead', which name dead letters and retries"
+    else:
+        return name
+    raise ConfigurationError(f"{name!r} cannot be an {kind}: {rule}")

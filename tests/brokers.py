@@ -1,0 +1,139 @@
+"""Real brokers for tests and benchmarks: installs and starts them; asserts nothing.
+
+Each broker gets a free port and a data directory of its own, and only the processes
+started here are ended. By hand: `python -m tests.brokers` starts a RabbitMQ,
+prints its URL and stops it on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_SECONDS = 90.0
+
+
+class BrokerUnavailable(Exception):
+    """The broker cannot be had on this machine; the text says why."""
+
+
+def free_port() -> int:
+    """A TCP port on the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def apt_install(package: str) -> None:
+    """Install one Debian package; needs root."""
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        raise BrokerUnavailable(f"{package} is not installed, and installing it takes apt-get and root")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", package]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise BrokerUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
+
+
+class RabbitMQ:
+    """One private RabbitMQ node that can be killed and started again on the same port and data."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **os.environ,
+            "HOME": str(directory),
+            "ERL_EPMD_PORT": str(free_port()),
+            "RABBITMQ_NODENAME": f"mqasync{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+            "RABBITMQ_PID_FILE": str(directory / "pid"),
+        }
+        (directory / "plugins").write_text("[].\n")
+        (directory / "rabbitmq.conf").write_text(
+            "vm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n"
+        )
+
+    @staticmethod
+    def program(name: str) -> str:
+        """The server's own script; Debian's wrapper in /usr/sbin would change the user."""
+        found = sorted(Path("/usr/lib/rabbitmq/lib").glob(f"rabbitmq_server-*/sbin/{name}"))
+        return str(found[-1]) if found else (shutil.which(name) or "")
+
+    def start(self) -> None:
+        """Return when the port accepts and the node has booted."""
+        with (self.directory / "console").open("ab") as console:
+            self.process = subprocess.Popen(
+                [self.program("rabbitmq-server")],
+                env=self.environment,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while b"completed with" not in (self.directory / "console").read_bytes():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                log = (self.directory / "console").read_text(errors="replace")
+                raise BrokerUnavailable(f"RabbitMQ did not start: {log[-600:]}")
+            time.sleep(0.1)
+
+    def control(self, *words: str) -> str:
+        """Run rabbitmqctl against this node and return what it prints."""
+        command = [self.program("rabbitmqctl"), "-q", "-n", self.environment["RABBITMQ_NODENAME"], *words]
+        return subprocess.run(
+            command, env=self.environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    def kill(self) -> None:
+        """SIGKILL the node, as a power cut would."""
+        assert self.process
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        (self.directory / "console").write_bytes(b"")
+
+    def stop(self) -> None:
+        """End the node and the name server (epmd) that it started."""
+        if self.process and self.process.poll() is None:
+            self.kill()
+        subprocess.run(["epmd", "-kill"], env=self.environment, capture_output=True)
+
+
+@contextmanager
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A running RabbitMQ, installed first where it is missing."""
+    if not RabbitMQ.program("rabbitmq-server"):
+        apt_install("rabbitmq-server")
+    with tempfile.TemporaryDirectory(prefix="mqasync-rabbitmq-") as directory:
+        broker = RabbitMQ(Path(directory))
+        try:
+            broker.start()
+            yield broker
+        finally:
+            broker.stop()
+
+
+if __name__ == "__main__":
+    with rabbitmq() as running:
+        print(running.url, flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            sys.exit(0)
