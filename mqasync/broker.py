@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -39,9 +38,7 @@ class Broker:
         self._url = settings.brokers[name]
         self.address = masked(self._url)
         self._exchanges = settings.exchanges
-        self.durable = (
-            self._load().features.durable
-        )  # a wrong URL or option is told now, not at the first message
+        self.durable = self._load().features.durable  # a wrong URL or option is told now, not at the first message
         self._transport: Transport | None = None
         self._connecting = asyncio.Lock()
         self._failures = 0
@@ -73,9 +70,7 @@ class Broker:
                 raise
             self._failures += 1
             if self._failures == 1:
-                log.warning(
-                    "broker %s at %s cannot be reached: %s; trying again", self.name, self.address, error
-                )
+                log.warning("broker %s at %s cannot be reached: %s; trying again", self.name, self.address, error)
             return None
         except BaseException:
             await transport.close()
@@ -138,9 +133,7 @@ class Broker:
                     future.set_exception(problem)
             waiting = [pair for pair in waiting if not pair[1].done()]
             if waiting:
-                await self.call(
-                    lambda transport: transport.publish(exchange, [message for message, _ in waiting])
-                )
+                await self.call(lambda transport: transport.publish(exchange, [message for message, _ in waiting]))
         except Unroutable as unroutable:
             settings = self._exchanges.get(exchange)
             error = None if settings and settings.optional else unroutable
@@ -183,13 +176,9 @@ def unfit(message: Message, limit: int) -> MqasyncError | None:
     except (UnicodeEncodeError, AttributeError) as error:
         return ConfigurationError(f"id, key and headers are text that UTF-8 can carry: {error}")
     if size > MAX_HEADER_BYTES:
-        return MessageTooLarge(
-            f"headers of {size:,} bytes for {message.exchange!r}; {MAX_HEADER_BYTES:,} are allowed"
-        )
+        return MessageTooLarge(f"headers of {size:,} bytes for {message.exchange!r}; {MAX_HEADER_BYTES:,} are allowed")
     if len(message.body) > limit:
-        return MessageTooLarge(
-            f"a body of {len(message.body):,} bytes for {message.exchange!r}; {limit:,} are allowed"
-        )
+        return MessageTooLarge(f"a body of {len(message.body):,} bytes for {message.exchange!r}; {limit:,} are allowed")
     return None
 
 

@@ -24,6 +24,7 @@ log = logging.getLogger("mqasync")
 
 RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a lost subscription is taken up again
+ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
 MAX_RETURNS = 20  # times a message may come back from dead processes: RabbitMQ 4's default delivery limit
 
 
@@ -65,7 +66,8 @@ class Channel:
         self._prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
         self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
         self._held: dict[Delivery, None] = {}  # in hand and not settled, oldest first
-        self._done: list[Delivery] = []  # handled, to be acknowledged in this turn of the loop
+        self._done: list[Delivery] = []  # handled, to be acknowledged together
+        self._flush_timer: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()
         self._collecting = asyncio.Lock()
         self._stopping = False
@@ -87,9 +89,7 @@ class Channel:
         await self._broker.call(lambda transport: transport.declare(self.exchange, self.id))
 
     async def _declare_dead(self) -> None:
-        await self._broker.call(
-            lambda transport: transport.declare(self.exchange, self.id + DEAD, bound=False)
-        )
+        await self._broker.call(lambda transport: transport.declare(self.exchange, self.id + DEAD, bound=False))
 
     async def depth(self) -> int:
         """How many messages wait in the queue, the delayed ones included."""
@@ -181,7 +181,7 @@ class Channel:
             await self.step.run([delivery.message for delivery in deliveries])
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
-            if self._stopping or task and task.cancelling():
+            if self._stopping or (task and task.cancelling()):
                 raise  # a shutdown is no attempt
             error = cancelled
         except Exception as failure:
@@ -207,7 +207,7 @@ class Channel:
             await self._declare_dead()
             await self._broker.call(lambda transport: transport.send(self.exchange, self.id + DEAD, [dead]))
             self.counts.buried += 1
-            self._observe("buried", message)
+            self._observe("buried", dead)
             self._say(f"{what}; buried")
             self._acknowledge([delivery])
             return
@@ -220,16 +220,22 @@ class Channel:
         self._forget([delivery])
 
     def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge together what is done in this turn of the loop."""
-        if not self._done:
-            asyncio.get_running_loop().call_soon(self._flush)
+        """Acknowledge together: a quarter of the prefetch at once, fewer after ACK_SECONDS."""
         self._done.extend(deliveries)
+        if len(self._done) >= self._prefetch // 4:
+            self._flush()
+        elif self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(ACK_SECONDS, self._flush)
 
     def _flush(self) -> None:
+        if self._flush_timer:
+            self._flush_timer.cancel()
+            self._flush_timer = None
         done, self._done = self._done, []
-        task = asyncio.create_task(self._ack(done))
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        if done:
+            task = asyncio.create_task(self._ack(done))
+            self._flushes.add(task)
+            task.add_done_callback(self._flushes.discard)
 
     async def _ack(self, done: list[Delivery]) -> None:
         for subscription, deliveries in groupby(done, key=lambda delivery: delivery.subscription):

@@ -52,9 +52,7 @@ class Client:
                 await self.brokers.publish(message)
         except TimeoutError:
             address = self.brokers.route(producer.exchange).address
-            raise BrokerLost(
-                f"{address} has not confirmed message {message.id} within {timeout:g} s"
-            ) from None
+            raise BrokerLost(f"{address} has not confirmed message {message.id} within {timeout:g} s") from None
         return message.id
 
     async def close(self) -> None:
@@ -65,7 +63,7 @@ class Client:
 async def consume(consumer: Consumer, config: str | None, broker: str | None) -> None:
     """See Consumer.consume."""
     settings = load_settings(config, broker)
-    consumer.options = settings.consumer_options(consumer.exchange, consumer.id, consumer.options)
+    consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
     brokers = Brokers(settings)
     channel = Channel(Step(consumer, brokers.publish, {}), brokers.route(consumer.exchange))
     try:

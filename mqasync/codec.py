@@ -24,9 +24,7 @@ def decoder(kind: Any) -> Decode:
         return bytes
     try:
         parse = (
-            kind.model_validate_json
-            if is_pydantic(kind)
-            else msgspec.json.Decoder(kind, dec_hook=_from_text).decode
+            kind.model_validate_json if is_pydantic(kind) else msgspec.json.Decoder(kind, dec_hook=_from_text).decode
         )
     except TypeError as error:
         raise ConfigurationError(f"no message can be decoded to {kind!r}: {error}") from error

@@ -19,7 +19,7 @@ DEFAULT_URL = "${MQASYNC_BROKER:sqlite:mqasync.db}"
 VARIABLE = re.compile(r"\$\{(file:)?([^}:]+)(?::([^}]*))?\}")
 SECRET_KEY = re.compile(r"pass|secret|token|credential|api_?key", re.IGNORECASE)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 Keys = tuple[str, ...]
 
 
@@ -92,24 +92,17 @@ def load_settings(path: str | None = None, broker: str | None = None) -> Setting
         return _settings(data, broker)
     except ConfigurationError as error:
         lines = dict(_lines(tree))
-        line = next(
-            (lines[error.keys[:n]] for n in range(len(error.keys), 0, -1) if error.keys[:n] in lines), 1
-        )
+        line = next((lines[error.keys[:n]] for n in range(len(error.keys), 0, -1) if error.keys[:n] in lines), 1)
         raise ConfigurationError(f"{file}, line {line}: {error}" if text else str(error)) from None
 
 
 def _settings(data: Any, broker: str | None) -> Settings:
-    if (
-        broker
-        and isinstance(data, dict)
-        and isinstance(brokers := data.setdefault("brokers", {}) or {}, dict)
-    ):
+    if broker and isinstance(data, dict) and isinstance(brokers := data.setdefault("brokers", {}) or {}, dict):
         data["brokers"] = brokers | {default_broker(brokers) if brokers else "main": broker}
     secrets: set[str] = set()
     file = _struct(_File, _fill(data, (), secrets))
     exchanges = {
-        name: _struct(ExchangeSettings, value, "exchanges", name)
-        for name, value in (file.exchanges or {}).items()
+        name: _struct(ExchangeSettings, value, "exchanges", name) for name, value in (file.exchanges or {}).items()
     }
     settings = Settings(
         brokers=file.brokers or {"main": _fill(DEFAULT_URL, ("brokers", "main"), secrets)},

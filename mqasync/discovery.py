@@ -54,9 +54,7 @@ def _discover(name: str) -> list[Service]:
     if wanted:
         chosen = getattr(module, wanted, None)
         if not isinstance(chosen, Consumer | Source):
-            choices = ", ".join(
-                key for key, value in vars(module).items() if isinstance(value, Consumer | Source)
-            )
+            choices = ", ".join(key for key, value in vars(module).items() if isinstance(value, Consumer | Source))
             raise ConfigurationError(
                 f"{wanted!r} is no consumer or producer of {module_name}; there are: {choices or 'none'}"
             )

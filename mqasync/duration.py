@@ -16,11 +16,7 @@ def seconds(value: float | str) -> float:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
-    match = (
-        re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip()) if isinstance(value, str) else None
-    )
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ConfigurationError(
-            f"{value!r} is not a duration: write seconds, or a number with ms, s, m, h or d"
-        )
+        raise ConfigurationError(f"{value!r} is not a duration: write seconds, or a number with ms, s, m, h or d")
     return float(match[1]) * UNITS[match[2] or "s"]

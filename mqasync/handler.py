@@ -6,6 +6,7 @@ touches no broker.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable
 from functools import update_wrapper
@@ -82,6 +83,12 @@ class Consumer:
     def __repr__(self) -> str:
         return f"<consumer {self.exchange}/{self.id}>"
 
+    def with_options(self, options: ConsumerOptions) -> Self:
+        """The same consumer with other options; this one stays as it is."""
+        other = copy.copy(self)
+        other.options = options
+        return other
+
     async def process(self, message: Any) -> Any:
         """Handle one body; what it returns or yields is published to the exchanges in `to`."""
         raise NotImplementedError
@@ -145,9 +152,7 @@ class Producer:
     `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
     """
 
-    def __init__(
-        self, *, exchange: str, id: str, config: str | None = None, broker: str | None = None
-    ) -> None:
+    def __init__(self, *, exchange: str, id: str, config: str | None = None, broker: str | None = None) -> None:
         self.exchange = check_name("exchange", exchange)
         self.id = check_name("id", id)
         self._config, self._broker = config, broker
@@ -192,24 +197,21 @@ class Producer:
 class Source(Producer, Generic[P, R]):
     """What the `producer` decorator returns: a Producer that is still callable as the plain function."""
 
-    def __init__(
-        self, function: Callable[P, R], *, exchange: str, id: str, every: str | float | None = None
-    ) -> None:
+    def __init__(self, function: Callable[P, R], *, exchange: str, id: str, every: str | float | None = None) -> None:
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
         super().__init__(exchange=exchange, id=id)
-        self.handler = function
+        self.handler: Callable[..., Any] = function
         self.every = every
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function; no broker is touched."""
-        return self.handler(*args, **kwargs)
+        result: R = self.handler(*args, **kwargs)
+        return result
 
 
-def producer(
-    *, exchange: str, id: str, every: str | float | None = None
-) -> Callable[[Callable[P, R]], Source[P, R]]:
+def producer(*, exchange: str, id: str, every: str | float | None = None) -> Callable[[Callable[P, R]], Source[P, R]]:
     """Publish to `exchange` what an async function returns or an async generator yields.
 
     Without `every` it runs once, until it is exhausted (or for ever). `every` is a duration

@@ -66,11 +66,6 @@ class Runner:
         return self
 
     async def _open(self) -> None:
-        for service in self.services:
-            for consumer in service.consumers:
-                consumer.options = self.settings.consumer_options(
-                    consumer.exchange, consumer.id, consumer.options
-                )
         try:
             async with asyncio.timeout(self._wait):
                 await self._declare()
@@ -101,7 +96,9 @@ class Runner:
             if service.lifespan
             else {}
         )
-        for consumer in service.consumers:
+        for declared in service.consumers:
+            options = self.settings.consumer_options(declared.exchange, declared.id, declared.options)
+            consumer = declared.with_options(options)
             step = Step(consumer, self.brokers.publish, injected or {})
             self.channels.append(Channel(step, self.brokers.route(consumer.exchange), self._observe))
         for producer in service.producers:
@@ -124,25 +121,14 @@ class Runner:
         """Say which of the model's promises do not hold here."""
         for broker in self.brokers.opened.values():
             if not broker.durable:
-                log.warning(
-                    "broker %s (%s) keeps messages in this process only: they end with it",
-                    broker.name,
-                    broker.address,
-                )
+                what = "keeps messages in this process only: they end with it"
+                log.warning("broker %s (%s) %s", broker.name, broker.address, what)
         heard = {channel.exchange for channel in self.channels}
-        heard |= {
-            name
-            for name, exchange in self.settings.exchanges.items()
-            if exchange.requires or exchange.optional
-        }
+        heard |= {name for name, exchange in self.settings.exchanges.items() if exchange.requires or exchange.optional}
         for channel in self.channels:
-            for exchange in channel.step.consumer.options.to:
-                if exchange not in heard:
-                    log.warning(
-                        "%s puts out to %r, which nothing here consumes: unless another service does, its messages are retried and then buried",
-                        channel.name,
-                        exchange,
-                    )
+            for exchange in set(channel.step.consumer.options.to) - heard:
+                what = "nothing here consumes: unless another service does, its messages are retried, then buried"
+                log.warning("%s puts out to %r, which %s", channel.name, exchange, what)
 
     async def finished(self) -> None:
         """Wait until all producers are exhausted and, with until_idle, all queues are empty.

@@ -31,18 +31,14 @@ def of_consumer(function: Callable[..., Any]) -> Signature:
     """The signature of a consumer's handler. Raises ConfigurationError for a parameter list that cannot be."""
     names, hints = _parameters(function)
     if not names:
-        raise ConfigurationError(
-            f"{where(function)} takes no parameter: its first one gets the message's body"
-        )
+        raise ConfigurationError(f"{where(function)} takes no parameter: its first one gets the message's body")
     body = hints.get(names[0], dict)
     batch = get_origin(body) is list
-    if body is Message or batch and get_args(body)[0] is Message:
-        raise ConfigurationError(
-            f"{where(function)}: the first parameter is the body; make Message the second one"
-        )
+    if body is Message or (batch and get_args(body)[0] is Message):
+        raise ConfigurationError(f"{where(function)}: the first parameter is the body; make Message the second one")
     wanted: Any = list[Message] if batch else Message
     messages = [name for name in names[1:] if hints.get(name) in (Message, list[Message])]
-    if len(messages) > 1 or messages and hints[messages[0]] != wanted:
+    if len(messages) > 1 or (messages and hints[messages[0]] != wanted):
         raise ConfigurationError(f"{where(function)}: it takes one parameter annotated {wanted}, for {body}")
     return Signature(
         body=get_args(body)[0] if batch else Any if body is inspect.Parameter.empty else body,

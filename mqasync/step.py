@@ -74,9 +74,7 @@ class Step:
         out = value if isinstance(value, Out) else Out(value)
         exchanges = (out.exchange,) if out.exchange else self.consumer.options.to
         if not exchanges and value is out:
-            raise ConfigurationError(
-                f"{where(self.consumer.handler)} put out {out!r:.200} and no exchange is named"
-            )
+            raise ConfigurationError(f"{where(self.consumer.handler)} put out {out!r:.200} and no exchange is named")
         body = encode(out.body) if exchanges else b""
         origin = "/".join(message.id for message in messages)
         for exchange in exchanges:

@@ -49,7 +49,7 @@ def main() -> None:
 class OneLine(logging.Formatter):
     """Keeps what a stranger put into an id or error text from forging log lines."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the library's name
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """The line without its traceback, control characters escaped."""
         return one_line(super().formatMessage(record))
 

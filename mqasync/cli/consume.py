@@ -61,9 +61,7 @@ def on_one_line(body: bytes) -> bytes:
 @shared
 @click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
-def consume(
-    exchange: str, id: str, config: str | None, broker: str | None, count: int | None, no_ack: bool
-) -> None:
+def consume(exchange: str, id: str, config: str | None, broker: str | None, count: int | None, no_ack: bool) -> None:
     """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
     settings = load_settings(config, broker)
     run_loop(_consume(Printer(exchange, id, count, not no_ack), settings))

@@ -11,7 +11,7 @@ from ..duration import seconds
 from ..errors import ConfigurationError
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """Seconds as a number or with a unit: 30, 30s, 5m."""
 
     name = "duration"
@@ -26,12 +26,10 @@ class Duration(click.ParamType):
 
 def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --config and --broker."""
-    command = click.option(
-        "--broker", metavar="URL", help="Use this broker instead of config.yml's default."
-    )(command)
-    return click.option(
-        "--config", metavar="FILE", help="Configuration; else $MQASYNC_CONFIG or ./config.yml."
-    )(command)
+    command = click.option("--broker", metavar="URL", help="Use this broker instead of config.yml's default.")(command)
+    return click.option("--config", metavar="FILE", help="Configuration; else $MQASYNC_CONFIG or ./config.yml.")(
+        command
+    )
 
 
 def queue(command: Callable[..., Any]) -> Callable[..., Any]:

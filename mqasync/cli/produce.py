@@ -29,9 +29,7 @@ from .options import WAIT, queue, shared
 @shared
 @WAIT
 @click.argument("source", default="-", metavar="[JSON | - | FILE.jsonl]")
-def produce(
-    exchange: str, id: str, config: str | None, broker: str | None, wait: float | None, source: str
-) -> None:
+def produce(exchange: str, id: str, config: str | None, broker: str | None, wait: float | None, source: str) -> None:
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
     check_name("exchange", exchange)
     check_name("id", id)
@@ -60,9 +58,7 @@ class _Job:
     async def produce_one(self, text: str) -> None:
         """Publish what the command line says."""
         try:
-            await self._put(
-                self._body(text.encode("utf-8", "surrogateescape"), "the argument, no file either,")
-            )
+            await self._put(self._body(text.encode("utf-8", "surrogateescape"), "the argument, no file either,"))
         finally:
             await self._end()
 

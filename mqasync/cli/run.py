@@ -19,9 +19,7 @@ log = logging.getLogger("mqasync")
 @click.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
 @shared
-@click.option(
-    "--until-idle", is_flag=True, help="Run producers once, drain and end when every queue is empty."
-)
+@click.option("--until-idle", is_flag=True, help="Run producers once, drain and end when every queue is empty.")
 @WAIT
 @click.option(
     "--grace", type=Duration(), default="30s", show_default=True, help="Time for running handlers at the end."
@@ -43,9 +41,7 @@ def run(
     run_loop(_run(services, settings, until_idle, wait, grace))
 
 
-async def _run(
-    services: list[Service], settings: Settings, until_idle: bool, wait: float | None, grace: float
-) -> None:
+async def _run(services: list[Service], settings: Settings, until_idle: bool, wait: float | None, grace: float) -> None:
     runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace)
     log.info("mqasync %s: %s", __version__, ", ".join(service.name for service in services))
     try:
@@ -63,9 +59,7 @@ def bindings(runner: Runner) -> list[str]:
     rows = []
     for feed in runner.feeds:
         every = f", every {feed.source.every}" if feed.source.every else ""
-        rows.append(
-            (f"producer {feed.name}", f"publishes to {feed.source.exchange}{every}", feed.source.exchange)
-        )
+        rows.append((f"producer {feed.name}", f"publishes to {feed.source.exchange}{every}", feed.source.exchange))
     for channel in runner.channels:
         to = ", ".join(channel.step.consumer.options.to)
         rows.append((f"consumer {channel.name}", f"puts out to {to}" if to else "", channel.exchange))

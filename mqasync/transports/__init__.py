@@ -24,9 +24,7 @@ def load(url: str, options: Options | None = None) -> Transport:
     """
     scheme = url.partition(":")[0]
     if scheme not in SCHEMES:
-        raise ConfigurationError(
-            f"no transport for the URL scheme {scheme!r}: there are {', '.join(SCHEMES)}"
-        )
+        raise ConfigurationError(f"no transport for the URL scheme {scheme!r}: there are {', '.join(SCHEMES)}")
     module, name, extra = SCHEMES[scheme]
     try:
         transport = getattr(import_module(f"{__name__}.{module}"), name)

@@ -73,9 +73,7 @@ async def publish(channel: Any, exchange: str, routing_key: str, messages: Messa
             channel.message_id_delivery_tag.pop(properties.message_id, None)
 
 
-async def _write(
-    channel: Any, exchange: str, routing_key: str, messages: Messages
-) -> list[asyncio.Future[Any]]:
+async def _write(channel: Any, exchange: str, routing_key: str, messages: Messages) -> list[asyncio.Future[Any]]:
     """Write all frames in one piece; a future for each message's confirmation."""
     method = pamqp.frame.marshal(
         spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True), channel.number
@@ -87,15 +85,14 @@ async def _write(
             header = ContentHeader(properties=properties, body_size=len(body))
             parts: list[ContentBody] = channel._split_body(body)
             frames.append(method)
-            frames += [pamqp.frame.marshal(frame, channel.number) for frame in (header, *parts)]
+            frames.append(pamqp.frame.marshal(header, channel.number))
+            frames += [pamqp.frame.marshal(part, channel.number) for part in parts]
             channel.delivery_tag += 1
             confirmation = channel.create_future()
             confirmations.append(confirmation)
             channel.confirmations[channel.delivery_tag] = confirmation
             channel.message_id_delivery_tag[properties.message_id] = channel.delivery_tag
         drained = channel.create_future()
-        await channel.write_queue.put(
-            ChannelFrame(b"".join(frames), should_close=False, drain_future=drained)
-        )
+        await channel.write_queue.put(ChannelFrame(b"".join(frames), should_close=False, drain_future=drained))
         await drained
     return confirmations

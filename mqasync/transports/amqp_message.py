@@ -64,9 +64,7 @@ def returns(properties: spec.Basic.Properties) -> int:
 
 def _own(headers: dict[str, Any]) -> dict[str, str]:
     """The headers that are the message's own, as text."""
-    return {
-        str(name): str(value) for name, value in headers.items() if not str(name).startswith(BROKER_HEADERS)
-    }
+    return {str(name): str(value) for name, value in headers.items() if not str(name).startswith(BROKER_HEADERS)}
 
 
 def _timestamp(value: datetime | None) -> float:

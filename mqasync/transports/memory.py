@@ -67,9 +67,7 @@ class MemoryTransport:
         """Check URL and options, as the contract says."""
         self._name = url.removeprefix("memory:")
         if "?" in self._name:
-            raise ConfigurationError(
-                f"{url!r} has a query, but memory: URLs have none: write memory: or memory:NAME"
-            )
+            raise ConfigurationError(f"{url!r} has a query, but memory: URLs have none: write memory: or memory:NAME")
         for exchange, given in options.items():
             for name in given:
                 problem = f"unknown option {name!r}: memory: has no options"

@@ -59,9 +59,7 @@ class RabbitMQTransport:
         parts = urlsplit(url)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         for key in query.keys() - set(URL_KEYS):
-            raise ConfigurationError(
-                f"{key!r} is not allowed in a RabbitMQ URL; there are: {', '.join(URL_KEYS)}"
-            )
+            raise ConfigurationError(f"{key!r} is not allowed in a RabbitMQ URL; there are: {', '.join(URL_KEYS)}")
         for exchange, arguments in options.items():
             for key in arguments:
                 if not key.startswith("x-"):
@@ -108,7 +106,7 @@ class RabbitMQTransport:
         queue = f"{exchange}.{id}"
         if not bound:
             return await self._declare_queue(queue, exchange, {})
-        arguments = self._dead_lettering(exchange, queue + DEAD) | self._options.get(exchange, {})
+        arguments = self._dead_lettering(exchange, queue + DEAD) | dict(self._options.get(exchange, {}))
         if "x-delivery-limit" not in arguments and self._is_quorum(exchange):
             arguments["x-delivery-limit"] = RETURN_LIMIT
         await self._declare_queue(queue, exchange, arguments)
@@ -118,7 +116,10 @@ class RabbitMQTransport:
         self._exchanges.add(exchange)
 
     def _is_quorum(self, exchange: str) -> bool:
-        return self._options.get(exchange, {}).get("x-queue-type", "quorum") == "quorum"
+        return self._queue_type(exchange) == "quorum"
+
+    def _queue_type(self, exchange: str) -> str:
+        return str(self._options.get(exchange, {}).get("x-queue-type", "quorum"))
 
     def _dead_lettering(self, exchange: str, target: str) -> dict[str, Any]:
         """Arguments that make the broker itself pass messages on to the queue `target`, without losing one."""
@@ -128,9 +129,9 @@ class RabbitMQTransport:
         return arguments
 
     async def _declare_queue(self, queue: str, exchange: str, arguments: Mapping[str, Any]) -> None:
-        kind = self._options.get(exchange, {}).get("x-queue-type", "quorum")
+        arguments = {"x-queue-type": self._queue_type(exchange), **arguments}
         async with self._topology() as channel:
-            await channel.declare_queue(queue, durable=True, arguments={"x-queue-type": kind, **arguments})
+            await channel.declare_queue(queue, durable=True, arguments=arguments)
 
     @asynccontextmanager
     async def _topology(self) -> AsyncIterator[AbstractChannel]:
@@ -175,9 +176,7 @@ class RabbitMQTransport:
             channel = await (await self._consumer.channel(publisher_confirms=False)).get_underlay_channel()
             await channel.basic_qos(prefetch_count=prefetch)
             subscription = RabbitMQSubscription(self, channel, exchange, id)
-            subscription.consumer_tag = await aiormq_fast.consume(
-                channel, f"{exchange}.{id}", subscription.arrived
-            )
+            subscription.consumer_tag = await aiormq_fast.consume(channel, f"{exchange}.{id}", subscription.arrived)
             return subscription
 
     async def depth(self, exchange: str, id: str) -> int:
@@ -209,7 +208,7 @@ class RabbitMQTransport:
 class RabbitMQSubscription:
     """One channel that consumes one queue; deliveries wait in a buffer until the core asks."""
 
-    lease = None
+    lease: float | None = None
     consumer_tag = ""
 
     def __init__(self, transport: RabbitMQTransport, channel: Any, exchange: str, id: str) -> None:
@@ -221,9 +220,7 @@ class RabbitMQSubscription:
         self._closed = False
         self._lost = ""
         channel.closing.add_done_callback(lambda closing: self._lose("the channel is closed"))
-        channel.on_consumer_cancel_callbacks.add(
-            lambda frame: self._lose("the broker cancelled the consumer")
-        )
+        channel.on_consumer_cancel_callbacks.add(lambda frame: self._lose("the broker cancelled the consumer"))
 
     def _lose(self, reason: str) -> None:
         self._lost = reason
@@ -232,9 +229,7 @@ class RabbitMQSubscription:
     def arrived(self, tag: int, properties: spec.Basic.Properties, body: bytes) -> None:
         """Keep one delivery until `receive` takes it."""
         self._unsettled[tag] = None
-        self._buffer.append(
-            Delivery(to_message(self._exchange, properties, body), self, tag, returns(properties))
-        )
+        self._buffer.append(Delivery(to_message(self._exchange, properties, body), self, tag, returns(properties)))
         self._something.set()
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
@@ -291,7 +286,7 @@ def broker_errors() -> Iterator[None]:
     try:
         yield
     except amqp.PublishError as error:
-        raise Unroutable(f"no queue is bound to exchange {error.frame.exchange!r}") from error
+        raise Unroutable(f"no queue is bound to exchange {getattr(error.frame, 'exchange', '')!r}") from error
     except REFUSALS as error:
         raise BrokerRefused(str(error)) from error
     except (amqp.AMQPError, amqp.ChannelInvalidStateError, OSError, RuntimeError, TimeoutError) as error:

@@ -127,7 +127,7 @@ class SQLiteSubscription:
         self._queue, self._prefetch = queue, prefetch
         self._closed = False
 
-    async def receive(self, limit: int, timeout: float) -> list[Delivery]:  # noqa: ASYNC109, the contract's
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
         """Take what is due, oldest first; while nothing is, wait for a change, a due time or the timeout."""
         deadline = time.monotonic() + timeout
         while not self._closed:
@@ -168,9 +168,7 @@ class SQLiteSubscription:
         """Let the rows be taken again, before all others."""
         await self._settle(sql.RELEASE, deliveries)
 
-    async def _settle(
-        self, change: str, deliveries: Sequence[Delivery], *due: float, sync: str = "FULL"
-    ) -> None:
+    async def _settle(self, change: str, deliveries: Sequence[Delivery], *due: float, sync: str = "FULL") -> None:
         tags = [delivery.tag for delivery in deliveries]
         await self._file.run(self._file.write, change, [(*due, *tag) for tag in tags], sync)
         self.held.difference_update(tags)

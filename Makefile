@@ -1,0 +1,34 @@
+# Everything a newcomer needs: `make run`, `make test`. Nothing here is needed to use mqasync as a package.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test bench lint lock clean
+
+run: .venv/ready ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
+	$(BIN)/mqasync run services.cth --until-idle
+
+test: .venv/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
+	$(BIN)/python -m pytest
+
+bench: .venv/ready ## Figures as ratios against aio-pika and aiormq, from one run
+	$(BIN)/python -m bench
+
+lint: .venv/ready ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: .venv/ready ## Make requirements.lock anew from pyproject.toml
+	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras \
+		--no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+
+# The environment, with exactly the versions of requirements.lock
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,119 @@
+"""Running a service in memory for its tests: publish in, wait, look at what came out; no real broker.
+
+A pytest plugin: the fixture `mqasync_service` starts services and drains them after the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+from .broker import Brokers
+from .codec import encode
+from .config import ExchangeSettings, Settings
+from .discovery import Service, discover
+from .handler import Consumer, Source
+from .message import Message, new_id
+from .runner import Runner
+
+
+class Recorder(Brokers):
+    """Brokers that remember what was published, and to which nobody has to listen."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.published: dict[str, list[Message]] = defaultdict(list)
+
+    def publish(self, message: Message) -> asyncio.Future[None]:
+        """Publish; nobody listening is fine in a test."""
+        self.published[message.exchange].append(message)
+        if message.exchange not in self.settings.exchanges:
+            self.settings.exchanges[message.exchange] = ExchangeSettings(optional=True)
+        return super().publish(message)
+
+
+class RunningService:
+    """A service at work in memory.
+
+    `acknowledged`, `retried` and `buried` are its messages so far; a buried one says why in its headers.
+    """
+
+    def __init__(self, brokers: Recorder) -> None:
+        self._brokers = brokers
+        self.runner: Runner
+        self.acknowledged: list[Message] = []
+        self.retried: list[Message] = []
+        self.buried: list[Message] = []
+
+    def observe(self, event: str, message: Message) -> None:
+        """Told by the channels what became of each message."""
+        getattr(self, event).append(message)
+
+    async def publish(self, exchange: str, body: Any, *, key: str | None = None, **headers: str) -> str:
+        """Publish one body as a producer called `test` would; returns the message id."""
+        message = Message(body=encode(body), exchange=exchange, id=new_id(), producer="test", key=key, headers=headers)
+        await self._brokers.publish(message)
+        return message.id
+
+    async def quiet(self, within: float = 5.0) -> None:
+        """Wait until all queues are empty and nothing is in hand. Raises TimeoutError after `within` seconds."""
+        async with asyncio.timeout(within):
+            await self.runner.idle()
+
+    def published(self, exchange: str) -> list[Any]:
+        """The bodies published to `exchange` so far, decoded from JSON, in order."""
+        return [msgspec.json.decode(message.body) for message in self.messages(exchange)]
+
+    def messages(self, exchange: str) -> list[Message]:
+        """The messages published to `exchange` so far, with ids and headers, in order."""
+        return list(self._brokers.published[exchange])
+
+
+StartService = Callable[..., Awaitable[RunningService]]
+"""What the fixture is: a call with the arguments of run_service."""
+
+
+@asynccontextmanager
+async def run_service(
+    *what: str | ModuleType | Consumer | Source[..., Any],
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    backoff: float = 0.0,
+) -> AsyncIterator[RunningService]:
+    """Run modules (by name), consumers and producers in memory; their retries wait `backoff` seconds at most.
+
+    `config` is what `services:` in config.yml would say: settings for lifespan(), by module name.
+    Producers are not started: publish what they would. Raises what the service's start raises.
+    """
+    names = [item if isinstance(item, str) else item.__name__ for item in what if isinstance(item, str | ModuleType)]
+    services = discover(names) if names else []
+    handlers = [item for item in what if isinstance(item, Consumer)]
+    if handlers:
+        services.append(Service("test", handlers, [], None))
+    queues = [f"{consumer.exchange}/{consumer.id}" for service in services for consumer in service.consumers]
+    settings = Settings(
+        brokers={"main": f"memory:{new_id()}"},
+        consumers={queue: {"backoff": backoff} for queue in queues},
+        services={name: dict(section) for name, section in (config or {}).items()},
+    )
+    brokers = Recorder(settings)
+    running = RunningService(brokers)
+    async with Runner(services, settings, grace=1.0, brokers=brokers, observe=running.observe) as running.runner:
+        yield running
+
+
+@pytest.fixture
+async def mqasync_service() -> AsyncIterator[StartService]:
+    """`service = await mqasync_service("services.hello")`: see run_service; drained after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*what: Any, **options: Any) -> RunningService:
+            return await stack.enter_async_context(run_service(*what, **options))
+
+        yield start
