@@ -36,8 +36,7 @@ class Schedule:
     """
 
     def __init__(self, every: str | float | None) -> None:
-        self.cron = isinstance(every, str) and croniter.is_valid(every)
-        self.every = every
+        self.cron = every if isinstance(every, str) and croniter.is_valid(every) else None
         try:
             self.period = None if every is None or self.cron else seconds(every)
         except ConfigurationError:
@@ -49,7 +48,7 @@ class Schedule:
         """Seconds until the next run, given when the last one started (time.time()); None for never again."""
         now = time.time()
         if self.cron:
-            next_time: float = croniter(self.every, now).get_next(float)
+            next_time: float = croniter(self.cron, now).get_next(float)
             return next_time - now
         if started is None:
             return 0.0

@@ -1,0 +1,26 @@
+"""Fixtures for the whole suite: the real brokers, each started once; no test and no helper of one file."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .brokers import BrokerUnavailable, RabbitMQ, rabbitmq
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """A RabbitMQ that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
+    try:
+        with rabbitmq() as server:
+            yield server
+    except BrokerUnavailable as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI needs every broker: {error}")
+        pytest.skip(f"NOT TESTED on RabbitMQ: {error}")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
+    """The URL of the shared RabbitMQ."""
+    return rabbitmq_server.url

@@ -1,0 +1,566 @@
+"""What the core promises over every transport: the life of a message, from handler to acknowledgement."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqasync import (
+    BrokerLost,
+    ConfigurationError,
+    Consumer,
+    Message,
+    MessageTooLarge,
+    Out,
+    Producer,
+    Reject,
+    Unroutable,
+    consumer,
+)
+from mqasync.broker import Brokers
+from mqasync.channel import Channel
+from mqasync.config import ExchangeSettings, Settings
+from mqasync.message import new_id
+from mqasync.outbox import UNCONFIRMED
+from mqasync.step import Step
+from mqasync.transport import DEAD
+
+BROKERS = ["memory", "sqlite", "rabbitmq"]
+SHARED = ["sqlite", "rabbitmq"]  # those that several processes can use
+PATIENCE = 20.0  # seconds; far more than anything here takes on an idle machine
+
+
+def settings_for(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    if kind == "memory":
+        return Settings(brokers={"main": f"memory:{new_id()}"})
+    if kind == "sqlite":
+        return Settings(brokers={"main": f"sqlite:{tmp_path}/test.db?lease=1"})
+    return Settings(brokers={"main": request.getfixturevalue("rabbitmq_url")})
+
+
+@pytest.fixture(params=BROKERS)
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    return settings_for(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    return settings_for(request.param, request, tmp_path)
+
+
+@pytest.fixture
+async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
+    opened = Brokers(settings)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def exchange() -> str:
+    return f"E{new_id()}"
+
+
+@asynccontextmanager
+async def working(brokers: Brokers, *consumers: Consumer, grace: float = 5.0) -> AsyncIterator[list[Channel]]:
+    """The consumers at work, all declared before the block starts."""
+    channels = [Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange)) for one in consumers]
+    for channel in channels:
+        await channel.declare()
+    for channel in channels:
+        channel.start()
+    try:
+        yield channels
+    finally:
+        for channel in channels:
+            await channel.drain(grace)
+
+
+async def publish(brokers: Brokers, exchange: str, *bodies: bytes, **fields: Any) -> None:
+    await asyncio.gather(*(brokers.publish(Message(body=body, exchange=exchange, **fields)) for body in bodies))
+
+
+async def until(true: Callable[[], bool], what: str) -> None:
+    """Wait until `true()`; say `what` did not come about after PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def dead_letters(brokers: Brokers, exchange: str, id: str, count: int) -> list[Message]:
+    """Receive `count` dead letters of the queue and put them back."""
+    broker = brokers.route(exchange)
+    transport = await broker.connected()
+    subscription = await transport.subscribe(exchange, id + DEAD, 100)
+    found: list[Message] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < count:
+            deliveries = await subscription.receive(100, 1.0)
+            found += [delivery.message for delivery in deliveries]
+            await subscription.release(deliveries) if len(found) >= count else None
+    await subscription.close()
+    return found
+
+
+async def test_a_message_is_acknowledged_only_after_its_outputs_are_confirmed(brokers: Brokers, exchange: str) -> None:
+    confirmed = asyncio.Event()
+    handled = asyncio.Event()
+
+    @consumer(exchange=exchange, id="q", to="anywhere")
+    async def handler(body: dict[str, int]) -> dict[str, int]:
+        handled.set()
+        return body
+
+    async def slow_publish(message: Message) -> None:
+        await confirmed.wait()
+
+    # Given a step whose output the broker has not confirmed yet
+    channel = Channel(Step(handler, slow_publish, {}), brokers.route(exchange))
+    await channel.declare()
+    channel.start()
+    await publish(brokers, exchange, b"{}")
+    await asyncio.wait_for(handled.wait(), PATIENCE)
+    # Then the input is still in hand
+    await asyncio.sleep(0.05)
+    assert channel.held == 1
+    # When it is confirmed, then the input is acknowledged
+    confirmed.set()
+    await until(lambda: channel.held == 0, "the input is settled")
+    await channel.drain(1.0)
+    assert await channel.depth() == 0
+
+
+async def test_a_failed_message_comes_back_with_the_next_attempt_and_to_its_own_id_alone(
+    brokers: Brokers, exchange: str
+) -> None:
+    attempts: dict[str, list[int]] = {"failing": [], "other": []}
+
+    @consumer(exchange=exchange, id="failing", backoff=0.05)
+    async def failing(body: dict[str, Any], message: Message) -> None:
+        attempts["failing"].append(message.attempt)
+        if message.attempt < 3:
+            raise ValueError("not yet")
+
+    @consumer(exchange=exchange, id="other")
+    async def other(body: dict[str, Any], message: Message) -> None:
+        attempts["other"].append(message.attempt)
+
+    async with working(brokers, failing, other):
+        await publish(brokers, exchange, b"{}")
+        await until(lambda: len(attempts["failing"]) == 3, "three attempts")
+    assert attempts == {"failing": [1, 2, 3], "other": [1]}
+
+
+async def test_after_its_retries_a_message_is_buried_with_the_reason_and_intact(
+    brokers: Brokers, exchange: str
+) -> None:
+    @consumer(exchange=exchange, id="q", retries=1, backoff=0.05)
+    async def handler(body: dict[str, Any]) -> None:
+        raise ValueError("no such \udcff thing")
+
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, b'{"n": 1}', id="m1", headers={"own": "kept"}, producer="p")
+        await until(lambda: channel.counts.buried == 1, "it is buried")
+        (dead,) = await dead_letters(brokers, exchange, "q", 1)
+    assert (dead.id, dead.body, dead.producer, dead.headers["own"]) == ("m1", b'{"n": 1}', "p", "kept")
+    assert dead.headers["dead-reason"] == "ValueError"
+    assert dead.headers["dead-attempts"] == "2"
+    assert dead.headers["dead-message"] == "no such ? thing"
+    assert "raise ValueError" in dead.headers["dead-traceback"]
+    assert (dead.headers["dead-exchange"], dead.headers["dead-id"]) == (exchange, "q")
+
+
+async def test_rejected_and_invalid_messages_are_buried_at_once_and_the_others_are_handled(
+    brokers: Brokers, exchange: str
+) -> None:
+    handled: list[int] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, int]) -> None:
+        if body["n"] == 1:
+            raise Reject("one is refused")
+        handled.append(body["n"])
+
+    bad = [b'{"n": 1}', b"{", b"[1]", b'{"n": "text"}', b"\xff", b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}"]
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, *bad, b'{"n": 2}')
+        await until(lambda: channel.counts.buried == len(bad) and handled == [2], "7 buried, 1 handled")
+        dead = await dead_letters(brokers, exchange, "q", len(bad))
+    assert Counter(message.headers["dead-reason"] for message in dead) == {"rejected": 1, "InvalidMessage": 6}
+    assert {message.headers["dead-attempts"] for message in dead} == {"1"}
+
+
+async def test_a_drained_message_is_not_counted_as_an_attempt(brokers: Brokers, exchange: str) -> None:
+    attempts: list[int] = []
+    block = True
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any], message: Message) -> None:
+        attempts.append(message.attempt)
+        if block:
+            await asyncio.Event().wait()
+
+    # Given a handler that does not end, when it is drained without grace
+    async with working(brokers, handler, grace=0.0):
+        await publish(brokers, exchange, b"{}")
+        await until(lambda: attempts == [1], "it is being handled")
+    # Then the next one gets the message, as its first attempt
+    block = False
+    async with working(brokers, handler) as (channel,):
+        await until(lambda: channel.counts.handled == 1, "it is handled")
+    assert attempts == [1, 1]
+
+
+async def test_running_handlers_finish_within_the_grace_time(brokers: Brokers, exchange: str) -> None:
+    go_on = asyncio.Event()
+    started: list[int] = []
+    finished: list[int] = []
+
+    @consumer(exchange=exchange, id="q", concurrency=3, prefetch=10)
+    async def handler(body: dict[str, int]) -> None:
+        started.append(body["n"])
+        await go_on.wait()
+        finished.append(body["n"])
+
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(10)))
+        await until(lambda: len(started) == 3 and channel.held == 10, "3 run, 7 wait")
+        asyncio.get_running_loop().call_later(0.2, go_on.set)
+    assert sorted(finished) == sorted(started), "what ran was finished, nothing else was started"
+    assert len(finished) == 3
+    assert await channel.depth() == 7
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+async def test_a_handler_longer_than_its_lease_keeps_its_message(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, exchange: str
+) -> None:
+    handled: list[str] = []
+
+    def worker(name: str) -> Consumer:
+        @consumer(exchange=exchange, id="q")
+        async def handler(body: dict[str, Any]) -> None:
+            await asyncio.sleep(2.5)  # the lease is one second
+            handled.append(name)
+
+        return handler
+
+    settings = settings_for(kind, request, tmp_path)
+    first, second = Brokers(settings), Brokers(settings)
+    async with working(first, worker("first")), working(second, worker("second")):
+        await publish(first, exchange, b"{}")
+        await until(lambda: len(handled) == 1, "it is handled")
+        await asyncio.sleep(1.5)
+    assert len(handled) == 1
+    await first.close()
+    await second.close()
+
+
+async def test_outputs_of_a_repeated_message_have_the_same_ids(brokers: Brokers, exchange: str) -> None:
+    out = f"{exchange}.out"
+    outputs: list[tuple[int, str, str]] = []
+
+    @consumer(exchange=exchange, id="q", to=out, backoff=0.05)
+    async def handler(body: dict[str, Any], message: Message) -> AsyncIterator[Any]:
+        yield {"n": 0}
+        yield Out({"n": 1}, headers={"h": "v"}, key="k")
+        if message.attempt == 1:
+            await until(lambda: len(outputs) == 2, "the outputs of the first attempt arrive")
+            raise ValueError("after the outputs")
+
+    @consumer(exchange=out, id="sink")
+    async def sink(body: dict[str, int], message: Message) -> None:
+        outputs.append((body["n"], message.id, message.producer))
+
+    async with working(brokers, sink, handler):
+        await publish(brokers, exchange, b"{}", id="m1")
+        await until(lambda: len(outputs) == 4, "both attempts put out twice")
+    assert len(set(outputs)) == 2
+    assert {producer for _, _, producer in outputs} == {"q"}
+
+
+async def test_a_generator_has_back_pressure_and_all_its_outputs_are_confirmed_before_the_ack(
+    brokers: Brokers, exchange: str
+) -> None:
+    under_way, most, confirmed = 0, 0, 0
+
+    async def counting_publish(message: Message) -> None:
+        nonlocal under_way, most, confirmed
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        under_way -= 1
+        confirmed += 1
+
+    @consumer(exchange=exchange, id="q", to="anywhere")
+    async def handler(body: dict[str, Any]) -> AsyncIterator[dict[str, int]]:
+        for n in range(3 * UNCONFIRMED):
+            yield {"n": n}
+
+    channel = Channel(Step(handler, counting_publish, {}), brokers.route(exchange))
+    await channel.declare()
+    channel.start()
+    await publish(brokers, exchange, b"{}")
+    await until(lambda: channel.counts.handled == 1, "it is handled")
+    assert confirmed == 3 * UNCONFIRMED
+    assert most <= UNCONFIRMED
+    await channel.drain(1.0)
+
+
+async def test_a_batch_handler_gets_lists_and_one_bad_message_does_not_take_the_others_with_it(
+    brokers: Brokers, exchange: str
+) -> None:
+    sizes: list[int] = []
+    seen: list[int] = []
+
+    @consumer(exchange=exchange, id="q", batch_size=10, batch_wait=0.2)
+    async def handler(bodies: list[dict[str, int]], messages: list[Message]) -> None:
+        assert [message.exchange for message in messages] == [exchange] * len(bodies)
+        if any(body["n"] == 7 for body in bodies):
+            raise Reject("seven")
+        sizes.append(len(bodies))
+        seen.extend(body["n"] for body in bodies)
+
+    channel = Channel(Step(handler, brokers.publish, {}), brokers.route(exchange))
+    await channel.declare()
+    await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(25)))
+    channel.start()
+    await until(lambda: len(seen) == 24 and channel.counts.buried == 1, "24 handled, 1 buried")
+    await channel.drain(1.0)
+    assert sorted(seen) == [n for n in range(25) if n != 7]
+    assert max(sizes) == 10
+    assert await channel.depth() == 0
+
+
+async def test_a_handler_that_takes_too_long_is_a_failed_attempt(brokers: Brokers, exchange: str) -> None:
+    @consumer(exchange=exchange, id="q", timeout=0.05, retries=0)
+    async def handler(body: dict[str, Any]) -> None:
+        await asyncio.Event().wait()
+
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, b"{}")
+        await until(lambda: channel.counts.buried == 1, "it is buried")
+        (dead,) = await dead_letters(brokers, exchange, "q", 1)
+    assert dead.headers["dead-message"] == "the handler took longer than its timeout of 0.05 s"
+
+
+async def test_a_handler_that_cancels_itself_is_a_failed_attempt_and_the_next_message_is_handled(
+    brokers: Brokers, exchange: str
+) -> None:
+    handled: list[int] = []
+
+    @consumer(exchange=exchange, id="q", retries=0, concurrency=1)
+    async def handler(body: dict[str, int]) -> None:
+        if body["n"] == 0:
+            raise asyncio.CancelledError
+        handled.append(body["n"])
+
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, b'{"n": 0}', b'{"n": 1}')
+        await until(lambda: channel.counts.buried == 1 and handled == [1], "one buried, one handled")
+
+
+async def test_steps_that_put_out_more_than_they_may_hold_do_not_deadlock(brokers: Brokers, exchange: str) -> None:
+    second, third = f"{exchange}.2", f"{exchange}.3"
+    arrived: list[int] = []
+
+    @consumer(exchange=exchange, id="q", to=second, concurrency=1, prefetch=1)
+    async def many(body: dict[str, int]) -> AsyncIterator[dict[str, int]]:
+        for n in range(100):
+            yield {"n": body["n"] * 100 + n}
+
+    @consumer(exchange=second, id="q", to=third, concurrency=1, prefetch=1)
+    async def one(body: dict[str, int]) -> dict[str, int]:
+        return body
+
+    @consumer(exchange=third, id="q", concurrency=1, prefetch=1)
+    async def sink(body: dict[str, int]) -> None:
+        arrived.append(body["n"])
+
+    async with working(brokers, sink, one, many):
+        await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(5)))
+        await until(lambda: len(arrived) == 500, "all 500 outputs arrive")
+    assert sorted(arrived) == list(range(500))
+
+
+async def test_sixty_four_concurrent_producers_lose_and_repeat_nothing(brokers: Brokers, exchange: str) -> None:
+    seen: Counter[int] = Counter()
+
+    @consumer(exchange=exchange, id="q", concurrency=20)
+    async def handler(body: dict[str, int]) -> None:
+        seen[body["n"]] += 1
+
+    async def produce(first: int) -> None:
+        for n in range(first, first + 20):
+            await brokers.publish(Message(body=b'{"n": %d}' % n, exchange=exchange))
+
+    async with working(brokers, handler):
+        await asyncio.gather(*(produce(20 * n) for n in range(64)))
+        await until(lambda: len(seen) == 64 * 20, "all arrive")
+    assert set(seen.values()) == {1}
+
+
+async def test_publishing_where_no_queue_exists_raises_unroutable_unless_the_exchange_is_optional(
+    settings: Settings, exchange: str
+) -> None:
+    brokers = Brokers(settings)
+    with pytest.raises(Unroutable, match=exchange):
+        await publish(brokers, exchange, b"{}")
+    await brokers.close()
+    settings.exchanges[exchange] = ExchangeSettings(optional=True)
+    brokers = Brokers(settings)
+    await publish(brokers, exchange, b"{}")
+    await brokers.close()
+
+
+async def test_a_step_whose_output_has_nowhere_to_go_is_retried_and_then_buried(
+    brokers: Brokers, exchange: str
+) -> None:
+    @consumer(exchange=exchange, id="q", to=f"{exchange}.nowhere", retries=1, backoff=0.05)
+    async def handler(body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, b"{}")
+        await until(lambda: channel.counts.buried == 1, "it is buried")
+        (dead,) = await dead_letters(brokers, exchange, "q", 1)
+    assert (dead.headers["dead-reason"], dead.headers["dead-attempts"]) == ("Unroutable", "2")
+
+
+async def test_a_message_that_no_broker_can_carry_is_refused_and_the_others_go_through(
+    brokers: Brokers, exchange: str
+) -> None:
+    handled: list[int] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, int]) -> None:
+        handled.append(body["n"])
+
+    async with working(brokers, handler):
+        results = await asyncio.gather(
+            brokers.publish(Message(body=b'{"n": 1}', exchange=exchange)),
+            brokers.publish(Message(body=b"{}", exchange=exchange, headers={"h": "x" * 70_000})),
+            brokers.publish(Message(body=b"{}", exchange=exchange, headers={"h": "\ud800"})),
+            brokers.publish(Message(body=b"{}", exchange=exchange, id="\ud800")),
+            brokers.publish(Message(body=b'{"n": 2}', exchange=exchange)),
+            return_exceptions=True,
+        )
+        await until(lambda: sorted(handled) == [1, 2], "the two good ones are handled")
+    kinds = [type(result) for result in results]
+    assert kinds == [type(None), MessageTooLarge, ConfigurationError, ConfigurationError, type(None)]
+
+
+async def test_a_message_whose_process_died_again_and_again_is_buried(
+    brokers: Brokers, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqasync.channel.MAX_RETURNS", -1)  # as if it had come back that often
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None:
+        raise AssertionError("it must not be handled any more")
+
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, b"{}")
+        await until(lambda: channel.counts.buried == 1, "it is buried")
+
+
+async def test_closing_is_safe_twice(brokers: Brokers, exchange: str) -> None:
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    async with working(brokers, handler) as (channel,):
+        await publish(brokers, exchange, b"{}")
+    await channel.drain(1.0)
+    await brokers.close()
+    await brokers.close()
+
+
+async def test_the_class_form_produces_and_consumes(shared: Settings, exchange: str) -> None:
+    seen: list[Any] = []
+    url = shared.brokers["main"]
+
+    class Printer(Consumer):
+        async def process(self, message: Any) -> None:
+            seen.append(message)
+
+    printing = asyncio.create_task(Printer(id="myConsumerID", exchange=exchange).consume(broker=url))
+    async with Producer(id="myProducerID", exchange=exchange, broker=url) as producer:
+        while True:
+            try:
+                id = await producer.produce({"msg": "some values"}, key="k", headers={"h": "v"})
+                break
+            except Unroutable:
+                await asyncio.sleep(0.05)
+    await until(lambda: seen == [{"msg": "some values"}], "it is printed")
+    assert id
+    printing.cancel()
+    await asyncio.gather(printing, return_exceptions=True)
+    with pytest.raises(ConfigurationError, match="not open"):
+        await producer.produce({})
+
+
+async def test_produce_gives_up_after_its_timeout_when_the_broker_is_away(exchange: str) -> None:
+    async with Producer(id="p", exchange=exchange, broker="amqp://guest:guest@127.0.0.1:1/") as producer:
+        with pytest.raises(BrokerLost, match=r"127.0.0.1:1/ has not confirmed message .* within 0.3 s"):
+            await producer.produce({}, timeout=0.3)
+
+
+CHILD = """
+import asyncio, sys
+from mqasync import consumer, Message
+
+@consumer(exchange={exchange!r}, id="q", concurrency=5, prefetch=5)
+async def handler(body: dict, message: Message):
+    if body["n"] >= 5:
+        print("in hand", flush=True)
+        await asyncio.Event().wait()
+    print("done", body["n"], flush=True)
+"""
+
+
+async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
+    shared: Settings, exchange: str, tmp_path: Path
+) -> None:
+    (tmp_path / "child.py").write_text(CHILD.format(exchange=exchange))
+    url = shared.brokers["main"]
+    seen: list[int] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, int], message: Message) -> None:
+        assert message.attempt == 1
+        seen.append(body["n"])
+
+    brokers = Brokers(shared)
+    channel = Channel(Step(handler, brokers.publish, {}), brokers.route(exchange))
+    await channel.declare()
+    await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(12)))
+    # Given a process that has acknowledged five messages and has five in hand
+    with subprocess.Popen(
+        [sys.executable, "-m", "mqasync", "run", "child", "--broker", url],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    ) as child:
+        assert child.stdout
+        lines = [await asyncio.to_thread(child.stdout.readline) for _ in range(10)]
+        assert sorted(lines) == sorted([b"in hand\n"] * 5 + [b"done %d\n" % n for n in range(5)])
+        await asyncio.sleep(0.1)  # the acknowledgements are under way
+        # When it is killed
+        child.send_signal(signal.SIGKILL)
+    # Then another one gets those and what nobody had received, and nothing else
+    channel.start()
+    await until(lambda: len(seen) >= 7, "seven come back")
+    await channel.drain(1.0)
+    assert sorted(seen) == [5, 6, 7, 8, 9, 10, 11]
+    assert await channel.depth() == 0
+    await brokers.close()
