@@ -69,4 +69,4 @@ def _to_builtin(value: Any) -> Any:
 
     if isinstance(value, (IPv4Address, IPv6Address, IPv4Network, IPv6Network, PurePath)):
         return str(value)
-    raise NotImplementedError(f"objects of type {type(value).__name__} have no JSON form")
+    raise TypeError(f"objects of type {type(value).__name__} have no JSON form")

@@ -39,7 +39,7 @@ def apt_install(package: str) -> None:
         raise BrokerUnavailable(f"{package} is not installed, and installing it takes apt-get and root")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update"], ["apt-get", "install", "-y", package]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BrokerUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
 
@@ -98,9 +98,7 @@ class RabbitMQ:
     def control(self, *words: str) -> str:
         """Run rabbitmqctl against this node and return what it prints."""
         command = [self.program("rabbitmqctl"), "-q", "-n", self.environment["RABBITMQ_NODENAME"], *words]
-        return subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
 
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would."""
@@ -113,7 +111,10 @@ class RabbitMQ:
         """End the node and the name server (epmd) that it started."""
         if self.process and self.process.poll() is None:
             self.kill()
-        subprocess.run(["epmd", "-kill"], env=self.environment, capture_output=True)
+        for _ in range(50):  # it refuses until it has noticed that the node is gone
+            if not subprocess.run(["epmd", "-kill"], env=self.environment, capture_output=True, check=False).returncode:
+                return
+            time.sleep(0.1)
 
 
 @contextmanager

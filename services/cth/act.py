@@ -1,0 +1,97 @@
+"""Act: enriched indicators and alerts go to JSON lines files, alerts to an HTTP server too; nothing is decided here."""
+
+import asyncio
+import logging
+import os
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from mqasync import Message, consumer
+
+from .events import Enriched
+
+log = logging.getLogger(__name__)
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """Where results go. `post` is the http(s) URL that gets each alert as JSON, within `timeout` seconds."""
+
+    archive: str = "cth.jsonl"
+    alerts: str = "cth-alerts.jsonl"
+    post: str | None = None
+    timeout: float = 10.0
+
+
+class JsonLines:
+    """A file to which lines are added; each is on the disk when `add` returns.
+
+    A line that a killed process left unfinished is removed at the start: its message comes again.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.added = 0
+        self._file = open(path, "ab+")  # noqa: SIM115, closed by lifespan
+        end = self._file.tell()
+        while end and self._byte_before(end) != b"\n":
+            end -= 1
+        self._file.truncate(end)
+
+    def _byte_before(self, place: int) -> bytes:
+        self._file.seek(place - 1)
+        return self._file.read(1)
+
+    def add(self, lines: list[dict[str, Any]]) -> None:
+        """Add one line for each dict; blocks until the disk has them. Raises OSError."""
+        self._file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.added += len(lines)
+
+    def close(self) -> None:
+        """Close the file and say what was added."""
+        self._file.close()
+        log.info("%s lines added to %s", f"{self.added:,}", self.path)
+
+
+@asynccontextmanager
+async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
+    """The two files, open."""
+    archive_file, alerts_file = JsonLines(settings.archive), JsonLines(settings.alerts)
+    try:
+        yield {"archive_file": archive_file, "alerts_file": alerts_file, "settings": settings}
+    finally:
+        archive_file.close()
+        alerts_file.close()
+
+
+@consumer(exchange="enriched", id="archive", batch_size=500, batch_wait=0.05)
+async def archive(events: list[Enriched], messages: list[Message], archive_file: JsonLines) -> None:
+    """Write many at once; a line's id tells the same event from another one like it."""
+    await asyncio.to_thread(archive_file.add, list(map(line, events, messages)))
+
+
+@consumer(exchange="alerts", id="alert", concurrency=1)
+async def alert(event: Enriched, message: Message, alerts_file: JsonLines, settings: Settings) -> None:
+    """Post one alert, if there is somebody to post it to, and write it down. An error is retried."""
+    if settings.post:
+        await asyncio.to_thread(post, settings.post, line(event, message), settings.timeout)
+    await asyncio.to_thread(alerts_file.add, [line(event, message)])
+
+
+def line(event: Enriched, message: Message) -> dict[str, Any]:
+    """What is written about one event."""
+    return {"id": message.id, **msgspec.to_builtins(event)}
+
+
+def post(url: str, body: dict[str, Any], timeout: float) -> None:
+    """POST `body` as JSON. Raises OSError for a network error, and for any answer but 2xx."""
+    request = urllib.request.Request(  # noqa: S310, the operator chose the URL
+        url, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=timeout):  # noqa: S310
+        pass

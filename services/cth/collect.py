@@ -1,0 +1,129 @@
+"""Collect: the records of a feed, from a file or URL, in the formats that CERTs meet; it does not judge them.
+
+Text lists (one indicator a line, # ; and // comments), CSV with a header, JSON lines; gzip or not.
+"""
+
+import asyncio
+import csv
+import gzip
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from io import BufferedReader, TextIOWrapper
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import msgspec
+
+from mqasync import ConfigurationError, Out, producer
+
+from .events import Record
+
+SAMPLE = str(Path(__file__).with_name("sample.txt"))
+TIMEOUT = 30.0  # seconds that a server may stay silent
+AT_ONCE = 1000  # records read in one go, in a thread
+MAX_LINE = 10_000  # characters; the rest of a longer line is another line, and no indicator
+VALUES = (
+    *("indicator", "ioc", "value", "ip", "ip_address", "dst_ip", "network", "domain", "host", "url"),
+    *("md5", "sha1", "sha256", "sha512", "hash"),
+)
+DATES = ("first_seen", "first_seen_utc", "firstseen", "date", "dateadded", "timestamp")
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """`feed` is a path or an http(s) URL."""
+
+    feed: str = SAMPLE
+
+
+@asynccontextmanager
+async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
+    """Hand the feed's place to the producer. Raises ConfigurationError when there is no such file."""
+    check(settings.feed)
+    yield {"feed": settings.feed}
+
+
+@producer(exchange="CTH", id="feed")
+async def collect(feed: str) -> AsyncIterator[Out]:
+    """Put out every record; its id is made of place and value, so reading a feed again repeats the ids."""
+    with await asyncio.to_thread(open_feed, feed) as file:
+        numbered = enumerate(records(lines(file), feed), 1)
+        while batch := await asyncio.to_thread(list, islice(numbered, AT_ONCE)):
+            for number, record in batch:
+                yield Out(record, id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{feed}#{number}/{record.value}")))
+
+
+def check(feed: str) -> None:
+    """Raise ConfigurationError for what is neither a URL nor a file."""
+    if not is_url(feed) and not Path(feed).is_file():
+        raise ConfigurationError(f"the feed {feed!r} is neither a file nor an http(s) URL")
+
+
+def is_url(feed: str) -> bool:
+    """True for what is fetched and not opened."""
+    return feed.startswith(("http://", "https://"))
+
+
+def open_feed(feed: str) -> BinaryIO:
+    """The bytes of a file or URL, unzipped. Raises OSError, which quotes the place."""
+    if is_url(feed):
+        try:
+            file = cast(BinaryIO, urllib.request.urlopen(feed, timeout=TIMEOUT))  # noqa: S310, http(s) only
+        except OSError as error:
+            raise OSError(f"the feed {feed} cannot be read: {error}") from error
+    else:
+        file = open(feed, "rb")  # noqa: SIM115, the caller closes it
+    buffered = BufferedReader(cast(Any, file))
+    return cast(BinaryIO, gzip.open(buffered)) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
+
+
+def lines(file: BinaryIO) -> Iterator[str]:
+    """The lines of a text, whatever its encoding got wrong, in pieces of MAX_LINE at most."""
+    text = TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
+    while line := text.readline(MAX_LINE):
+        yield line
+
+
+def records(text: Iterable[str], source: str) -> Iterator[Record]:
+    """The records in the lines of a feed, whose format the first of them tells."""
+    useful = (line for line in text if line.strip() and not line.lstrip().startswith(("#", ";", "//")))
+    first = next(useful, "")
+    if first.lstrip().startswith("{"):
+        yield from (_from_json(line, source) for line in (first, *useful))
+    elif _column([name.strip().lower() for name in next(csv.reader([first]), [])], VALUES) is not None and "," in first:
+        yield from _from_csv(first, useful, source)
+    elif first:
+        yield _from_text(first, source)
+        yield from (_from_text(line, source) for line in useful)
+
+
+def _from_text(line: str, source: str) -> Record:
+    return Record(line.split()[0].rstrip(",;"), source)  # what follows is a count or a comment
+
+
+def _from_json(line: str, source: str) -> Record:
+    try:
+        entry = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        return Record(line.strip(), source)
+    return _record(list(entry), [str(value) for value in entry.values()], source)
+
+
+def _from_csv(header: str, rows: Iterator[str], source: str) -> Iterator[Record]:
+    names = next(csv.reader([header]))
+    for row in csv.reader(rows):
+        yield _record(names, row, source)
+
+
+def _record(names: list[str], values: list[str], source: str) -> Record:
+    names = [name.strip().lower() for name in names]
+    value, date = _column(names, VALUES), _column(names, DATES)
+    cell = values[value].strip() if value is not None and value < len(values) else ",".join(values)
+    return Record(cell, source, values[date].strip() if date is not None and date < len(values) else None)
+
+
+def _column(names: list[str], wanted: tuple[str, ...]) -> int | None:
+    """Where the first of the `wanted` names stands."""
+    return next((names.index(name) for name in wanted if name in names), None)

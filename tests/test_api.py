@@ -1,0 +1,226 @@
+"""What a user writes: decorators, signatures, discovery, schedules; no broker but memory."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from mqasync import ConfigurationError, Message, Out, Reject, consumer, producer
+from mqasync.config import Settings
+from mqasync.discovery import Service, discover
+from mqasync.duration import seconds
+from mqasync.handler import Consumer, Source
+from mqasync.runner import Runner
+from mqasync.signature import of_consumer
+from mqasync.source import Schedule
+from mqasync.testing import StartService
+
+
+class Indicator(msgspec.Struct):
+    ip: str
+
+
+@consumer(exchange="CTH", id="enrich", to="enriched", retries=1)
+async def enrich(event: Indicator, message: Message) -> dict[str, Any]:
+    """Enrich."""
+    if event.ip == "127.0.0.1":
+        raise Reject("private")
+    return {"ip": event.ip, "attempt": message.attempt}
+
+
+async def test_a_decorated_handler_is_still_the_plain_coroutine_function() -> None:
+    assert enrich.__name__ == "enrich"
+    assert enrich.__doc__ == "Enrich."
+    assert isinstance(enrich, Consumer)
+    assert await enrich(Indicator("192.0.2.1"), Message(body=b"", exchange="CTH")) == {"ip": "192.0.2.1", "attempt": 1}
+    with pytest.raises(Reject):
+        await enrich(Indicator("127.0.0.1"), Message(body=b"", exchange="CTH"))
+
+
+async def test_a_service_runs_in_memory_and_shows_what_it_did(mqasync_service: StartService) -> None:
+    # Given the handler at work in memory
+    service = await mqasync_service(enrich)
+    # When a good, a refused and an invalid message are published
+    good = await service.publish("CTH", {"ip": "192.0.2.1"})
+    await service.publish("CTH", {"ip": "127.0.0.1"})
+    await service.publish("CTH", {"no": "ip"})
+    await service.quiet()
+    # Then the good one's output was published, and the others are buried with their reasons
+    assert service.published("enriched") == [{"ip": "192.0.2.1", "attempt": 1}]
+    assert [message.id for message in service.acknowledged] == [good]
+    assert sorted(message.headers["dead-reason"] for message in service.buried) == ["InvalidMessage", "rejected"]
+    assert service.retried == []
+
+
+async def test_outputs_name_other_exchanges_and_several_are_possible(mqasync_service: StartService) -> None:
+    @consumer(exchange="in", id="route", to=["one", "two"])
+    async def route(body: dict[str, int]) -> AsyncIterator[Any]:
+        yield body
+        yield Out(body, exchange="three", key="k", headers={"h": "v"}, id="mine")
+
+    service = await mqasync_service(route)
+    await service.publish("in", {"n": 1})
+    await service.quiet()
+    assert service.published("one") == service.published("two") == [{"n": 1}]
+    (third,) = service.messages("three")
+    assert (third.id, third.key, third.headers, third.producer) == ("mine", "k", {"h": "v"}, "route")
+    assert service.messages("one")[0].id != service.messages("two")[0].id
+
+
+async def test_what_lifespan_yields_is_injected_by_name_and_closed_after_draining() -> None:
+    events: list[str] = []
+
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        greeting: str = "hello"
+
+    @asynccontextmanager
+    async def lifespan(options: Options) -> AsyncIterator[dict[str, Any]]:
+        events.append("opened")
+        yield {"greeting": options.greeting}
+        events.append("closed")
+
+    @consumer(exchange="in", id="q")
+    async def handler(body: dict[str, int], greeting: str) -> None:
+        await asyncio.sleep(0.05)
+        events.append(f"{greeting} {body['n']}")
+
+    @producer(exchange="in", id="p")
+    async def source(greeting: str) -> AsyncIterator[dict[str, int]]:
+        yield {"n": len(greeting)}
+
+    lifespan.__annotations__["options"] = Options  # a local class cannot be found by name
+
+    def runner(**section: str) -> Runner:
+        settings = Settings(brokers={"main": "memory:lifespan"}, services={"here": dict(section)})
+        return Runner([Service("here", [handler], [source], lifespan)], settings, until_idle=True)
+
+    async with runner(greeting="hi") as running:
+        await running.finished()
+    assert events == ["opened", "hi 2", "closed"]
+    with pytest.raises(ConfigurationError, match=r"services.here in the configuration: .*greting"):
+        async with runner(greting="typo"):
+            pass
+
+
+def test_wrong_handlers_are_refused_when_they_are_declared_or_discovered() -> None:
+    with pytest.raises(ConfigurationError, match=r"not_async .*is not a coroutine function"):
+
+        @consumer(exchange="CTH", id="q")
+        def not_async(body: dict[str, Any]) -> None: ...
+
+    async def nothing() -> None: ...
+    async def varargs(*bodies: Any) -> None: ...
+    async def message_first(message: Message) -> None: ...
+    async def two_messages(body: dict[str, Any], a: Message, b: Message) -> None: ...
+    async def batch_with_one_message(body: list[dict[str, Any]], message: Message) -> None: ...
+
+    for function in (nothing, varargs, message_first, two_messages, batch_with_one_message):
+        with pytest.raises(ConfigurationError, match=function.__name__):
+            of_consumer(function)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "amq.x", "x.retry", "x" * 81, "é", 7, "a\nb"])
+def test_names_that_some_broker_cannot_carry_are_refused(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be an exchange"):
+        Consumer(exchange=name, id="q")
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "dead", "a b"])
+def test_ids_that_would_name_other_queues_are_refused(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be an id"):
+        Consumer(exchange="CTH", id=name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"retries": -1}, {"concurrency": 0}, {"timeout": "soon"}, {"to": "a b"}, {"concurency": 3}, {"retries": True}],
+)
+def test_wrong_options_are_refused_and_named(options: dict[str, Any]) -> None:
+    name, value = next(iter(options.items()))
+    with pytest.raises(ConfigurationError, match=f"{name}|{value}"):
+        Consumer(exchange="CTH", id="q", **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("10m", 600.0), ("1.5h", 5400.0), (3, 3.0), ("250ms", 0.25), ("7", 7.0)]
+)
+def test_durations(text: Any, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1s", -1, True, None, "1 fortnight", float("inf"), float("nan")])
+def test_wrong_durations_are_refused(text: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is not a duration"):
+        seconds(text)
+
+
+def test_a_schedule_is_once_or_a_period_or_a_cron_expression() -> None:
+    now = time.time()
+    once, period, cron = Schedule(None), Schedule("10m"), Schedule("* * * * *")
+    assert (once.wait(None), once.wait(now)) == (0.0, None)
+    assert period.wait(None) == 0.0
+    assert period.wait(now) == pytest.approx(600, abs=5)
+    assert 0 < (cron.wait(None) or 0) <= 60
+    with pytest.raises(ConfigurationError, match="every='sometimes' is neither"):
+        Schedule("sometimes")
+
+
+async def test_a_producer_on_a_schedule_runs_again_and_a_failing_one_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mqasync.source.FIRST_PAUSE", 0.01)
+    runs = 0
+    seen: list[int] = []
+    enough = asyncio.Event()
+
+    @producer(exchange="in", id="p", every="20ms")
+    async def source() -> dict[str, int]:
+        nonlocal runs
+        runs += 1
+        if runs == 2:
+            raise OSError("the feed is away")
+        return {"run": runs}
+
+    @consumer(exchange="in", id="q")
+    async def handler(body: dict[str, int]) -> None:
+        seen.append(body["run"])
+        if len(seen) == 3:
+            enough.set()
+
+    async with Runner(
+        [Service("here", [handler], [source], None)], Settings(brokers={"main": "memory:cron"})
+    ) as runner:
+        working = asyncio.create_task(runner.finished())
+        await asyncio.wait_for(enough.wait(), 10)
+        working.cancel()
+    assert seen[:3] == [1, 3, 4]
+
+
+def test_discovery_finds_what_a_package_declares_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "found_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .steps import step\n")
+    (package / "steps.py").write_text(
+        "from mqasync import consumer, producer\n"
+        "@consumer(exchange='a', id='b')\nasync def step(body): ...\n"
+        "@producer(exchange='a', id='p')\nasync def feed(): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    services = discover(["found_package"])
+    assert [c.id for service in services for c in service.consumers] == ["b"]
+    assert [p.id for service in services for p in service.producers] == ["p"]
+    (alone,) = discover(["found_package.steps:feed"])
+    assert (alone.consumers, [p.id for p in alone.producers]) == ([], ["p"])
+    assert isinstance(alone.producers[0], Source)
+
+
+def test_importing_mqasync_is_light_and_loads_no_broker_library() -> None:
+    code = "import sys, mqasync; print([m for m in ('aio_pika', 'aiormq', 'sqlite3', 'yaml', 'croniter', 'click') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == "[]"
