@@ -544,7 +544,7 @@ async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
     await channel.declare()
     await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(12)))
     # Given a process that has acknowledged five messages and has five in hand
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220, it is read in a thread
         [sys.executable, "-m", "mqasync", "run", "child", "--broker", url],
         cwd=tmp_path,
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.error import HTTPError
 
 import msgspec
 
@@ -93,5 +94,8 @@ def post(url: str, body: dict[str, Any], timeout: float) -> None:
     request = urllib.request.Request(  # noqa: S310, the operator chose the URL
         url, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=timeout):  # noqa: S310
-        pass
+    try:
+        urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310
+    except HTTPError as error:
+        error.close()
+        raise OSError(f"{url} answered {error.code}") from None

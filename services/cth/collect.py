@@ -9,11 +9,11 @@ import gzip
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import msgspec
 
@@ -48,8 +48,9 @@ async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
 @producer(exchange="CTH", id="feed")
 async def collect(feed: str) -> AsyncIterator[Out]:
     """Put out every record; its id is made of place and value, so reading a feed again repeats the ids."""
-    with await asyncio.to_thread(open_feed, feed) as file:
-        numbered = enumerate(records(lines(file), feed), 1)
+    with ExitStack() as stack:
+        lines = await asyncio.to_thread(stack.enter_context, open_feed(feed))
+        numbered = enumerate(records(lines, feed), 1)
         while batch := await asyncio.to_thread(list, islice(numbered, AT_ONCE)):
             for number, record in batch:
                 yield Out(record, id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{feed}#{number}/{record.value}")))
@@ -66,24 +67,17 @@ def is_url(feed: str) -> bool:
     return feed.startswith(("http://", "https://"))
 
 
-def open_feed(feed: str) -> BinaryIO:
-    """The bytes of a file or URL, unzipped. Raises OSError, which quotes the place."""
-    if is_url(feed):
-        try:
-            file = cast(BinaryIO, urllib.request.urlopen(feed, timeout=TIMEOUT))  # noqa: S310, http(s) only
-        except OSError as error:
-            raise OSError(f"the feed {feed} cannot be read: {error}") from error
-    else:
-        file = open(feed, "rb")  # noqa: SIM115, the caller closes it
-    buffered = BufferedReader(cast(Any, file))
-    return cast(BinaryIO, gzip.open(buffered)) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
-
-
-def lines(file: BinaryIO) -> Iterator[str]:
-    """The lines of a text, whatever its encoding got wrong, in pieces of MAX_LINE at most."""
-    text = TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
-    while line := text.readline(MAX_LINE):
-        yield line
+@contextmanager
+def open_feed(feed: str) -> Iterator[Iterator[str]]:
+    """The lines of a file or URL, unzipped, whatever its encoding got wrong. Raises OSError, which quotes the place."""
+    try:
+        source = urllib.request.urlopen(feed, timeout=TIMEOUT) if is_url(feed) else open(feed, "rb")  # noqa: S310, SIM115
+    except OSError as error:
+        raise OSError(f"the feed {feed} cannot be read: {error}") from error
+    with source, BufferedReader(source) as file:
+        is_zipped = file.peek(2).startswith(b"\x1f\x8b")
+        with TextIOWrapper(gzip.open(file) if is_zipped else file, encoding="utf-8-sig", errors="replace") as text:
+            yield iter(lambda: text.readline(MAX_LINE), "")
 
 
 def records(text: Iterable[str], source: str) -> Iterator[Record]:
