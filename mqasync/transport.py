@@ -71,7 +71,10 @@ class Transport(Protocol):
         """Start to receive from a declared queue, at most `prefetch` deliveries unsettled."""
 
     async def depth(self, exchange: str, id: str) -> int:
-        """How many messages wait in a declared queue, the delayed ones included."""
+        """How many messages are in a declared queue, the delayed ones included.
+
+        Those that some process holds count where the broker tells (SQLite), and not elsewhere.
+        """
 
     async def close(self) -> None:
         """Let go of everything; what is unsettled goes back to its queue. Safe twice and in an outage."""

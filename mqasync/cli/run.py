@@ -38,12 +38,12 @@ def run(
     """
     settings = load_settings(config, broker)
     services = discover(modules)
-    run_loop(_run(services, settings, until_idle, wait, grace))
+    run_loop(_run(modules, services, settings, until_idle, wait, grace))
 
 
 async def _run(services: list[Service], settings: Settings, until_idle: bool, wait: float | None, grace: float) -> None:
     runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace)
-    log.info("mqasync %s: %s", __version__, ", ".join(service.name for service in services))
+    log.info("mqasync %s: %s", __version__, ", ".join(modules))
     try:
         async with runner:
             for line in bindings(runner):

@@ -90,9 +90,9 @@ class SQLiteTransport:
         return subscription
 
     async def depth(self, exchange: str, id: str) -> int:
-        """Count what waits, without what is held."""
+        """Count what is not settled, what somebody holds included: a dead process's messages come back."""
         queue = await self._queue(exchange, id)
-        return int(await self.file.run(self.file.value, sql.DEPTH, queue, time.time()))
+        return int(await self.file.run(self.file.value, sql.DEPTH, queue))
 
     async def close(self) -> None:
         """Give everything unsettled back and close the file; if the file stays locked, leases run out."""

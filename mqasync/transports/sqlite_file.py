@@ -61,7 +61,7 @@ WHERE n IN (SELECT n FROM messages WHERE queue = ? AND due <= ? ORDER BY due, n 
 RETURNING n, taken, returned, attempt, envelope, body
 """
 NEXT_DUE = "SELECT min(due) FROM messages WHERE queue = ?"
-DEPTH = "SELECT count(*) FROM messages WHERE queue = ? AND (NOT held OR due <= ?)"
+DEPTH = "SELECT count(*) FROM messages WHERE queue = ?"
 ACK = "DELETE FROM messages WHERE n = ? AND taken = ? AND held"
 RETRY = "UPDATE messages SET held = 0, attempt = attempt + 1, due = ? WHERE n = ? AND taken = ? AND held"
 RELEASE = "UPDATE messages SET held = 0, due = 0 WHERE n = ? AND taken = ? AND held"  # first in line again
