@@ -19,10 +19,12 @@ lint: .venv/ready ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+LOCK := $(BIN)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	--no-emit-find-links --no-header
 
-lock: .venv/ready ## Make both lock files anew from pyproject.toml
+lock: ## Make both lock files anew from pyproject.toml
+	$(PYTHON) -m venv $(BIN)/lock
+	$(BIN)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	$(LOCK) --upgrade --output-file requirements.lock pyproject.toml
 	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
