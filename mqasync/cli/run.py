@@ -41,7 +41,14 @@ def run(
     run_loop(_run(modules, services, settings, until_idle, wait, grace))
 
 
-async def _run(services: list[Service], settings: Settings, until_idle: bool, wait: float | None, grace: float) -> None:
+async def _run(
+    modules: tuple[str, ...],
+    services: list[Service],
+    settings: Settings,
+    until_idle: bool,
+    wait: float | None,
+    grace: float,
+) -> None:
     runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace)
     log.info("mqasync %s: %s", __version__, ", ".join(modules))
     try:
