@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
-import pytest
 
 from .broker import Brokers
 from .codec import encode
@@ -108,7 +107,13 @@ async def run_service(
         yield running
 
 
-@pytest.fixture
+try:  # its own kind of fixture works in both of its modes
+    from pytest_asyncio import fixture
+except ImportError:
+    from pytest import fixture  # type: ignore[no-redef]
+
+
+@fixture
 async def mqasync_service() -> AsyncIterator[StartService]:
     """`service = await mqasync_service("services.hello")`: see run_service; drained after the test."""
     async with AsyncExitStack() as stack:
