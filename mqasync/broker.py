@@ -67,7 +67,7 @@ class Broker:
         except (BrokerLost, BrokerRefused) as error:
             await transport.close()
             if isinstance(error, BrokerRefused) and not self._ever_connected:
-                raise
+                raise BrokerRefused(f"broker {self.name} at {self.address}: {error}") from error
             self._failures += 1
             if self._failures == 1:
                 log.warning("broker %s at %s cannot be reached: %s; trying again", self.name, self.address, error)

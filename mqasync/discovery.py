@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -106,8 +107,8 @@ def _import(name: str) -> ModuleType:
         path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
         choices = [info.name for info in pkgutil.iter_modules(path)] if path else []
         close = get_close_matches(last, choices) or choices[:8]
-        hint = f"; {parent} has: {', '.join(close)}" if close else " from here"
-        raise ConfigurationError(f"there is no module {missing!r}{hint}") from error
+        hint = f"{parent} has: {', '.join(close)}" if close else f"looked in {os.getcwd()} and where packages are"
+        raise ConfigurationError(f"there is no module {missing!r}; {hint}") from error
     except ValueError as error:
         raise ConfigurationError(f"{name!r} is not a module name: {error}") from error
 
@@ -116,8 +117,10 @@ def _check_queues(consumers: Sequence[Consumer]) -> None:
     seen: dict[tuple[str, str], Consumer] = {}
     for consumer in consumers:
         other = seen.setdefault((consumer.exchange, consumer.id), consumer)
-        if other.options != consumer.options:
-            raise ConfigurationError(
-                f"two consumers share the queue {consumer.exchange}/{consumer.id} with different settings: "
-                f"{other.options} and {consumer.options}"
-            )
+        for name in consumer.options.__struct_fields__:
+            one, two = getattr(other.options, name), getattr(consumer.options, name)
+            if one != two:
+                queue = f"{consumer.exchange}/{consumer.id}"
+                raise ConfigurationError(
+                    f"two consumers share the queue {queue} with different {name}: {one} and {two}"
+                )

@@ -167,7 +167,7 @@ def test_a_schedule_is_once_or_a_period_or_a_cron_expression() -> None:
     assert period.wait(None) == 0.0
     assert period.wait(now) == pytest.approx(600, abs=5)
     assert 0 < (cron.wait(None) or 0) <= 60
-    with pytest.raises(ConfigurationError, match="every='sometimes' is neither"):
+    with pytest.raises(ConfigurationError, match="every='sometimes' of a producer is neither"):
         Schedule("sometimes")
 
 

@@ -58,7 +58,9 @@ class _Job:
     async def produce_one(self, text: str) -> None:
         """Publish what the command line says."""
         try:
-            await self._put(self._body(text.encode("utf-8", "surrogateescape"), "the argument, no file either,"))
+            await self._put(
+                self._body(text.encode("utf-8", "surrogateescape"), "the argument is neither a file nor JSON")
+            )
         finally:
             await self._end()
 
@@ -68,7 +70,7 @@ class _Job:
             with progress as bar:
                 async with Outbox() as outbox:
                     async for number, line in read_lines(file):
-                        await outbox.put(self._put(self._body(line, f"line {number}")))
+                        await outbox.put(self._put(self._body(line, f"line {number} is not JSON")))
                         if bar:
                             bar.update(len(line) + 1)
         finally:
@@ -78,7 +80,8 @@ class _Job:
         try:
             msgspec.json.decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise ConfigurationError(f"{what} is not JSON: {error}: {body[:60]!r}") from error
+            shown = body[:60].decode(errors="replace")
+            raise ConfigurationError(f"{what}: {shown!r}: {error}") from error
         return body.strip()
 
     async def _put(self, body: bytes) -> None:
