@@ -4,116 +4,87 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import groupby
-
-import msgspec
 
 from .backoff import pause
 from .broker import Broker
-from .dead import dead_letter
-from .errors import BrokerLost, InvalidMessage, Reject
+from .errors import BrokerLost, BrokerRefused, Reject
 from .message import Message
+from .settlement import Observe, Settlement
 from .step import Step
-from .transport import DEAD, Delivery, Subscription
+from .transport import Delivery, Subscription
 
 log = logging.getLogger("mqasync")
 
 RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a lost subscription is taken up again
-ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
 MAX_RETURNS = 20  # times a message may come back from dead processes: RabbitMQ 4's default delivery limit
-
-
-Observe = Callable[[str, Message], None]
-"""Told what became of each message: "acknowledged", "retried" or "buried"."""
 
 
 def ignore(event: str, message: Message) -> None:
     """Observe nothing."""
 
 
-class Counts(msgspec.Struct):
-    """What has happened on a channel since it started."""
-
-    received: int = 0
-    handled: int = 0
-    retried: int = 0
-    buried: int = 0
-    last_error: str = ""
-
-
 class Channel:
-    """One consumer at work: `concurrency` workers take what one receiver brings.
+    """One consumer at work, from `start` to `drain`: `concurrency` workers take what one receiver brings.
 
-    It works from `start` to `drain`. Every delivery is settled once: acknowledged after its step
-    has returned, given back for a later attempt, or buried and then acknowledged.
+    Every delivery is settled once: acknowledged after its step has returned, given back for a
+    later attempt, or buried and then acknowledged.
     """
 
     def __init__(self, step: Step, broker: Broker, observe: Observe = ignore) -> None:
         self.step = step
         self.exchange, self.id = step.consumer.exchange, step.consumer.id
         self.name = f"{self.exchange}/{self.id}"
-        self.counts = Counts()
         options = self._options = step.consumer.options
         self._broker = broker
-        self._observe = observe
         self._size = options.batch_size if step.signature.batch else 1
         self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
         self._prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
+        self._settlement = Settlement(step.consumer, self._prefetch, broker, observe)
+        self.counts = self._settlement.counts
         self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._held: dict[Delivery, None] = {}  # in hand and not settled, oldest first
-        self._done: list[Delivery] = []  # handled, to be acknowledged together
-        self._flush_timer: asyncio.TimerHandle | None = None
-        self._settled = asyncio.Event()
         self._collecting = asyncio.Lock()
         self._stopping = False
         self._subscription: Subscription | None = None
-        self.receiver: asyncio.Task[None] | None = None
-        self._workers: list[asyncio.Task[None]] = []
-        self._flushes: set[asyncio.Task[None]] = set()
-        self._said_at = 0.0
-        self._unsaid = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def held(self) -> int:
         """Deliveries in hand, not settled."""
-        return len(self._held)
+        return len(self._settlement.held)
 
     async def declare(self) -> None:
         """Make sure that the queue and its dead letters exist. Raises BrokerRefused."""
-        await self._declare_dead()
+        await self._settlement.declare_dead()
         await self._broker.call(lambda transport: transport.declare(self.exchange, self.id))
 
-    async def _declare_dead(self) -> None:
-        await self._broker.call(lambda transport: transport.declare(self.exchange, self.id + DEAD, bound=False))
-
     async def depth(self) -> int:
-        """How many messages wait in the queue, the delayed ones included."""
+        """How many messages are in the queue, as Transport.depth counts them."""
         return await self._broker.call(lambda transport: transport.depth(self.exchange, self.id))
 
     def start(self) -> asyncio.Task[None]:
         """Begin to work; the task ends after `drain`, or with the error that ends the channel for good."""
-        self._workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
-        self.receiver = asyncio.create_task(self._run())
-        return self.receiver
-
-    async def _run(self) -> None:
-        """Receive, taking the subscription up again whenever it is lost, until `drain`."""
-        failures = 0
-        while not self._stopping:
-            before = self.counts.received
-            try:
-                await self._receive()
-            except BrokerLost as error:
-                failures = 1 if self.counts.received > before else failures + 1
-                self._say(f"{self.name}: the subscription is lost ({error}); taking it up again")
-                await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
+        receiver = asyncio.create_task(self._receive())
+        self._tasks = [receiver, *(asyncio.create_task(self._work()) for _ in range(self._concurrency))]
+        return receiver
 
     async def _receive(self) -> None:
+        """Receive until `drain`, taking the subscription up again whenever it is lost."""
+        failures = 0
+        while not self._stopping:
+            received = self.counts.received
+            try:
+                await self._receive_once()
+            except (BrokerLost, BrokerRefused) as error:
+                if isinstance(error, BrokerRefused) and self._subscription is None:
+                    raise  # it never worked
+                failures = 1 if self.counts.received > received else failures + 1
+                self._settlement.complaints.say(f"{self.name}: the subscription is lost ({error}); taking it up again")
+                await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
+
+    async def _receive_once(self) -> None:
         """The life of one subscription. Raises BrokerLost at its end, or returns when stopping."""
         await self.declare()
         transport = await self._broker.connected()
@@ -123,33 +94,23 @@ class Channel:
             self._broker.lost(transport, error)
             raise
         self._subscription = subscription
-        keeper = asyncio.create_task(self._keep(subscription))
+        keeper = asyncio.create_task(self._settlement.keep(subscription))
         try:
             while not self._stopping:
-                room = self._prefetch - len(self._held)
-                if room <= 0:
-                    self._settled.clear()
-                    await self._settled.wait()
-                    continue
+                room = await self._settlement.room()
                 for delivery in await subscription.receive(room, RECEIVE_SECONDS):
-                    self.counts.received += 1
-                    self._held[delivery] = None
+                    self._settlement.take(delivery)
                     self._ready.put_nowait(delivery)
         except BrokerLost:
-            self._forget(self._take_waiting())  # they are no longer ours and come again
+            self._settlement.forget(self._waiting())  # they are no longer ours and come again
             raise
         finally:
             keeper.cancel()
             await subscription.close()
 
-    async def _keep(self, subscription: Subscription) -> None:
-        """Renew the leases of all that is held, long before they end."""
-        while subscription.lease is not None:
-            await asyncio.sleep(subscription.lease / 3)
-            mine = [delivery for delivery in self._held if delivery.subscription is subscription]
-            if mine:
-                with suppress(BrokerLost):  # receive will notice
-                    await subscription.extend(mine)
+    def _waiting(self) -> list[Delivery]:
+        """Take out what no worker has begun."""
+        return [self._ready.get_nowait() for _ in range(self._ready.qsize())]
 
     async def _work(self) -> None:
         while True:
@@ -159,7 +120,7 @@ class Channel:
             except Exception:
                 log.exception("%s: settling failed; the message comes back", self.name)
                 await asyncio.sleep(LONGEST_PAUSE)
-                await self._release(deliveries)
+                await self._settlement.release(deliveries)
 
     async def _next(self) -> list[Delivery]:
         """The next delivery; for a batch handler as many as come within `batch_wait`."""
@@ -187,107 +148,22 @@ class Channel:
         except Exception as failure:
             error = failure
         else:
-            self.counts.handled += len(deliveries)
-            for delivery in deliveries:
-                self._observe("acknowledged", delivery.message)
-            self._acknowledge(deliveries)
-            return
-        if len(deliveries) > 1:
-            for delivery in deliveries:  # so that one bad message does not take the others with it
-                await self._handle([delivery])
-        else:
-            await self._fail(deliveries[0], error)
-
-    async def _fail(self, delivery: Delivery, error: BaseException) -> None:
-        message, options = delivery.message, self._options
-        self.counts.last_error = describe(error)
-        what = f"{self.name}: message {message.id}, attempt {message.attempt}: {describe(error)}"
-        if isinstance(error, (Reject, InvalidMessage)) or message.attempt > options.retries:
-            dead = dead_letter(message, self.id, error)
-            await self._declare_dead()
-            await self._broker.call(lambda transport: transport.send(self.exchange, self.id + DEAD, [dead]))
-            self.counts.buried += 1
-            self._observe("buried", dead)
-            self._say(f"{what}; buried")
-            self._acknowledge([delivery])
-            return
-        delay = pause(message.attempt, options.backoff, options.max_backoff)
-        self.counts.retried += 1
-        self._say(f"{what}; next attempt in {delay:.1f} s")
-        with suppress(BrokerLost):  # then it comes back by itself
-            await delivery.subscription.retry(delivery, delay)
-        self._observe("retried", message)
-        self._forget([delivery])
-
-    def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge together: a quarter of the prefetch at once, fewer after ACK_SECONDS."""
-        self._done.extend(deliveries)
-        if len(self._done) >= self._prefetch // 4:
-            self._flush()
-        elif self._flush_timer is None:
-            self._flush_timer = asyncio.get_running_loop().call_later(ACK_SECONDS, self._flush)
-
-    def _flush(self) -> None:
-        if self._flush_timer:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        done, self._done = self._done, []
-        if done:
-            task = asyncio.create_task(self._ack(done))
-            self._flushes.add(task)
-            task.add_done_callback(self._flushes.discard)
-
-    async def _ack(self, done: list[Delivery]) -> None:
-        for subscription, deliveries in groupby(done, key=lambda delivery: delivery.subscription):
-            with suppress(BrokerLost):  # then they come back and are handled again: at least once
-                await subscription.ack(list(deliveries))
-        self._forget(done)
-
-    def _forget(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self._held.pop(delivery, None)
-        self._settled.set()
-
-    def _take_waiting(self) -> list[Delivery]:
-        return [self._ready.get_nowait() for _ in range(self._ready.qsize())]
-
-    async def _release(self, deliveries: Sequence[Delivery]) -> None:
-        """Put back what was not handled, not counted as an attempt."""
-        for subscription, mine in groupby(deliveries, key=lambda delivery: delivery.subscription):
-            with suppress(BrokerLost):  # then they come back by themselves
-                await subscription.release(list(mine))
-        self._forget(deliveries)
+            return self._settlement.acknowledge(deliveries)
+        if len(deliveries) == 1:
+            return await self._settlement.fail(deliveries[0], error)
+        for delivery in deliveries:  # so that one bad message does not take the others with it
+            await self._handle([delivery])
 
     async def drain(self, grace: float) -> None:
         """Stop receiving, let running handlers finish within `grace` seconds and put the rest back."""
         self._stopping = True
-        self._settled.set()
         if self._subscription:
             await self._subscription.close()
-        await self._release(self._take_waiting())
+        await self._settlement.release(self._waiting())
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                while self._held:
-                    self._settled.clear()
-                    await self._settled.wait()
-        tasks = [*self._workers, *([self.receiver] if self.receiver else [])]
-        for task in tasks:
+                await self._settlement.empty()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *self._flushes, return_exceptions=True)
-        await self._release(list(self._held))
-
-    def _say(self, text: str) -> None:
-        """Warn, at most once a second however fast the messages fail."""
-        if time.monotonic() - self._said_at < 1.0:
-            self._unsaid += 1
-            return
-        more = f" (and {self._unsaid:,} like it before)" if self._unsaid else ""
-        self._said_at, self._unsaid = time.monotonic(), 0
-        log.warning("%s%s", text, more)
-
-
-def describe(error: BaseException) -> str:
-    """Kind, text and place of an error on one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._settlement.finish()

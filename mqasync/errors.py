@@ -44,5 +44,9 @@ class BrokerLost(BrokerError):
     """The connection, channel or file is gone for now; the core connects again and repeats."""
 
 
+class BrokerBusy(BrokerError):
+    """The broker did not take a message for now (a full queue); the core repeats it after a pause."""
+
+
 class BrokerRefused(BrokerError):
     """The broker said no for good: wrong password, missing permission, a queue with other arguments."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self, get_type_hints
@@ -13,16 +12,16 @@ from typing import Any, Self, get_type_hints
 import msgspec
 
 from .broker import Brokers
-from .channel import Channel, Observe, ignore
+from .channel import Channel, ignore
 from .config import Settings
 from .discovery import Service
 from .errors import BrokerLost, ConfigurationError
+from .settlement import Observe
 from .source import Feed
 from .step import Step
 
 log = logging.getLogger("mqasync")
 
-REPORT_SECONDS = 5.0
 IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to do
 
 
@@ -55,7 +54,8 @@ class Runner:
         self._grace = grace
         self._observe = observe
         self._stack = AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._receivers: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []  # producers, and who waits for the end
 
     async def __aenter__(self) -> Self:
         try:
@@ -75,7 +75,7 @@ class Runner:
         for service in self.services:
             await self._ready(service)
         self._warn()
-        self._tasks = [channel.start() for channel in self.channels]
+        self._receivers = {channel.start() for channel in self.channels}
 
     async def _declare(self) -> None:
         """Every queue exists before the first message is published."""
@@ -138,9 +138,8 @@ class Runner:
         """
         feeds = [asyncio.create_task(feed.run()) for feed in self.feeds]
         idle = asyncio.create_task(self._idle_after(feeds)) if self._until_idle else None
-        reports = asyncio.create_task(self._report())
-        self._tasks += [*feeds, reports, *([idle] if idle else [])]
-        pending = {task for task in self._tasks if task is not reports}
+        self._tasks += [*feeds, *([idle] if idle else [])]
+        pending = self._receivers | set(self._tasks)
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -171,35 +170,14 @@ class Runner:
                 return True
         return False
 
-    async def _report(self) -> None:
-        """One line every few seconds while there is something to tell."""
-        handled, since = 0, time.monotonic()
-        while True:
-            await asyncio.sleep(REPORT_SECONDS)
-            now, count = time.monotonic(), sum(channel.counts.handled for channel in self.channels)
-            if count != handled:
-                retried = sum(channel.counts.retried for channel in self.channels)
-                buried = sum(channel.counts.buried for channel in self.channels)
-                rate = (count - handled) / (now - since)
-                log.info(
-                    "%s handled (%s/s), %s retried, %s buried",
-                    f"{count:,}",
-                    f"{rate:,.0f}",
-                    f"{retried:,}",
-                    f"{buried:,}",
-                )
-            handled, since = count, now
-
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
         """Drain: stop producers and receiving, finish what runs, put back the rest, let go of everything."""
-        channels = {id(channel.receiver) for channel in self.channels}
-        others = [task for task in self._tasks if id(task) not in channels]
-        for task in others:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(channel.drain(self._grace) for channel in self.channels))
         try:
             await self._stack.aclose()

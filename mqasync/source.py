@@ -41,7 +41,7 @@ class Schedule:
             self.period = None if every is None or self.cron else seconds(every)
         except ConfigurationError:
             raise ConfigurationError(
-                f"every={every!r} is neither a duration like '10m' nor a cron expression"
+                f"every={every!r} of a producer is neither a duration like '10m' nor a cron expression"
             ) from None
 
     def wait(self, started: float | None) -> float | None:

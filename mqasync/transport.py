@@ -59,7 +59,7 @@ class Transport(Protocol):
         """
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        """Return when the broker has all of them safely; on BrokerLost any of them may be there.
+        """Return when the broker has all of them safely; on BrokerLost or BrokerBusy any may be there.
 
         Raises Unroutable when no queue is bound to `exchange`; then none of them was taken.
         """

@@ -2,10 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
 from .brokers import BrokerUnavailable, RabbitMQ, rabbitmq
+
+
+def unavailable(error: BrokerUnavailable) -> NoReturn:
+    """Skip loudly where a broker cannot be had; in CI that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs every broker: {error}")
+    pytest.skip(f"NOT TESTED: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -15,9 +23,7 @@ def rabbitmq_server() -> Iterator[RabbitMQ]:
         with rabbitmq() as server:
             yield server
     except BrokerUnavailable as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs every broker: {error}")
-        pytest.skip(f"NOT TESTED on RabbitMQ: {error}")
+        unavailable(error)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from mqasync import ConfigurationError
-from mqasync.config import load_settings, masked, shown
+from mqasync.config import load_settings
 from mqasync.handler import ConsumerOptions
+from mqasync.masking import masked, shown
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,10 @@ from mqasync.outbox import UNCONFIRMED
 from mqasync.step import Step
 from mqasync.transport import DEAD
 
+from .waiting import PATIENCE, until
+
 BROKERS = ["memory", "sqlite", "rabbitmq"]
 SHARED = ["sqlite", "rabbitmq"]  # those that several processes can use
-PATIENCE = 20.0  # seconds; far more than anything here takes on an idle machine
 
 
 def settings_for(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
@@ -86,14 +86,6 @@ async def working(brokers: Brokers, *consumers: Consumer, grace: float = 5.0) ->
 
 async def publish(brokers: Brokers, exchange: str, *bodies: bytes, **fields: Any) -> None:
     await asyncio.gather(*(brokers.publish(Message(body=body, exchange=exchange, **fields)) for body in bodies))
-
-
-async def until(true: Callable[[], bool], what: str) -> None:
-    """Wait until `true()`; say `what` did not come about after PATIENCE seconds."""
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 async def dead_letters(brokers: Brokers, exchange: str, id: str, count: int) -> list[Message]:

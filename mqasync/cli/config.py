@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..config import load_settings, shown
+from ..config import load_settings
+from ..masking import shown
 from .options import shared
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 
 import click
 
@@ -14,6 +16,8 @@ from .loop import run as run_loop
 from .options import WAIT, Duration, shared
 
 log = logging.getLogger("mqasync")
+
+REPORT_SECONDS = 5.0
 
 
 @click.command()
@@ -55,10 +59,28 @@ async def _run(
         async with runner:
             for line in bindings(runner):
                 log.info("%s", line)
-            await runner.finished()
+            reports = asyncio.create_task(report(runner))
+            try:
+                await runner.finished()
+            finally:
+                reports.cancel()
     finally:
         for line in summary(runner):
             log.info("%s", line)
+
+
+async def report(runner: Runner) -> None:
+    """Log one line every REPORT_SECONDS in which anything was handled."""
+    handled, since = 0, time.monotonic()
+    while True:
+        await asyncio.sleep(REPORT_SECONDS)
+        now = time.monotonic()
+        counts = [channel.counts for channel in runner.channels]
+        total, retried, buried = (sum(getattr(c, name) for c in counts) for name in ("handled", "retried", "buried"))
+        if total != handled:
+            rate = (total - handled) / (now - since)
+            log.info("%s", f"{total:,} handled ({rate:,.0f}/s), {retried:,} retried, {buried:,} buried")
+        handled, since = total, now
 
 
 def bindings(runner: Runner) -> list[str]:

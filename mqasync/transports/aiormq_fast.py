@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pamqp.frame
@@ -53,21 +54,13 @@ async def publish(channel: Any, exchange: str, routing_key: str, messages: Messa
     Each needs a message_id of its own. Raises what aiormq's basic_publish raises. Not to be
     cancelled while the channel is used further.
     """
-    if FAST:
-        confirmations = await _write(channel, exchange, routing_key, messages)
-    else:
-        publishing = [
-            channel.basic_publish(
-                body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=True
-            )
-            for properties, body in messages
-        ]
-        confirmations = [asyncio.ensure_future(one) for one in publishing]
+    if not FAST:
+        publish_one = partial(channel.basic_publish, exchange=exchange, routing_key=routing_key, mandatory=True)
+        await asyncio.gather(*(publish_one(body, properties=properties) for properties, body in messages))
+        return
     try:
-        for confirmation in confirmations:
-            frame = await confirmation
-            if isinstance(frame, spec.Basic.Nack):
-                raise ConnectionError("the broker refused to keep a message")
+        for confirmation in await _write(channel, exchange, routing_key, messages):
+            await confirmation
     finally:
         for properties, _ in messages:
             channel.message_id_delivery_tag.pop(properties.message_id, None)

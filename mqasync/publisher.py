@@ -1,0 +1,121 @@
+"""Publisher: concurrent publishes to an exchange go to the broker together; no connection is made here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+from .config import ExchangeSettings
+from .errors import BrokerLost, ConfigurationError, MessageTooLarge, MqasyncError, Unroutable
+from .message import Message
+from .transport import Transport
+
+BATCH = 256  # messages in one transport.publish
+BATCHES = 8  # such calls under way for one exchange; what comes meanwhile waits and goes together
+MAX_HEADER_BYTES = 64 * 1024  # all of a message's headers fit in one AMQP frame of 128 KiB
+
+Waiting = list[tuple[Message, asyncio.Future[None]]]
+Call = Callable[[Callable[[Transport], Awaitable[None]]], Awaitable[None]]
+
+
+class Publisher:
+    """Publishes through `call`, which runs an operation on the open transport until it is not lost on the way."""
+
+    def __init__(self, call: Call, exchanges: Mapping[str, ExchangeSettings]) -> None:
+        self._call = call
+        self._exchanges = exchanges
+        self._waiting: dict[str, Waiting] = defaultdict(list)
+        self._under_way: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+
+    def publish(self, exchange: str, message: Message) -> asyncio.Future[None]:
+        """A future that is done when the broker has the message; it waits while the broker is away.
+
+        It fails with Unroutable (unless the exchange is `optional` in config.yml), MessageTooLarge,
+        ConfigurationError for text that UTF-8 cannot carry, BrokerRefused, or BrokerLost after close().
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiting = self._waiting[exchange]
+        waiting.append((message, future))
+        if len(waiting) == 1:
+            loop.call_soon(self._flush, exchange)
+        return future
+
+    def _flush(self, exchange: str) -> None:
+        under_way = self._under_way[exchange]
+        while self._waiting[exchange] and len(under_way) < BATCHES:
+            batch, self._waiting[exchange] = self._waiting[exchange][:BATCH], self._waiting[exchange][BATCH:]
+            task = asyncio.create_task(self._publish(exchange, batch))
+            under_way.add(task)
+            task.add_done_callback(partial(self._published, exchange))
+
+    def _published(self, exchange: str, task: asyncio.Task[None]) -> None:
+        self._under_way[exchange].discard(task)
+        self._flush(exchange)
+
+    async def _publish(self, exchange: str, batch: Waiting) -> None:
+        """One call to the transport, and its outcome told to everybody who waits for it."""
+
+        async def operation(transport: Transport) -> None:
+            if messages := carriable(batch, transport.features.max_bytes):
+                await transport.publish(exchange, messages)
+
+        error: Exception | None = None
+        try:
+            await self._call(operation)
+        except Unroutable as unroutable:
+            settings = self._exchanges.get(exchange)
+            error = None if settings and settings.optional else unroutable
+        except Exception as failure:
+            error = failure
+        except asyncio.CancelledError:
+            error = BrokerLost(f"the broker of {exchange!r} was closed before it confirmed")
+        for _, future in batch:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    async def close(self) -> None:
+        """Give up what is not confirmed; those who wait for it are told."""
+        for exchange, under_way in self._under_way.items():
+            tasks = list(under_way)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for _, future in self._waiting.pop(exchange, []):
+                future.cancel()
+
+
+def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
+    """The messages of a batch that somebody still waits for and the broker can carry; the others' futures fail."""
+    messages = []
+    for message, future in batch:
+        if future.done():
+            continue
+        problem = unfit(message, max_bytes)
+        if problem:
+            future.set_exception(problem)
+        else:
+            messages.append(message)
+    return messages
+
+
+def unfit(message: Message, max_bytes: int) -> MqasyncError | None:
+    """Why no broker can carry `message`, as an error to raise; None when it can."""
+    try:
+        size = len(f"{message.id}{message.producer}{message.key or ''}".encode())
+        size += sum(len(name.encode()) + len(value.encode()) for name, value in message.headers.items())
+    except (UnicodeEncodeError, AttributeError) as error:
+        return ConfigurationError(f"id, key and headers are text that UTF-8 can carry: {error}")
+    if size > MAX_HEADER_BYTES:
+        return MessageTooLarge(f"headers of {size:,} bytes for {message.exchange!r}; {MAX_HEADER_BYTES:,} are allowed")
+    if len(message.body) > max_bytes:
+        return MessageTooLarge(
+            f"a body of {len(message.body):,} bytes for {message.exchange!r}; {max_bytes:,} are allowed"
+        )
+    return None

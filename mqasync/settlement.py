@@ -1,0 +1,170 @@
+"""Settlement: the deliveries in hand and how each is settled: ack, retry, bury, release; nothing is received here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import groupby
+
+import msgspec
+
+from .backoff import pause
+from .broker import Broker
+from .complaints import Complaints, describe
+from .dead import dead_letter
+from .errors import BrokerLost, InvalidMessage, Reject
+from .handler import Consumer
+from .message import Message
+from .transport import DEAD, Delivery, Subscription
+
+ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
+
+Observe = Callable[[str, Message], None]
+"""Told what became of each message: "acknowledged", "retried" or "buried"."""
+
+
+class Counts(msgspec.Struct):
+    """What has happened on a channel since it started."""
+
+    received: int = 0
+    handled: int = 0
+    retried: int = 0
+    buried: int = 0
+    last_error: str = ""
+
+
+class Settlement:
+    """What one channel has in hand. Every delivery is settled once; where that fails, it comes back by itself."""
+
+    def __init__(self, consumer: Consumer, prefetch: int, broker: Broker, observe: Observe) -> None:
+        self.counts = Counts()
+        self.complaints = Complaints()
+        self._exchange, self._id, self._options = consumer.exchange, consumer.id, consumer.options
+        self._prefetch = prefetch
+        self._broker = broker
+        self._observe = observe
+        self._held: dict[Delivery, None] = {}  # oldest first
+        self._done: list[Delivery] = []  # handled, to be acknowledged together
+        self._timer: asyncio.TimerHandle | None = None
+        self._acks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    @property
+    def held(self) -> list[Delivery]:
+        """The deliveries in hand, oldest first."""
+        return list(self._held)
+
+    def take(self, delivery: Delivery) -> None:
+        """Have one more in hand."""
+        self.counts.received += 1
+        self._held[delivery] = None
+
+    async def room(self) -> int:
+        """How many more may be in hand; waits until it is at least one."""
+        while len(self._held) >= self._prefetch:
+            await self._change()
+        return self._prefetch - len(self._held)
+
+    async def empty(self) -> None:
+        """Wait until nothing is in hand."""
+        while self._held:
+            await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Handled for good; acknowledged together, a quarter of the prefetch at once, fewer after ACK_SECONDS."""
+        self.counts.handled += len(deliveries)
+        for delivery in deliveries:
+            self._observe("acknowledged", delivery.message)
+        self._ack_soon(deliveries)
+
+    def _ack_soon(self, deliveries: Sequence[Delivery]) -> None:
+        self._done.extend(deliveries)
+        if len(self._done) >= self._prefetch // 4:
+            self._ack_now()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(ACK_SECONDS, self._ack_now)
+
+    def _ack_now(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        done, self._done = self._done, []
+        if done:
+            task = asyncio.create_task(self._ack(done))
+            self._acks.add(task)
+            task.add_done_callback(self._acks.discard)
+
+    async def _ack(self, done: list[Delivery]) -> None:
+        for subscription, deliveries in by_subscription(done):
+            with suppress(BrokerLost):
+                await subscription.ack(deliveries)
+        self.forget(done)
+
+    async def fail(self, delivery: Delivery, error: BaseException) -> None:
+        """Not handled: back for a later attempt, or among the dead letters if another attempt is no use."""
+        message, options = delivery.message, self._options
+        self.counts.last_error = describe(error)
+        what = f"{self._exchange}/{self._id}: message {message.id}, attempt {message.attempt}: {describe(error)}"
+        if isinstance(error, (Reject, InvalidMessage)) or message.attempt > options.retries:
+            self.complaints.say(f"{what}; buried")
+            await self._bury(delivery, error)
+            return
+        delay = pause(message.attempt, options.backoff, options.max_backoff)
+        self.complaints.say(f"{what}; next attempt in {delay:.1f} s")
+        with suppress(BrokerLost):
+            await delivery.subscription.retry(delivery, delay)
+        self.counts.retried += 1
+        self._observe("retried", message)
+        self.forget([delivery])
+
+    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
+        """Publish the dead letter, and acknowledge the message when the broker has it."""
+        dead = dead_letter(delivery.message, self._id, error)
+        await self.declare_dead()  # somebody may have deleted it
+        await self._broker.call(lambda transport: transport.send(self._exchange, self._id + DEAD, [dead]))
+        self.counts.buried += 1
+        self._observe("buried", dead)
+        self._ack_soon([delivery])
+
+    async def declare_dead(self) -> None:
+        """Make sure that the queue of the dead letters exists."""
+        await self._broker.call(lambda transport: transport.declare(self._exchange, self._id + DEAD, bound=False))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Put back what was not handled, not counted as an attempt."""
+        for subscription, mine in by_subscription(deliveries):
+            with suppress(BrokerLost):
+                await subscription.release(mine)
+        self.forget(deliveries)
+
+    def forget(self, deliveries: Sequence[Delivery]) -> None:
+        """They are not ours any more."""
+        for delivery in deliveries:
+            self._held.pop(delivery, None)
+        self._changed.set()
+
+    async def keep(self, subscription: Subscription) -> None:
+        """Renew the leases of what is in hand, long before they end, until cancelled."""
+        while subscription.lease is not None:
+            await asyncio.sleep(subscription.lease / 3)
+            mine = [delivery for delivery in self._held if delivery.subscription is subscription]
+            if mine:
+                with suppress(BrokerLost):  # receive will notice
+                    await subscription.extend(mine)
+
+    async def finish(self) -> None:
+        """Send the acknowledgements that are due and put back the rest."""
+        self._ack_now()
+        await asyncio.gather(*self._acks)
+        await self.release(self.held)
+
+
+def by_subscription(deliveries: Iterable[Delivery]) -> list[tuple[Subscription, list[Delivery]]]:
+    """The deliveries in groups: those before a reconnect are settled where they came from."""
+    groups = groupby(deliveries, key=lambda delivery: delivery.subscription)
+    return [(subscription, list(group)) for subscription, group in groups]

@@ -1,0 +1,100 @@
+"""The shape of the package: who imports whom, how long a file is, what is loaded when."""
+
+import ast
+import io
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mqasync"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 150
+LIBRARIES = {"aio_pika", "aiormq", "pamqp", "sqlite3", "inotify_simple", "redis", "aiokafka", "aiobotocore", "nats"}
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that are neither blank, comment nor docstring."""
+    source = path.read_text()
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            docstrings |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+            code |= set(range(token.start[0], token.end[0] + 1))
+    return len(code - docstrings)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports when it is imported itself, with their full names."""
+    own = module_name(path).split(".")
+    parent = own if path.name == "__init__.py" else own[:-1]
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = parent[: len(parent) - node.level + 1] if node.level else []
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            names = {f"{module}.{alias.name}" for alias in node.names}
+            modules = {module_name(file) for file in FILES}
+            found |= names & modules or {module}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_a_file_has_a_docstring_and_is_short(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), "its first sentence says what lives here and what must not"
+    if path.parent.name in ("transports", "mqasync"):
+        assert lines_of_code(path) <= MAX_LINES
+
+
+def test_imports_have_no_circles() -> None:
+    graph = {module_name(path): imports(path) for path in FILES}
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"a circle: {' -> '.join((*path, name))}"
+        for imported in graph.get(name, ()):
+            walk(imported, (*path, name))
+
+    for name in graph:
+        walk(name, ())
+
+
+def test_no_transport_imports_another_and_the_core_imports_no_brokers_library() -> None:
+    transports = {"mqasync.transports.memory", "mqasync.transports.sqlite", "mqasync.transports.rabbitmq"}
+    for path in FILES:
+        own = module_name(path)
+        libraries = {name.split(".")[0] for name in imports(path)} & LIBRARIES
+        assert own.startswith("mqasync.transports.") or not libraries, f"{own} imports {libraries}"
+        assert not (imports(path) & transports - {own}), f"{own} imports a transport"
+
+
+def test_services_import_nothing_but_the_top_level_of_mqasync() -> None:
+    for path in (ROOT / "services").rglob("*.py"):
+        own = {name for name in imports(path) if name.startswith("mqasync")}
+        assert own <= {"mqasync"}, f"{path} imports {own}"
+
+
+@pytest.mark.parametrize(("url", "loaded"), [("memory:", set()), ("sqlite:x.db", {"sqlite3", "inotify_simple"})])
+def test_a_brokers_library_is_loaded_only_for_its_scheme(url: str, loaded: set[str]) -> None:
+    code = f"import sys; from mqasync.transports import load; load({url!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert LIBRARIES & set(done.stdout.split()) == loaded
+
+
+def test_nothing_dangerous_is_used() -> None:
+    for path in [*FILES, *(ROOT / "services").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in {"eval", "exec", "yaml.load", "pickle.loads"}, path

@@ -1,0 +1,98 @@
+"""RabbitMQ killed and started again under load: nothing confirmed is lost, and closing never hangs."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from mqasync import Message, consumer
+from mqasync.broker import Brokers
+from mqasync.channel import Channel
+from mqasync.config import Settings
+from mqasync.step import Step
+
+from .brokers import BrokerUnavailable, RabbitMQ, rabbitmq
+from .conftest import unavailable
+from .waiting import until
+
+
+@pytest.fixture
+def private_rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ of this test's own, to be killed."""
+    try:
+        with rabbitmq() as server:
+            yield server
+    except BrokerUnavailable as error:
+        unavailable(error)
+
+
+async def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(private_rabbitmq: RabbitMQ) -> None:
+    seen: Counter[int] = Counter()
+    brokers = Brokers(Settings(brokers={"main": private_rabbitmq.url}))
+
+    @consumer(exchange="in", id="step", to="out", concurrency=20)
+    async def step(body: dict[str, int]) -> dict[str, int]:
+        await asyncio.sleep(0.001)
+        return body
+
+    @consumer(exchange="out", id="sink")
+    async def sink(body: dict[str, int]) -> None:
+        seen[body["n"]] += 1
+
+    channels = [Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange)) for one in (step, sink)]
+    for channel in channels:
+        await channel.declare()
+        channel.start()
+    confirmed: set[int] = set()
+    numbers = iter(range(100_000))
+    stop = False
+
+    async def publish() -> None:
+        while not stop:
+            n = next(numbers)
+            await brokers.publish(Message(body=b'{"n": %d}' % n, exchange="in"))
+            confirmed.add(n)
+
+    publishers = [asyncio.create_task(publish()) for _ in range(50)]
+    await until(lambda: len(seen) > 500, "messages go through")
+    await asyncio.to_thread(private_rabbitmq.kill)
+    await asyncio.to_thread(private_rabbitmq.start)
+    before = len(seen)
+    await until(lambda: len(seen) > before + 500, "messages go through again", patience=60)
+    stop = True
+    await asyncio.gather(*publishers)
+    await until(lambda: not confirmed - seen.keys(), "everything confirmed is handled", patience=60)
+    for channel in channels:
+        await channel.drain(5.0)
+    await brokers.close()
+    print(f"{len(confirmed)} confirmed, {sum(seen.values()) - len(seen)} handled twice")
+
+
+async def test_draining_and_closing_are_bounded_while_the_broker_is_away(private_rabbitmq: RabbitMQ) -> None:
+    brokers = Brokers(Settings(brokers={"main": private_rabbitmq.url}))
+    busy = asyncio.Event()
+
+    @consumer(exchange="in", id="q")
+    async def handler(body: dict[str, int]) -> None:
+        busy.set()
+        await asyncio.sleep(0.5)
+
+    channel = Channel(Step(handler, brokers.publish, {}), brokers.route("in"))
+    await channel.declare()
+    channel.start()
+    await brokers.publish(Message(body=b"{}", exchange="in"))
+    await busy.wait()
+    # Given a handler in the middle of its work, when the broker dies and we stop
+    await asyncio.to_thread(private_rabbitmq.kill)
+    waiting = brokers.publish(Message(body=b"{}", exchange="in"))
+    started = time.monotonic()
+    await channel.drain(2.0)
+    await channel.drain(2.0)
+    await brokers.close()
+    await brokers.close()
+    # Then we are done soon, and who still waited for a confirmation is told
+    assert time.monotonic() - started < 15
+    with pytest.raises(Exception, match="was closed before it confirmed"):
+        await waiting
