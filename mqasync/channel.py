@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from .backoff import pause
 from .broker import Broker
-from .errors import BrokerLost, BrokerRefused, Reject
+from .errors import BrokerError, BrokerLost, BrokerRefused, Reject
 from .message import Message
 from .settlement import Observe, Settlement
 from .step import Step
@@ -77,7 +77,7 @@ class Channel:
             received = self.counts.received
             try:
                 await self._receive_once()
-            except (BrokerLost, BrokerRefused) as error:
+            except BrokerError as error:
                 if isinstance(error, BrokerRefused) and self._subscription is None:
                     raise  # it never worked
                 failures = 1 if self.counts.received > received else failures + 1

@@ -68,7 +68,10 @@ class Transport(Protocol):
         """Like publish, to that one declared queue, to be received `delay` seconds from now or later."""
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> Subscription:
-        """Start to receive from a declared queue, at most `prefetch` deliveries unsettled."""
+        """Start to receive from a declared queue, at most `prefetch` deliveries unsettled.
+
+        Raises BrokerBusy when this queue alone does not answer.
+        """
 
     async def depth(self, exchange: str, id: str) -> int:
         """How many messages are in a declared queue, the delayed ones included.

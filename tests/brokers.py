@@ -95,6 +95,21 @@ class RabbitMQ:
                 raise BrokerUnavailable(f"RabbitMQ did not start: {log[-600:]}")
             time.sleep(0.1)
 
+    def restart(self) -> None:
+        """Start again after `kill`; return when every quorum queue has a leader.
+
+        A single node sometimes elects none, for ever (github.com/rabbitmq/rabbitmq-server/issues/10070);
+        the remedy is from there.
+        """
+        self.start()
+        queues = "{Name, _} <- ra_directory:list_registered(quorum_queues)"
+        leaderless = f"{queues}, ra_leaderboard:lookup_leader(Name) =:= undefined"
+        elect = f"[begin ra:trigger_election({{Name, node()}}), Name end || {leaderless}]."
+        for _ in range(30):
+            if self.control("eval", elect).strip() == "[]":
+                return
+        raise BrokerUnavailable("RabbitMQ elects no leader for its quorum queues")
+
     def control(self, *words: str) -> str:
         """Run rabbitmqctl against this node and return what it prints."""
         command = [self.program("rabbitmqctl"), "-q", "-n", self.environment["RABBITMQ_NODENAME"], *words]

@@ -58,7 +58,7 @@ async def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(pr
     publishers = [asyncio.create_task(publish()) for _ in range(50)]
     await until(lambda: len(seen) > 500, "messages go through")
     await asyncio.to_thread(private_rabbitmq.kill)
-    await asyncio.to_thread(private_rabbitmq.start)
+    await asyncio.to_thread(private_rabbitmq.restart)
     before = len(seen)
     await until(lambda: len(seen) > before + 500, "messages go through again", patience=60)
     stop = True

@@ -22,10 +22,18 @@ REFUSALS = (
 
 @asynccontextmanager
 async def replies() -> AsyncIterator[None]:
-    """broker_errors, and BrokerLost when the block takes longer than REPLY_SECONDS."""
+    """broker_errors, and BrokerBusy when the block takes longer than REPLY_SECONDS.
+
+    Not BrokerLost: one queue that does not answer (a quorum queue without a leader,
+    github.com/rabbitmq/rabbitmq-server/issues/10070) must not take the connection from the others,
+    and a connection that is dead is noticed by its heartbeat.
+    """
     with broker_errors():
-        async with asyncio.timeout(REPLY_SECONDS):
-            yield
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                yield
+        except TimeoutError as error:
+            raise BrokerBusy(f"no answer within {REPLY_SECONDS:g} s") from error
 
 
 @contextmanager
@@ -40,7 +48,7 @@ def broker_errors() -> Iterator[None]:
     except REFUSALS as error:
         raise BrokerRefused(str(error)) from error
     except (amqp.AMQPError, amqp.ChannelInvalidStateError, OSError, RuntimeError, TimeoutError) as error:
-        raise BrokerLost(str(error) or f"no answer within {REPLY_SECONDS:g} s") from error
+        raise BrokerLost(str(error) or "no answer in time") from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task and task.cancelling():

@@ -61,11 +61,12 @@ class RabbitMQTransport:
         self._connections: list[AbstractConnection] = []
 
     async def open(self) -> None:
-        async with replies():
+        with broker_errors():
             publisher = await self._connect("publish")
             self._consumer = await self._connect("consume")
-            channel = await publisher.channel(on_return_raises=True)
-            self._channel = await channel.get_underlay_channel()
+            async with asyncio.timeout(REPLY_SECONDS):
+                channel = await publisher.channel(on_return_raises=True)
+                self._channel = await channel.get_underlay_channel()
         self._topology = Topology(publisher, self._options)
 
     async def _connect(self, purpose: str) -> AbstractConnection:
