@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from .errors import ConfigurationError
 from .handler import ConsumerOptions, options
+from .masking import masked
 from .transport import check_name
+from .variables import Keys, fill, read_text
 
 DEFAULT_URL = "${MQASYNC_BROKER:sqlite:mqasync.db}"
-VARIABLE = re.compile(r"\$\{(file:)?([^}:]+)(?::([^}]*))?\}")
-
-T = TypeVar("T", bound=msgspec.Struct)
-Keys = tuple[str, ...]
+SECTIONS = ("brokers", "exchanges", "consumers", "services")
+TAKES = {  # in a user's words, what a value of that type looks like
+    str: "text",
+    str | None: "the name of a broker",
+    bool: "true or false",
+    list[str]: "a list of ids: [one, two]",
+    dict[str, Any]: "keys with values",
+}
 
 
 class ExchangeSettings(msgspec.Struct, frozen=True):
@@ -58,15 +64,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return options(self.consumers.get(f"{exchange}/{id}", {}), base)
 
 
-class _File(msgspec.Struct):
-    """The sections of config.yml before their values are checked."""
-
-    brokers: dict[str, str] | None = None
-    exchanges: dict[str, Any] | None = None
-    consumers: dict[str, dict[str, Any] | None] | None = None
-    services: dict[str, dict[str, Any] | None] | None = None
-
-
 def default_broker(brokers: dict[str, str]) -> str:
     """The broker of exchanges that name none: `main`, else the first."""
     return "main" if "main" in brokers else next(iter(brokers))
@@ -77,78 +74,95 @@ def load_settings(path: str | None = None, broker: str | None = None) -> Setting
 
     Raises ConfigurationError: one sentence with file, line, key and the valid choices.
     """
-    import yaml
-
     path = path or os.environ.get("MQASYNC_CONFIG")
     file = Path(path or "config.yml")
-    try:
-        text = file.read_text(encoding="utf-8") if path or file.exists() else ""
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-    try:
-        return _settings(data, broker)
-    except ConfigurationError as error:
-        lines = dict(_lines(tree))
-        line = next((lines[error.keys[:n]] for n in range(len(error.keys), 0, -1) if error.keys[:n] in lines), 1)
-        raise ConfigurationError(f"{file}, line {line}: {error}" if text else str(error)) from None
-
-
-def _settings(data: Any, broker: str | None) -> Settings:
-    if broker and isinstance(data, dict) and isinstance(brokers := data.setdefault("brokers", {}) or {}, dict):
-        data["brokers"] = brokers | {default_broker(brokers) if brokers else "main": broker}
+    text = read_text(file, str(file)) if path or file.exists() else ""
+    data, lines = _parse(file, text)
     secrets: set[str] = set()
-    file = _struct(_File, _fill(data, (), secrets))
-    exchanges = {
-        name: _struct(ExchangeSettings, value, "exchanges", name) for name, value in (file.exchanges or {}).items()
-    }
+    try:
+        return _settings(data, broker, secrets)
+    except ConfigurationError as error:
+        problem = str(error)
+        for secret in secrets - {""}:
+            problem = problem.replace(secret, "***").replace(repr(secret)[1:-1], "***")
+        inmost = [error.keys[:length] for length in range(len(error.keys), 0, -1)]
+        line = next((lines[keys] for keys in inmost if keys in lines), None if error.keys else 1)
+        raise ConfigurationError(f"{file}, line {line}: {problem}" if line else problem) from None
+
+
+def _parse(file: Path, text: str) -> tuple[Any, dict[Keys, int]]:
+    """What the YAML says, and in which line each key stands, counted from 1."""
+    import yaml
+
+    lines: dict[Keys, int] = {}
+    try:
+        for keys, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
+            if lines.setdefault(keys, line) != line:
+                raise ConfigurationError(f"{file}, line {line}: {keys[-1]!r} stands in line {lines[keys]} already")
+        return yaml.safe_load(text), lines
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line if error.problem_mark else 0
+        variable = any("${" in bad for bad in text.splitlines()[line : line + 1])
+        hint = "; inside { } and [ ] a ${...} takes quotes" if variable else ""
+        # its whole text would quote the line, which may hold a password
+        raise ConfigurationError(f"{file}, line {line + 1}: this is not YAML: {error.problem}{hint}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _lines(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, int]]:
+    for key, value in getattr(node, "value", ()) if getattr(node, "id", "") == "mapping" else ():
+        path = (*keys, str(key.value))
+        yield path, key.start_mark.line + 1
+        yield from _lines(value, path)
+
+
+def _settings(data: Any, broker: str | None, secrets: set[str]) -> Settings:
+    sections = {name: _mapping(_mapping(data, (), SECTIONS).get(name), (name,)) for name in SECTIONS}
+    urls = sections["brokers"]
+    if broker or not urls:
+        urls[default_broker(urls) if urls else "main"] = broker or DEFAULT_URL
+    brokers, exchanges, consumers, services = fill(sections, (), secrets).values()
     settings = Settings(
-        brokers=file.brokers or {"main": _fill(DEFAULT_URL, ("brokers", "main"), secrets)},
-        exchanges=exchanges,
-        consumers={name: value or {} for name, value in (file.consumers or {}).items()},
-        services={name: value or {} for name, value in (file.services or {}).items()},
+        brokers={
+            name: _url(url, *(("--broker",) if url == broker else ("brokers", name))) for name, url in brokers.items()
+        },
+        exchanges={name: _exchange(name, value) for name, value in exchanges.items()},
+        consumers={name: _consumer(name, value) for name, value in consumers.items()},
+        services={name: _mapping(value, ("services", name)) for name, value in services.items()},
         secrets=secrets,
     )
-    for name, exchange in exchanges.items():
+    for name, exchange in settings.exchanges.items():
         if exchange.broker and exchange.broker not in settings.brokers:
-            choices = ", ".join(settings.brokers)
-            raise ConfigurationError(
-                f"broker {exchange.broker!r} is not one of: {choices}", "exchanges", name, "broker"
-            )
-        for id in exchange.requires:
-            _at(check_name, "id", id, keys=("exchanges", name, "requires"))
-        _at(check_name, "exchange", name, keys=("exchanges", name))
-    for queue, given in settings.consumers.items():
-        if queue.count("/") != 1:
-            raise ConfigurationError(f"{queue!r} is not of the form exchange/id", "consumers", queue)
-        for option, value in given.items():
-            _check_key(option, ConsumerOptions.__struct_fields__, ("consumers", queue, option))
-            _at(options, {option: value}, keys=("consumers", queue, option))
+            problem = f"broker {exchange.broker!r} is not one of: {', '.join(settings.brokers)}"
+            raise ConfigurationError(problem, "exchanges", name, "broker")
     return settings
 
 
-def _struct(kind: type[T], data: Any, *keys: str) -> T:
-    """`data` as a `kind`, every key and value checked; `keys` is where it stands in the file."""
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    if not isinstance(data, dict | None):
-        raise ConfigurationError(f"expected a mapping with {', '.join(fields)} here", *keys)
-    values = {}
-    for key, value in (data or {}).items():
-        _check_key(key, tuple(fields), (*keys, key))
-        try:
-            values[key] = msgspec.convert(value, fields[key])
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"{'.'.join((*keys, key))}: {error}", *keys, key) from error
-    return kind(**values)
+def _exchange(name: str, value: Any) -> ExchangeSettings:
+    keys = ("exchanges", name)
+    _at(check_name, "exchange", name, keys=keys)
+    kinds = {field.name: field.type for field in msgspec.structs.fields(ExchangeSettings)}
+    given = _mapping(value, keys, tuple(kinds))
+    exchange = ExchangeSettings(**{key: _value(kinds[key], item, *keys, key) for key, item in given.items()})
+    for id in exchange.requires:
+        _at(check_name, "id", id, keys=(*keys, "requires"))
+    return exchange
 
 
-def _check_key(key: str, valid: Keys, keys: Keys) -> None:
-    if key not in valid:
-        raise ConfigurationError(f"unknown key {key!r}; there are: {', '.join(valid)}", *keys)
+def _consumer(name: str, value: Any) -> dict[str, Any]:
+    keys = ("consumers", name)
+    if name.count("/") != 1:
+        raise ConfigurationError(f"{name!r} is not of the form exchange/id", *keys)
+    for kind, part in zip(("exchange", "id"), name.split("/"), strict=True):
+        _at(check_name, kind, part, keys=keys)
+    given = _mapping(value, keys, ConsumerOptions.__struct_fields__)
+    for option, item in given.items():
+        _at(options, {option: item}, keys=(*keys, option))
+    return given
 
 
-def _at(check: Any, *values: Any, keys: Keys) -> None:
+def _at(check: Callable[..., object], *values: Any, keys: Keys) -> None:
     """Call `check`; what it has to say is said of the place `keys`."""
     try:
         check(*values)
@@ -156,50 +170,38 @@ def _at(check: Any, *values: Any, keys: Keys) -> None:
         raise ConfigurationError(str(error), *keys) from error
 
 
-def _fill(value: Any, keys: Keys, secrets: set[str]) -> Any:
-    """`value` with every ${...} in it filled in, through mappings and lists."""
-    if isinstance(value, dict):
-        return {str(key): _fill(item, (*keys, str(key)), secrets) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_fill(item, keys, secrets) for item in value]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-
-    def fill(match: re.Match[str]) -> str:
-        text = _variable(match, keys, secrets)
-        before, after = value[: match.start()], value[match.end() :]
-        in_password = keys[:1] == ("brokers",) and before.endswith(":") and after.startswith("@")
-        return quote(text, safe="") if in_password else text  # a password may hold / and @
-
-    filled = VARIABLE.sub(fill, value)
-    if VARIABLE.fullmatch(value) and keys[:1] != ("brokers",):
-        import yaml
-
-        return yaml.safe_load(filled)  # ${RETRIES:5} is the number 5
-    return filled
+def _url(value: Any, *keys: str) -> str:
+    """A broker's URL, whole: what a / in its password breaks off would be taken for a path, and shown."""
+    url: str = _value(str, value, *keys)
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        _, rest = parts.port, parts.path + parts.query + parts.fragment
+        if not parts.netloc or "@" not in rest:
+            return url
+    problem = "is no URL: its port is not a number, or its password has a / ? # or @"
+    raise ConfigurationError(f"{'.'.join(keys)} {problem} that is not written as %2F %3F %23 or %40", *keys)
 
 
-def _variable(match: re.Match[str], keys: Keys, secrets: set[str]) -> str:
-    """The text that ${NAME}, ${NAME:default} or ${file:/path} stands for."""
-    is_file, name, default = match.groups()
-    if is_file:
-        try:
-            secret = Path(name).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{match[0]} cannot be read: {error}", *keys) from error
-        secrets.add(secret)
-        return secret
-    text = os.environ.get(name, default)
-    if text is None:
-        raise ConfigurationError(
-            f"the environment variable {name} is not set; set it or write ${{{name}:default}}", *keys
-        )
-    return text
+def _mapping(value: Any, keys: Keys, valid: Keys = ()) -> dict[Any, Any]:
+    """`value`, which must be a mapping or nothing, its keys among `valid` where there are any."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(value, "keys with values" + (f": {', '.join(valid)}" if valid else ""), keys)
+    for key in value:
+        if valid and key not in valid:
+            raise ConfigurationError(f"unknown key {key!r}; there are: {', '.join(valid)}", *keys, str(key))
+    return value
 
 
-def _lines(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, int]]:
-    """Where each key stands in the file, counted from 1."""
-    for key, value in getattr(node, "value", ()) if getattr(node, "id", "") == "mapping" else ():
-        path = (*keys, str(key.value))
-        yield path, key.start_mark.line + 1
-        yield from _lines(value, path)
+def _value(kind: Any, value: Any, *keys: str) -> Any:
+    """`value`, which must be of that type."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise _wrong(value, TAKES[kind], keys) from None
+
+
+def _wrong(value: Any, takes: str, keys: Keys) -> ConfigurationError:
+    what = ".".join(keys) or "the file"
+    return ConfigurationError(f"{what} is {masked(repr(value)):.60}; it takes {takes}", *keys)

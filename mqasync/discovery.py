@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from .errors import ConfigurationError
-from .handler import Consumer, Source
-from .signature import of_consumer, of_producer
+from .handler import Consumer, Source, where
+from .signature import Signature, of_consumer, of_producer
 
+Declared = Consumer | Source[..., Any]
 Lifespan = Callable[..., AbstractAsyncContextManager[dict[str, Any] | None]]
 
 
@@ -39,61 +40,76 @@ def discover(names: Sequence[str]) -> list[Service]:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # `mqasync run services.x` finds what `python -m` would
-    services: dict[str, Service] = {}
+    declared: dict[str, dict[int, Declared]] = {}
     for name in names:
         found = _discover(name)
-        if not any(service.consumers or service.producers for service in found):
-            raise ConfigurationError(f"{name!r} declares no consumer and no producer")
-        services |= {service.name: service for service in found}
-    _check_queues([consumer for service in services.values() for consumer in service.consumers])
-    return list(services.values())
-
-
-def _discover(name: str) -> list[Service]:
-    module_name, _, wanted = name.partition(":")
-    module = _import(module_name)
-    if wanted:
-        chosen = getattr(module, wanted, None)
-        if not isinstance(chosen, Consumer | Source):
-            choices = ", ".join(key for key, value in vars(module).items() if isinstance(value, Consumer | Source))
-            raise ConfigurationError(
-                f"{wanted!r} is no consumer or producer of {module_name}; there are: {choices or 'none'}"
-            )
-        return [_service(module, [chosen])]
-    modules = [module]
-    for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{module_name}."):
-        modules.append(_import(info.name))
-    services = []
-    for member in modules:
-        own = [value for value in vars(member).values() if isinstance(value, Consumer | Source)]
-        # a handler imported from a module that is searched as well counts there, once
-        own = [
-            value
-            for value in own
-            if _home(value) == member.__name__ or _home(value) not in {m.__name__ for m in modules}
-        ]
-        services.append(_service(member, own))
+        if not any(found.values()):
+            raise ConfigurationError(f"{name!r} declares no consumer and no producer{_unused_class(name)}")
+        for module, own in found.items():
+            elsewhere = {key for others in declared.values() for key in others}
+            declared.setdefault(module, {}).update({id(one): one for one in own if id(one) not in elsewhere})
+    services = [_service(sys.modules[module], list(own.values())) for module, own in declared.items() if own]
+    _check_queues([consumer for service in services for consumer in service.consumers])
     return services
 
 
-def _home(declared: Consumer | Source[..., Any]) -> str:
+def _unused_class(name: str) -> str:
+    for key, value in vars(sys.modules[name]).items():
+        if isinstance(value, type) and issubclass(value, Consumer) and value.__module__ == name:
+            return f": the class {key} is used by an object of it, {key.lower()} = {key}(exchange=..., id=...)"
+    return ""
+
+
+def _discover(name: str) -> dict[str, list[Declared]]:
+    """What the modules that an import string names declare, by module."""
+    module_name, colon, wanted = name.partition(":")
+    if module_name.endswith(".py") or not all(part.isidentifier() for part in module_name.split(".")):
+        module_name = module_name.removeprefix("./").removesuffix(".py").replace("/", ".")
+        raise ConfigurationError(f"{name!r} is not the name of a module; write {module_name or 'one'} as import would")
+    module = _import(module_name)
+    if colon:
+        choices = {key: value for key, value in vars(module).items() if isinstance(value, Consumer | Source)}
+        if wanted not in choices:
+            there_are = ", ".join(choices) or "none"
+            raise ConfigurationError(f"{wanted!r} is no consumer or producer of {module_name}; there are: {there_are}")
+        return {module_name: [choices[wanted]]}
+    modules = {module_name: module}
+    for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{module_name}."):
+        if not info.name.endswith(".__main__"):
+            modules[info.name] = _import(info.name)
+    return {
+        member: [
+            value
+            for value in vars(module).values()
+            # a handler imported from a module that is searched as well counts there, with its lifespan()
+            if isinstance(value, Consumer | Source) and (_home(value) == member or _home(value) not in modules)
+        ]
+        for member, module in modules.items()
+    }
+
+
+def _home(declared: Declared) -> str:
     return getattr(declared.handler, "__module__", "") if not inspect.ismethod(declared.handler) else ""
 
 
-def _service(module: ModuleType, declared: Sequence[Consumer | Source[..., Any]]) -> Service:
-    consumers = list({id(d): d for d in declared if isinstance(d, Consumer)}.values())
-    producers = list({id(d): d for d in declared if isinstance(d, Source)}.values())
+def _service(module: ModuleType, declared: Sequence[Declared]) -> Service:
     lifespan = getattr(module, "lifespan", None)
-    for signature, function in [
-        *((of_consumer(consumer.handler), consumer.handler) for consumer in consumers),
-        *((of_producer(producer.handler), producer.handler) for producer in producers),
-    ]:
-        if signature.injected and lifespan is None:
-            raise ConfigurationError(
-                f"{module.__name__}.{getattr(function, '__name__', '?')} wants {', '.join(signature.injected)}, "
-                "which a lifespan() in its module would have to yield; a consumer takes its body and a Message"
-            )
+    if inspect.isasyncgenfunction(lifespan):
+        raise ConfigurationError(f"{where(lifespan)} is not a context manager: write @asynccontextmanager above it")
+    consumers = [one for one in declared if isinstance(one, Consumer)]
+    producers = [one for one in declared if isinstance(one, Source)]
+    for consumer in consumers:
+        _check_injected(consumer, of_consumer(consumer.handler), lifespan)
+    for producer in producers:
+        _check_injected(producer, of_producer(producer.handler), lifespan)
     return Service(module.__name__, consumers, producers, lifespan)
+
+
+def _check_injected(declared: Declared, signature: Signature, lifespan: Lifespan | None) -> None:
+    if signature.injected and lifespan is None:
+        names = ", ".join(signature.injected)
+        rule = "; a consumer takes the body and a parameter annotated Message" if isinstance(declared, Consumer) else ""
+        raise ConfigurationError(f"{where(declared.handler)} wants {names}, which no lifespan() here yields{rule}")
 
 
 def _import(name: str) -> ModuleType:
@@ -103,14 +119,20 @@ def _import(name: str) -> ModuleType:
         missing = error.name or name
         if name != missing and not name.startswith(f"{missing}."):
             raise  # the module is there; what it imports is not
-        parent, _, last = missing.rpartition(".")
-        path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
-        choices = [info.name for info in pkgutil.iter_modules(path)] if path else []
-        close = get_close_matches(last, choices) or choices[:8]
-        hint = f"{parent} has: {', '.join(close)}" if close else f"looked in {os.getcwd()} and where packages are"
-        raise ConfigurationError(f"there is no module {missing!r}; {hint}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{name!r} is not a module name: {error}") from error
+        raise ConfigurationError(f"there is no module {missing!r}; {_hint(*missing.rpartition('.'))}") from error
+
+
+def _hint(parent: str, dot: str, name: str) -> str:
+    """What the user may have meant by a module that is not there."""
+    path = getattr(sys.modules[parent], "__path__", None) if parent else None
+    if parent and path is None:
+        return f"{parent} is a module, not a package; {parent}:{name} would be a handler in it"
+    choices = [info.name for info in pkgutil.iter_modules(path)]
+    if close := get_close_matches(name, choices):
+        return f"did you mean {' or '.join(parent + dot + choice for choice in close)}?"
+    if parent:
+        return f"{parent} has: {', '.join(choices)}"
+    return f"looked in {os.getcwd()} and where packages are"
 
 
 def _check_queues(consumers: Sequence[Consumer]) -> None:

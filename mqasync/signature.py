@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from .errors import ConfigurationError
-from .handler import where
+from .handler import Consumer, where
 from .message import Message
 
 
@@ -29,6 +29,12 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
 def of_consumer(function: Callable[..., Any]) -> Signature:
     """The signature of a consumer's handler. Raises ConfigurationError for a parameter list that cannot be."""
+    if getattr(function, "__func__", None) is Consumer.process:
+        raise ConfigurationError(
+            f"{getattr(function, '__self__', '')!r} does nothing: write 'async def process(self, message)'"
+        )
+    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+        raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
     names, hints = _parameters(function)
     if not names:
         raise ConfigurationError(f"{where(function)} takes no parameter: its first one gets the message's body")
@@ -39,7 +45,8 @@ def of_consumer(function: Callable[..., Any]) -> Signature:
     wanted: Any = list[Message] if batch else Message
     messages = [name for name in names[1:] if hints.get(name) in (Message, list[Message])]
     if len(messages) > 1 or (messages and hints[messages[0]] != wanted):
-        raise ConfigurationError(f"{where(function)}: it takes one parameter annotated {wanted}, for {body}")
+        kind = "list[Message], as the body is a list" if batch else "Message"
+        raise ConfigurationError(f"{where(function)} takes one parameter annotated {kind}")
     return Signature(
         body=get_args(body)[0] if batch else Any if body is inspect.Parameter.empty else body,
         batch=batch,

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from croniter import croniter
+from croniter import CroniterError, croniter
 
 from .backoff import pause
 from .broker import Brokers
 from .codec import encode
 from .duration import seconds
-from .errors import ConfigurationError, Unroutable
-from .handler import Source
+from .errors import ConfigurationError, MessageTooLarge, Unroutable
+from .handler import Source, where
 from .message import Message, Out, new_id
 from .outbox import Outbox
 from .signature import of_producer
@@ -39,7 +39,8 @@ class Schedule:
         self.cron = every if isinstance(every, str) and croniter.is_valid(every) else None
         try:
             self.period = None if every is None or self.cron else seconds(every)
-        except ConfigurationError:
+            self.wait(0.0)  # a 30th of February never comes
+        except (ConfigurationError, CroniterError):
             raise ConfigurationError(
                 f"every={every!r} of a producer is neither a duration like '10m' nor a cron expression"
             ) from None
@@ -72,7 +73,10 @@ class Feed:
         self.source = source
         self.name = f"{source.exchange}/{source.id}"
         self.published = 0
-        self.schedule = Schedule(source.every)
+        try:
+            self.schedule = Schedule(source.every)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where(source.handler)}: {error}") from None
         signature = of_producer(source.handler)
         self._generator = signature.generator
         self._named = arguments(source.handler, signature.injected, injected)
@@ -93,8 +97,10 @@ class Feed:
         for failures in range(1, RETRIES + 2):
             try:
                 return await self._publish_all()
+            except (ConfigurationError, MessageTooLarge, Unroutable) as error:
+                raise type(error)(f"{where(self.source.handler)}: {error}") from error
             except Exception as error:
-                if failures > RETRIES or isinstance(error, (ConfigurationError, Unroutable)):
+                if failures > RETRIES:
                     raise
                 delay = pause(failures, FIRST_PAUSE, LONGEST_PAUSE)
                 log.warning("%s: the producer failed, again in %.1f s", self.name, delay, exc_info=error)

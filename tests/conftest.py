@@ -6,7 +6,9 @@ from typing import NoReturn
 
 import pytest
 
-from .brokers import BrokerUnavailable, RabbitMQ, rabbitmq
+pytest.register_assert_rewrite("tests.conformance", "tests.waiting")
+
+from .brokers import BrokerUnavailable, RabbitMQ, rabbitmq  # noqa: E402
 
 
 def unavailable(error: BrokerUnavailable) -> NoReturn:

@@ -6,11 +6,15 @@ Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import click
 
+from .. import __file__ as package
 from .. import __version__
 from ..errors import BrokerRefused, ConfigurationError, MqasyncError
 from .config import config
@@ -18,20 +22,34 @@ from .consume import consume
 from .produce import produce
 from .run import run
 
+# what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
+OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
+
 
 class Commands(click.Group):
-    """Says every error of mqasync in one sentence, without a traceback."""
+    """Says every error of mqasync in one sentence; of a service's own error it shows the service's traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; turn errors into exit codes."""
         try:
             return super().invoke(context)
-        except (ConfigurationError, BrokerRefused) as error:
-            click.echo(f"mqasync: {one_line(str(error))}", err=True)
-            context.exit(2)
         except MqasyncError as error:
-            click.echo(f"mqasync: {one_line(str(error))}", err=True)
+            place = ".".join(getattr(error, "keys", ()))
+            click.echo(one_line(f"mqasync: {place and place + ': '}{error}"), err=True)
+            context.exit(2 if isinstance(error, (ConfigurationError, BrokerRefused)) else 1)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            traceback.print_exception(error.with_traceback(theirs(error.__traceback__)))
             context.exit(1)
+
+
+def theirs(trace: TracebackType | None) -> TracebackType | None:
+    """`trace` from the service's own code on; all of it where there is none."""
+    inner = trace
+    while inner and inner.tb_frame.f_code.co_filename.startswith(OURS):
+        inner = inner.tb_next
+    return inner or trace
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

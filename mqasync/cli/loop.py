@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-log = logging.getLogger("mqasync")
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOGETHER_SECONDS = 0.2  # `timeout`, `uv run` and their like pass on a signal that the terminal has sent to us as well
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` on uvloop (asyncio's own loop where there is no uvloop) until it ends.
+def run(work: Coroutine[Any, Any, None]) -> bool:
+    """Run `work` on uvloop (asyncio's own loop where there is no uvloop); True when it has ended by itself.
 
     The first SIGINT or SIGTERM cancels it, which drains; a second one ends the process at once
     with exit code 1: nothing is lost, what was in hand comes back.
@@ -27,22 +26,24 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     with suppress(ImportError):
         from uvloop import new_event_loop as new_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_until_signal(work))
+        return runner.run(_until_signal(work))
 
 
-async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+async def _until_signal(work: Coroutine[Any, Any, None]) -> bool:
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
-    received: list[int] = []
+    received: list[float] = []  # when
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         # not loop.add_signal_handler: a handler that blocks the loop must not keep Ctrl-C from working
+        now = time.monotonic()
+        if received and now - received[0] < TOGETHER_SECONDS:
+            return
         if received:
-            sys.stderr.write("stopped at once; what was in hand comes back\n")
-            sys.stderr.flush()
+            _say("stopped at once; what was in hand comes back")
             os._exit(1)
-        received.append(number)
-        log.info("%s: draining; once more to stop at once", signal.Signals(number).name)
+        received.append(now)
+        _say(f"{signal.Signals(number).name}: draining; once more to stop at once")
         loop.call_soon_threadsafe(task.cancel)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
@@ -51,6 +52,14 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not received:
             raise
+        return False
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return True
+
+
+def _say(text: str) -> None:
+    """A log line, by other means: a signal may interrupt logging, which cannot be entered twice."""
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode())

@@ -1,14 +1,16 @@
-"""Options and argument types that several commands share; no command."""
+"""Options and argument types that several commands share, and what --wait means; no command."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from ..broker import Broker
 from ..duration import seconds
-from ..errors import ConfigurationError
+from ..errors import BrokerLost, ConfigurationError
 
 
 class Duration(click.ParamType[float]):
@@ -43,3 +45,12 @@ WAIT = click.option(
     type=Duration(),
     help="Give up when broker or queue are not there after this time [default: never].",
 )
+
+
+async def reach(broker: Broker, wait: float | None) -> None:
+    """Return when `broker` answers. Raises BrokerLost if it has not within `wait` seconds, BrokerRefused."""
+    try:
+        async with asyncio.timeout(wait):
+            await broker.connected()
+    except TimeoutError:
+        raise BrokerLost(f"no answer from {broker.address} within {wait:g} s") from None

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
@@ -14,14 +13,14 @@ import msgspec
 
 from ..broker import Brokers
 from ..config import load_settings
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, MqasyncError
 from ..message import Message
 from ..outbox import Outbox
 from ..source import waiting_for_queues
 from ..transport import check_name
 from .lines import read_lines
 from .loop import run as run_loop
-from .options import WAIT, queue, shared
+from .options import WAIT, queue, reach, shared
 
 
 @click.command()
@@ -33,16 +32,17 @@ def produce(exchange: str, id: str, config: str | None, broker: str | None, wait
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
     check_name("exchange", exchange)
     check_name("id", id)
-    brokers = Brokers(load_settings(config, broker))
-    brokers.route(exchange)
-    job = _Job(brokers, exchange, id, wait)
+    job = _Job(Brokers(load_settings(config, broker)), exchange, id, wait)
     if source == "-":
-        run_loop(job.produce_lines(sys.stdin.buffer, nullcontext()))
-    elif Path(source).is_file():
+        complete = run_loop(job.produce_lines(sys.stdin.buffer, nullcontext()))
+    elif os.path.isfile(source):
         with open(source, "rb") as file:
-            run_loop(job.produce_lines(file, _progress(file)))
+            complete = run_loop(job.produce_lines(file, _progress(file)))
     else:
-        run_loop(job.produce_one(source))
+        body = checked(source.encode("utf-8", "surrogateescape"), "the argument is neither a file nor JSON")
+        complete = run_loop(job.produce_one(body))
+    if not complete:
+        raise MqasyncError("stopped before the end of the input")
 
 
 class _Job:
@@ -50,39 +50,35 @@ class _Job:
 
     def __init__(self, brokers: Brokers, exchange: str, id: str, wait: float | None) -> None:
         self._brokers = brokers
+        self._wait = wait
         self._exchange, self._id = exchange, id
         self._publish = waiting_for_queues(brokers.publish, wait)
         self._confirmed = 0
         self._started = time.monotonic()
 
-    async def produce_one(self, text: str) -> None:
+    async def produce_one(self, body: bytes) -> None:
         """Publish what the command line says."""
         try:
-            await self._put(
-                self._body(text.encode("utf-8", "surrogateescape"), "the argument is neither a file nor JSON")
-            )
+            await self._reach()
+            await self._put(body)
         finally:
             await self._end()
 
     async def produce_lines(self, file: BinaryIO, progress: AbstractContextManager[Any]) -> None:
-        """Publish each line of `file`, many at a time."""
+        """Publish each line of `file`, many at a time; what stands before a line that is no JSON is published."""
         try:
+            await self._reach()
             with progress as bar:
                 async with Outbox() as outbox:
                     async for number, line in read_lines(file):
-                        await outbox.put(self._put(self._body(line, f"line {number} is not JSON")))
+                        await outbox.put(self._put(checked(line, f"line {number} is not JSON")))
                         if bar:
                             bar.update(len(line) + 1)
         finally:
             await self._end()
 
-    def _body(self, body: bytes, what: str) -> bytes:
-        try:
-            msgspec.json.decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            shown = body[:60].decode(errors="replace")
-            raise ConfigurationError(f"{what}: {shown!r}: {error}") from error
-        return body.strip()
+    async def _reach(self) -> None:
+        await reach(self._brokers.route(self._exchange), self._wait)
 
     async def _put(self, body: bytes) -> None:
         await self._publish(Message(body=body, exchange=self._exchange, producer=self._id))
@@ -97,6 +93,16 @@ class _Job:
             f"published {self._confirmed:,} message{plural} to {self._exchange} in {elapsed:.1f} s ({rate})",
             err=True,
         )
+
+
+def checked(body: bytes, problem: str) -> bytes:
+    """`body` if it is JSON. Raises ConfigurationError, which begins with `problem`."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        shown = body[:60].decode(errors="replace")
+        raise ConfigurationError(f"{problem}: {shown!r}: {error}") from error
+    return body.strip()
 
 
 def _progress(file: BinaryIO) -> AbstractContextManager[Any]:

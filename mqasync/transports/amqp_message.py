@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ def to_properties(message: Message, message_id: str) -> spec.Basic.Properties:
     aiormq confirms by message_id, so the id that stays the same travels in a header
     (../shared/FAULTS.md: 200 of 200 false confirmations otherwise).
     """
-    headers: dict[str, Any] = {ID: message.id, TIME: message.time}
+    headers: dict[str, Any] = {ID: message.id, TIME: repr(message.time)}  # pamqp would send a float as 32 bits
     if message.attempt != 1:
         headers[ATTEMPT] = message.attempt
     if message.key is not None:
@@ -49,7 +50,7 @@ def to_message(exchange: str, properties: spec.Basic.Properties, body: bytes) ->
         exchange=exchange,
         id=str(headers.pop(ID, None) or properties.message_id or new_id()),
         producer=str(properties.app_id or ""),
-        time=published if isinstance(published, float) else _timestamp(properties.timestamp),
+        time=_time(published, properties.timestamp),
         attempt=min(max(attempt, 1), MAX_ATTEMPT) if isinstance(attempt, int) else 1,
         headers=_own(headers) if headers else {},
         key=None if key is None else str(key),
@@ -67,5 +68,8 @@ def _own(headers: dict[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in headers.items() if not str(name).startswith(BROKER_HEADERS)}
 
 
-def _timestamp(value: datetime | None) -> float:
-    return value.timestamp() if isinstance(value, datetime) else time.time()
+def _time(published: Any, timestamp: datetime | None) -> float:
+    """When it was published: by our header, else by the AMQP property, else now."""
+    with suppress(TypeError, ValueError):
+        return float(published)
+    return timestamp.timestamp() if isinstance(timestamp, datetime) else time.time()
