@@ -59,13 +59,14 @@ class SQLiteTransport:
         await self.file.open()
         if INotify:
             with suppress(OSError):  # the system has no more of them: poll
-                self.inotify = await self.file.run(INotify)
-                self.inotify.add_watch(self.file.wake_path, flags.MODIFY)
-                asyncio.get_running_loop().add_reader(self.inotify.fileno(), self._awake)
+                inotify = await self.file.run(INotify)
+                self.inotify = inotify
+                inotify.add_watch(self.file.wake_path, flags.MODIFY)
+                asyncio.get_running_loop().add_reader(inotify.fileno(), self._awake, inotify)
 
-    def _awake(self) -> None:
+    def _awake(self, inotify: INotify) -> None:
         """Somebody wrote: whoever waits looks again."""
-        self.inotify.read(timeout=0)
+        inotify.read(timeout=0)
         for subscription in self._subscriptions:
             subscription.changed.set()
 

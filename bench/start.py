@@ -1,0 +1,77 @@
+"""What it costs to start: the time of `import mqasync`, and the memory of a service that idles."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .report import verdict
+
+SERVICE = """
+from mqasync import consumer
+
+{}
+"""
+CONSUMER = """
+@consumer(exchange="idle", id="q{}")
+async def handler{}(body): ...
+"""
+BASELINE = """
+import asyncio, sys, aio_pika
+
+async def main():
+    connection = await aio_pika.connect(sys.argv[1])
+    print("ready", file=sys.stderr, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def seconds_to_import(module: str, runs: int) -> float:
+    """The median time of `import module` in a fresh interpreter."""
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(runs)]
+    return statistics.median(times)
+
+
+def megabytes_of(command: list[str], directory: Path, ready: str) -> float:
+    """The resident memory of a process, a second after it has printed `ready` to stderr."""
+    with subprocess.Popen(
+        command,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(directory)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if ready in line:
+                break
+        time.sleep(1.0)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        process.terminate()
+        process.stderr.read()
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(kilobytes) / 1024
+
+
+def run(url: str, directory: Path, runs: int) -> None:
+    """Print both."""
+    own, base = seconds_to_import("mqasync", runs), seconds_to_import("asyncio", runs)
+    loaded = subprocess.check_output([sys.executable, "-c", "import sys, mqasync; print('aio_pika' in sys.modules)"])
+    print("\nStart")
+    print(f"  import mqasync {own:.3f} s{verdict(own, 0.12)}, import asyncio {base:.3f} s, ratio {own / base:.1f}")
+    print(f"  aio_pika is {'loaded, missed' if loaded == b'True' else 'not loaded'} by it")
+    (directory / "idle.py").write_text(SERVICE.format("".join(CONSUMER.format(n, n) for n in range(10))))
+    (directory / "baseline.py").write_text(BASELINE)
+    service = megabytes_of([sys.executable, "-m", "mqasync", "run", "idle", "--broker", url], directory, "idle/q9")
+    baseline = megabytes_of([sys.executable, "baseline.py", url], directory, "ready")
+    print(
+        f"  an idle service of 10 consumers on RabbitMQ: {service:.0f} MB{verdict(service, 60)}, "
+        f"aio-pika connected and idle: {baseline:.0f} MB, ratio {service / baseline:.1f}"
+    )
