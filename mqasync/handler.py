@@ -216,7 +216,9 @@ def producer(*, exchange: str, id: str, every: str | float | None = None) -> Cal
 
     Without `every` it runs once, until it is exhausted (or for ever). `every` is a duration
     ("10m": now, then again ten minutes after the start of the last run) or a cron expression
-    ("0 6 * * *", local time). Its parameters get by name what `lifespan()` yields.
+    ("0 6 * * *", local time). A run that fails is started again from its beginning: give what has
+    a natural key an id of its own, `Out(body, id=...)`, and repetitions are recognised. Its parameters
+    get by name what `lifespan()` yields.
     """
     return lambda function: Source(function, exchange=exchange, id=id, every=every)
 

@@ -4,22 +4,25 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
-from mqasync import ConfigurationError, Message, Out, Reject, consumer, producer
-from mqasync.config import Settings
+from mqasync import ConfigurationError, Message, Out, Reject, Unroutable, consumer, producer
+from mqasync.config import ExchangeSettings, Settings
 from mqasync.discovery import Service, discover
 from mqasync.duration import seconds
 from mqasync.handler import Consumer, Source
 from mqasync.runner import Runner
 from mqasync.signature import of_consumer
 from mqasync.source import Schedule
-from mqasync.testing import StartService
+from mqasync.testing import StartService, run_service
+from mqasync.transport import Delivery
+from mqasync.transports import load
+from mqasync.transports.memory import MemorySubscription, MemoryTransport
 
 
 class Indicator(msgspec.Struct):
@@ -225,3 +228,66 @@ def test_importing_mqasync_is_light_and_loads_no_broker_library() -> None:
     code = f"import sys, mqasync; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_required_queues_exist_before_their_first_consumer_runs() -> None:
+    @producer(exchange="in", id="p")
+    async def source() -> dict[str, int]:
+        return {"n": 1}
+
+    @consumer(exchange="in", id="later")
+    async def later(body: dict[str, int]) -> None:
+        seen.append(body["n"])
+
+    seen: list[int] = []
+    settings = Settings(brokers={"main": "memory:requires"}, exchanges={"in": ExchangeSettings(requires=["later"])})
+    keep_alive = load("memory:requires")
+    await keep_alive.open()
+    async with Runner([Service("first", [], [source], None)], settings, wait=5.0) as runner:
+        await runner.finished()
+    async with Runner([Service("second", [later], [], None)], settings, until_idle=True) as runner:
+        await runner.finished()
+    await keep_alive.close()
+    assert seen == [1]
+
+
+async def test_a_producer_waits_for_a_queue_says_so_once_and_gives_up_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    @producer(exchange="nobody", id="p")
+    async def source() -> AsyncIterator[dict[str, int]]:
+        for n in range(3):
+            yield {"n": n}
+
+    runner = Runner([Service("here", [], [source], None)], Settings(brokers={"main": "memory:nobody"}), wait=0.6)
+    with pytest.raises(Unroutable, match="nobody"):
+        async with runner:
+            await runner.finished()
+    assert caplog.text.count("no queue is bound to exchange 'nobody' yet: waiting for a consumer") == 1
+
+
+async def test_concurrent_publishes_and_acknowledgements_reach_the_transport_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    published: list[int] = []
+    acknowledged: list[int] = []
+    publish, ack = MemoryTransport.publish, MemorySubscription.ack
+
+    async def counting_publish(self: MemoryTransport, exchange: str, messages: Sequence[Message]) -> None:
+        published.append(len(messages))
+        await publish(self, exchange, messages)
+
+    async def counting_ack(self: MemorySubscription, deliveries: Sequence[Delivery]) -> None:
+        acknowledged.append(len(deliveries))
+        await ack(self, deliveries)
+
+    monkeypatch.setattr(MemoryTransport, "publish", counting_publish)
+    monkeypatch.setattr(MemorySubscription, "ack", counting_ack)
+
+    @consumer(exchange="in", id="q", prefetch=100)
+    async def handler(body: dict[str, int]) -> None: ...
+
+    async with run_service(handler) as service:
+        await asyncio.gather(*(service.publish("in", {"n": n}) for n in range(200)))
+        await service.quiet()
+    assert sum(published) == sum(acknowledged) == 200
+    assert len(published) == 1
+    assert len(acknowledged) <= 20
