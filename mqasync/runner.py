@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from operator import methodcaller
 from typing import Any, Self, get_type_hints
 
 import msgspec
@@ -78,24 +79,27 @@ class Runner:
         self._receivers = {channel.start() for channel in self.channels}
 
     async def _declare(self) -> None:
-        """Every queue exists before the first message is published."""
-        queues = {(c.exchange, c.id) for service in self.services for c in service.consumers}
+        """Every queue exists before the first message is published, and every broker in use is connected."""
+        consumers = [consumer for service in self.services for consumer in service.consumers]
+        producers = [producer for service in self.services for producer in service.producers]
+        exchanges = {consumer.exchange for consumer in consumers} | {producer.exchange for producer in producers}
+        exchanges |= {exchange for consumer in consumers for exchange in consumer.options.to}
+        in_use = {self.brokers.route(exchange).name for exchange in exchanges}
+        queues = {(consumer.exchange, consumer.id) for consumer in consumers}
         for exchange, settings in self.settings.exchanges.items():
-            queues |= {(exchange, id) for id in settings.requires}
-        for exchange, id in sorted(queues):
-            broker = self.brokers.route(exchange)
-            await broker.call(lambda transport, queue=(exchange, id): transport.declare(*queue))  # type: ignore[misc]
-        for service in self.services:
-            for producer in service.producers:
-                await self.brokers.route(producer.exchange).connected()
+            if self.settings.broker_of(exchange) in in_use:
+                queues |= {(exchange, id) for id in settings.requires}
+        for queue in sorted(queues):
+            declare = methodcaller("declare", *queue)
+            await self.brokers.route(queue[0]).call(declare)
+        for exchange in sorted(exchanges):
+            await self.brokers.route(exchange).connected()
 
     async def _ready(self, service: Service) -> None:
         """Open the service's lifespan() and make its handlers ready to be called."""
-        injected = (
-            await self._stack.enter_async_context(service.lifespan(*self._lifespan_settings(service)))
-            if service.lifespan
-            else {}
-        )
+        injected = None
+        if service.lifespan:
+            injected = await self._stack.enter_async_context(service.lifespan(*self._lifespan_settings(service)))
         for declared in service.consumers:
             options = self.settings.consumer_options(declared.exchange, declared.id, declared.options)
             consumer = declared.with_options(options)
