@@ -23,7 +23,7 @@ from contextlib import suppress
 from urllib.parse import parse_qsl, urlsplit
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message, new_id
@@ -59,6 +59,7 @@ class RabbitMQTransport:
         self._options = options
         self._ids = map(f"{new_id()}-{{}}".format, itertools.count())  # AMQP message ids, each used once
         self._connections: list[AbstractConnection] = []
+        self._consuming: list[AbstractChannel] = []
 
     async def open(self) -> None:
         with broker_errors():
@@ -112,6 +113,7 @@ class RabbitMQTransport:
 
         async with replies():
             channel = await self._consumer.channel(publisher_confirms=False)
+            self._consuming.append(channel)
             subscription = RabbitMQSubscription(await channel.get_underlay_channel(), exchange, send_again)
             await subscription.open(f"{exchange}.{id}", prefetch)
         return subscription
@@ -120,7 +122,9 @@ class RabbitMQTransport:
         return await self._topology.depth(f"{exchange}.{id}")
 
     async def close(self) -> None:
-        for connection in self._connections:
-            with suppress(Exception):  # in an outage there is nobody to say goodbye to
+        # channels first: a channel's close is answered after the acknowledgements before it were taken,
+        # while aiormq drops what it has not written yet when a connection is closed
+        for group in (self._consuming, self._connections):
+            with suppress(TimeoutError):  # in an outage there is nobody to say goodbye to
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await connection.close()
+                    await asyncio.gather(*(one.close() for one in group), return_exceptions=True)
