@@ -178,8 +178,8 @@ def _url(value: Any, *keys: str) -> str:
         _, rest = parts.port, parts.path + parts.query + parts.fragment
         if not parts.netloc or "@" not in rest:
             return url
-    problem = "is no URL: its port is not a number, or its password has a / ? # or @"
-    raise ConfigurationError(f"{'.'.join(keys)} {problem} that is not written as %2F %3F %23 or %40", *keys)
+    rule = "a port is a number up to 65535; in a password / ? # @ are written %2F %3F %23 %40"
+    raise ConfigurationError(f"{'.'.join(keys)} cannot be read as a URL: {rule}", *keys)
 
 
 def _mapping(value: Any, keys: Keys, valid: Keys = ()) -> dict[Any, Any]:

@@ -64,8 +64,8 @@ def _discover(name: str) -> dict[str, list[Declared]]:
     """What the modules that an import string names declare, by module."""
     module_name, colon, wanted = name.partition(":")
     if module_name.endswith(".py") or not all(part.isidentifier() for part in module_name.split(".")):
-        module_name = module_name.removeprefix("./").removesuffix(".py").replace("/", ".")
-        raise ConfigurationError(f"{name!r} is not the name of a module; write {module_name or 'one'} as import would")
+        like = module_name.removeprefix("./").removesuffix(".py").replace("/", ".") or "services.hello"
+        raise ConfigurationError(f"{name!r} is not the name of a module; write it as import does: {like}")
     module = _import(module_name)
     if colon:
         choices = {key: value for key, value in vars(module).items() if isinstance(value, Consumer | Source)}

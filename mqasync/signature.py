@@ -46,7 +46,7 @@ def of_consumer(function: Callable[..., Any]) -> Signature:
     messages = [name for name in names[1:] if hints.get(name) in (Message, list[Message])]
     if len(messages) > 1 or (messages and hints[messages[0]] != wanted):
         kind = "list[Message], as the body is a list" if batch else "Message"
-        raise ConfigurationError(f"{where(function)} takes one parameter annotated {kind}")
+        raise ConfigurationError(f"{where(function)}: exactly one parameter can be annotated {kind}")
     return Signature(
         body=get_args(body)[0] if batch else Any if body is inspect.Parameter.empty else body,
         batch=batch,

@@ -127,7 +127,10 @@ class Feed:
             headers=out.headers,
             key=out.key,
         )
-        await outbox.put(self._publish(message))
+        await outbox.put(self._confirmed(message))
+
+    async def _confirmed(self, message: Message) -> None:
+        await self._publish(message)
         self.published += 1
 
 

@@ -546,7 +546,7 @@ async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
         assert child.stdout
         lines = [await asyncio.to_thread(child.stdout.readline) for _ in range(10)]
         assert sorted(lines) == sorted([b"in hand\n"] * 5 + [b"done %d\n" % n for n in range(5)])
-        await asyncio.sleep(0.1)  # the acknowledgements are under way
+        await asyncio.sleep(0.5)  # the acknowledgements are under way
         # When it is killed
         child.send_signal(signal.SIGKILL)
     # Then another one gets those and what nobody had received, and nothing else

@@ -16,12 +16,13 @@ import click
 
 from .. import __file__ as package
 from .. import __version__
-from ..errors import BrokerRefused, ConfigurationError, MqasyncError
+from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from .config import config
 from .consume import consume
 from .produce import produce
 from .run import run
 
+MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 # what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
 OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
 
@@ -36,20 +37,20 @@ class Commands(click.Group):
         except MqasyncError as error:
             place = ".".join(getattr(error, "keys", ()))
             click.echo(one_line(f"mqasync: {place and place + ': '}{error}"), err=True)
-            context.exit(2 if isinstance(error, (ConfigurationError, BrokerRefused)) else 1)
+            context.exit(2 if isinstance(error, MISTAKES) else 1)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            traceback.print_exception(error.with_traceback(theirs(error.__traceback__)))
+            traceback.print_exception(error.with_traceback(theirs(error)))
             context.exit(1)
 
 
-def theirs(trace: TracebackType | None) -> TracebackType | None:
-    """`trace` from the service's own code on; all of it where there is none."""
-    inner = trace
-    while inner and inner.tb_frame.f_code.co_filename.startswith(OURS):
-        inner = inner.tb_next
-    return inner or trace
+def theirs(error: Exception) -> TracebackType | None:
+    """The traceback from the service's own code on; all of it where none is in it."""
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename.startswith(OURS):
+        trace = trace.tb_next
+    return trace if trace or isinstance(error, SyntaxError) else error.__traceback__
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

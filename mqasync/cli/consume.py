@@ -14,10 +14,10 @@ from ..handler import Consumer
 from ..step import Step
 from .lines import write_line
 from .loop import run as run_loop
-from .options import queue, shared
+from .options import WAIT, queue, reach, shared
 
 LOOK = 1000  # messages that --no-ack holds at most
-GRACE = 1.0
+GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put back
 
 
 class Printer(Consumer):
@@ -29,23 +29,30 @@ class Printer(Consumer):
         super().__init__(exchange=exchange, id=id, concurrency=held, prefetch=prefetch)
         self._left = count
         self._acknowledge = acknowledge
+        self._writing = asyncio.Lock()
         self.enough = asyncio.Event()
 
     async def process(self, message: bytes) -> None:
         """Print one body on one line; a return acknowledges it."""
         if self.enough.is_set():
-            await asyncio.Event().wait()  # until the drain puts the message back
+            await _until_drained()
+        try:
+            async with self._writing:
+                await write_line(on_one_line(message))
+        except BrokenPipeError:
+            self.enough.set()
+            await _until_drained()
         if self._left is not None:
             self._left -= 1
             if self._left == 0:
                 self.enough.set()
-        try:
-            await write_line(on_one_line(message))
-        except BrokenPipeError:
-            self.enough.set()
-            await asyncio.Event().wait()
         if not self._acknowledge:
-            await asyncio.Event().wait()
+            await _until_drained()
+
+
+async def _until_drained() -> None:
+    """Wait for the drain, which puts the message back."""
+    await asyncio.Event().wait()
 
 
 def on_one_line(body: bytes) -> bytes:
@@ -59,20 +66,31 @@ def on_one_line(body: bytes) -> bytes:
 @click.command()
 @queue
 @shared
+@WAIT
 @click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
-def consume(exchange: str, id: str, config: str | None, broker: str | None, count: int | None, no_ack: bool) -> None:
+def consume(
+    exchange: str,
+    id: str,
+    config: str | None,
+    broker: str | None,
+    wait: float | None,
+    count: int | None,
+    no_ack: bool,
+) -> None:
     """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
     settings = load_settings(config, broker)
-    run_loop(_consume(Printer(exchange, id, count, not no_ack), settings))
+    run_loop(_consume(Printer(exchange, id, count, not no_ack), settings, wait))
 
 
-async def _consume(printer: Printer, settings: Settings) -> None:
+async def _consume(printer: Printer, settings: Settings, wait: float | None) -> None:
     brokers = Brokers(settings)
-    channel = Channel(Step(printer, brokers.publish, {}), brokers.route(printer.exchange))
+    broker = brokers.route(printer.exchange)
+    channel = Channel(Step(printer, brokers.publish, {}), broker)
     enough = asyncio.create_task(printer.enough.wait())
-    working = channel.start()
     try:
+        await reach(broker, wait)
+        working = channel.start()
         await asyncio.wait({working, enough}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             await working

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import select
+import stat
 import sys
+import termios
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -30,33 +33,56 @@ async def read_lines(file: BinaryIO) -> AsyncIterator[tuple[int, bytes]]:
 
     # a daemon: a read that waits for a terminal must not keep the process alive
     threading.Thread(target=read, daemon=True).start()
-    number, rest = 0, b""
+    number = 0
+    unfinished: list[bytes] = []
     while chunk := await chunks.get():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
             number += 1
+            line = b"".join([*unfinished, end])
+            unfinished.clear()
             if line.strip():
                 yield number, line
-    if rest.strip():
-        yield number + 1, rest
+        unfinished.append(rest)
+    line = b"".join(unfinished)
+    if line.strip():
+        yield number + 1, line
 
 
 async def write_line(line: bytes) -> None:
-    """Write `line` to stdout at once; while a full pipe takes nothing, the loop goes on. Raises BrokenPipeError."""
+    """Write `line` to stdout; the loop goes on meanwhile. If that is a pipe, its reader has taken the line at the end.
+
+    Raises BrokenPipeError when nobody reads any more.
+    """
+    stdout = sys.stdout.fileno()
+    is_pipe = stat.S_ISFIFO(os.fstat(stdout).st_mode) and hasattr(fcntl, "F_SETPIPE_SZ")
+    if is_pipe:
+        with suppress(OSError):  # somebody else's lines are in it
+            fcntl.fcntl(stdout, fcntl.F_SETPIPE_SZ, PIPE_BUF)  # so it can be written to when it is empty, not before
     data = line + b"\n"
     for start in range(0, len(data), PIPE_BUF):
-        await _writable()
-        os.write(sys.stdout.fileno(), data[start : start + PIPE_BUF])
+        await _writable(stdout)
+        os.write(stdout, data[start : start + PIPE_BUF])
+    if is_pipe and await _writable(stdout) & select.POLLERR and _unread(stdout):
+        raise BrokenPipeError
 
 
-async def _writable() -> None:
-    stdout = sys.stdout.fileno()
-    if select.select([], [stdout], [], 0)[1]:
-        return
+async def _writable(file: int) -> int:
+    """Wait until `file` takes something or nobody reads any more; the events that poll(2) reports."""
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
     loop = asyncio.get_running_loop()
-    writable = asyncio.Event()
-    loop.add_writer(stdout, writable.set)
-    try:
-        await writable.wait()
-    finally:
-        loop.remove_writer(stdout)
+    while not (events := poll.poll(0)):
+        writable = asyncio.Event()
+        loop.add_writer(file, writable.set)
+        try:
+            await writable.wait()
+        finally:
+            loop.remove_writer(file)
+    return events[0][1]
+
+
+def _unread(pipe: int) -> int:
+    """How many bytes in a pipe nobody has taken."""
+    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder)

@@ -32,14 +32,18 @@ def produce(exchange: str, id: str, config: str | None, broker: str | None, wait
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
     check_name("exchange", exchange)
     check_name("id", id)
-    job = _Job(Brokers(load_settings(config, broker)), exchange, id, wait)
+    brokers = Brokers(load_settings(config, broker))
+    brokers.route(exchange)
+    job = _Job(brokers, exchange, id, wait)
     if source == "-":
         complete = run_loop(job.produce_lines(sys.stdin.buffer, nullcontext()))
     elif os.path.isfile(source):
         with open(source, "rb") as file:
             complete = run_loop(job.produce_lines(file, _progress(file)))
     else:
-        body = checked(source.encode("utf-8", "surrogateescape"), "the argument is neither a file nor JSON")
+        body = source.encode("utf-8", "surrogateescape")
+        if problem := not_json(body):
+            raise ConfigurationError(f"the argument is neither a file nor JSON: {problem}")
         complete = run_loop(job.produce_one(body))
     if not complete:
         raise MqasyncError("stopped before the end of the input")
@@ -65,17 +69,23 @@ class _Job:
             await self._end()
 
     async def produce_lines(self, file: BinaryIO, progress: AbstractContextManager[Any]) -> None:
-        """Publish each line of `file`, many at a time; what stands before a line that is no JSON is published."""
+        """Publish each line of `file`, many at a time, up to the first one that is not JSON."""
+        problem = ""
         try:
             await self._reach()
             with progress as bar:
                 async with Outbox() as outbox:
                     async for number, line in read_lines(file):
-                        await outbox.put(self._put(checked(line, f"line {number} is not JSON")))
+                        if problem := not_json(line):
+                            problem = f"line {number} is not JSON: {problem}"
+                            break
+                        await outbox.put(self._put(line.strip()))
                         if bar:
                             bar.update(len(line) + 1)
         finally:
             await self._end()
+        if problem:
+            raise ConfigurationError(problem)
 
     async def _reach(self) -> None:
         await reach(self._brokers.route(self._exchange), self._wait)
@@ -95,14 +105,13 @@ class _Job:
         )
 
 
-def checked(body: bytes, problem: str) -> bytes:
-    """`body` if it is JSON. Raises ConfigurationError, which begins with `problem`."""
+def not_json(body: bytes) -> str:
+    """What is wrong with `body` as JSON; nothing if it is JSON."""
     try:
         msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        shown = body[:60].decode(errors="replace")
-        raise ConfigurationError(f"{problem}: {shown!r}: {error}") from error
-    return body.strip()
+        return f"{body[:60].decode(errors='replace')!r}: {error}"
+    return ""
 
 
 def _progress(file: BinaryIO) -> AbstractContextManager[Any]:

@@ -1,0 +1,178 @@
+"""`mqasync` as a person at a terminal uses it: real processes, waited for by what they print; asserts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from mqasync import Message
+from mqasync.transport import Transport
+from mqasync.transports import load
+
+PATIENCE = 30.0  # seconds; nothing here may take longer
+MQASYNC = [sys.executable, "-m", "mqasync"]
+
+T = TypeVar("T")
+
+
+class Output:
+    """What a stream of a process has said so far, by line."""
+
+    def __init__(self, stream: IO[bytes], changed: threading.Condition) -> None:
+        self.lines: list[str] = []
+        self._stream, self._changed = stream, changed
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            for line in self._stream:
+                with self._changed:
+                    self.lines.append(line.decode(errors="replace").rstrip("\n"))
+                    self._changed.notify_all()
+
+    def text(self) -> str:
+        """Everything, when the process has ended."""
+        self._thread.join(PATIENCE)
+        return "\n".join(self.lines)
+
+
+class Running:
+    """One process that runs while the test goes on."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._changed = threading.Condition()
+        assert process.stderr
+        self.errors = Output(process.stderr, self._changed)
+        self.output = Output(process.stdout, self._changed) if process.stdout else self.errors
+
+    def says(self, text: str) -> None:
+        """Wait until a line of stdout or stderr contains `text`."""
+
+        def found() -> bool:
+            return any(text in line for line in [*self.output.lines, *self.errors.lines])
+
+        with self._changed:
+            if not self._changed.wait_for(found, PATIENCE):
+                raise TimeoutError(f"{text!r} is not in\n{self.output.lines}\n{self.errors.lines}")
+
+    def write(self, line: str) -> None:
+        """A line to stdin, which stays open."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def ends(self) -> int:
+        """Close stdin, wait for the end and return the exit code."""
+        if self.process.stdin:
+            self.process.stdin.close()
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> None:
+        """End it whatever it does."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        for output in (self.output, self.errors):
+            output.text()
+        if self.process.stdin:
+            self.process.stdin.close()
+
+
+class CommandLine:
+    """A directory in which commands are run, on the broker `url`."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        self.directory = directory
+        self.url = url
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("MQASYNC_")}
+        self.environment |= {"MQASYNC_BROKER": url, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+        self._running: list[Running] = []
+
+    def file(self, name: str, text: str) -> Path:
+        """Write a file there."""
+        path = self.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def run(self, *arguments: str, stdin: str = "", program: list[str] = MQASYNC) -> subprocess.CompletedProcess[str]:
+        """One whole command."""
+        return subprocess.run(
+            [*program, *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def start(self, *arguments: str, **streams: Any) -> Running:
+        """A command that goes on."""
+        given = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+        self._running.append(Running(self._popen(*arguments, **given)))
+        return self._running[-1]
+
+    @contextmanager
+    def piped(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command whose stdout nobody reads but the test, unbuffered; it is killed at the end."""
+        with self._popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _popen(self, *arguments: str, **given: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*MQASYNC, *arguments], cwd=self.directory, env=self.environment, **given)
+
+    def stop(self) -> None:
+        """End everything that was started here."""
+        for running in self._running:
+            running.stop()
+
+    def declare(self, exchange: str, *ids: str) -> None:
+        """Bind queues."""
+        for id in ids:
+            self._on_broker(lambda transport, id=id: transport.declare(exchange, id))  # type: ignore[misc]
+
+    def publish(self, exchange: str, *bodies: str | bytes) -> None:
+        """Put messages into the queues of an exchange."""
+        messages = [Message(body=b if isinstance(b, bytes) else b.encode(), exchange=exchange) for b in bodies]
+        self._on_broker(lambda transport: transport.publish(exchange, messages))
+
+    def depth(self, exchange: str, id: str) -> int:
+        """How many messages are in a queue."""
+        return self._on_broker(lambda transport: transport.depth(exchange, id))
+
+    def until_depth(self, exchange: str, id: str, depth: int) -> None:
+        """Wait until so many messages are in a queue."""
+        deadline = time.monotonic() + PATIENCE
+        while (now := self.depth(exchange, id)) != depth:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{exchange}/{id} holds {now} messages, not {depth}")
+
+    def _on_broker(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
+        async def work() -> T:
+            transport = load(self.url, {})
+            await transport.open()
+            try:
+                return await operation(transport)
+            finally:
+                await transport.close()
+
+        return asyncio.run(work())

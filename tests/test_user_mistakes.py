@@ -1,0 +1,355 @@
+"""Each mistake a user can make: one sentence that names the value and what is valid, no traceback, nothing lost.
+
+Real processes; what a sentence says exactly about config.yml is in test_config.py too.
+"""
+
+import json
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from .brokers import free_port
+from .commands import CommandLine
+
+QUEUE = ("--exchange", "CTH", "--id", "q")
+GOOD = """
+from mqasync import consumer
+
+@consumer(exchange="CTH", id="q")
+async def show(event):
+    print(event)
+"""
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d ")
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[CommandLine]:
+    """Commands on a SQLite file of their own, in whose queue CTH/q one message waits; none of the mistakes loses it."""
+    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
+    command_line.file("good.py", GOOD)
+    command_line.declare("CTH", "q")
+    command_line.publish("CTH", '{"n": 0}')
+    yield command_line
+    command_line.stop()
+    assert command_line.depth("CTH", "q") == 1
+
+
+def sentence(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """The one sentence on stderr that is neither a log line nor the count of what was published."""
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if not LOG_LINE.match(line) and not line.startswith("published")]
+    assert len(lines) == 1, done.stderr
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert lines[0].startswith("mqasync: ")
+    return lines[0].removeprefix("mqasync: ")
+
+
+# modules and handlers
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("god", "there is no module 'god'; did you mean good?"),
+        ("nowhere_near", "there is no module 'nowhere_near'; looked in {directory} and where packages are"),
+        ("package.stpes", "there is no module 'package.stpes'; did you mean package.steps?"),
+        ("package.other", "there is no module 'package.other'; package has: steps"),
+        ("good.show", "there is no module 'good.show'; good is a module, not a package; good:show would be a handler"),
+        ("good:shwo", "'shwo' is no consumer or producer of good; there are: show"),
+        ("good:", "'' is no consumer or producer of good; there are: show"),
+        ("./good.py", "'./good.py' is not the name of a module; write it as import does: good"),
+        ("empty", "'empty' declares no consumer and no producer"),
+    ],
+)
+def test_a_name_that_cannot_be_run(cli: CommandLine, name: str, expected: str) -> None:
+    cli.file("package/__init__.py", "")
+    cli.file("package/steps.py", GOOD)
+    cli.file("empty.py", "")
+    assert sentence(cli.run("run", name)).startswith(expected.format(directory=cli.directory))
+
+
+CONSUMER = '@consumer(exchange="CTH", id="q")\n'
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (f"{CONSUMER}def f(event): ...", r"f \(.*/wrong.py, line 4\) is not a coroutine function: write 'async def'"),
+        (f"{CONSUMER}async def f(): ...", r"f \(.*, line 4\) takes no parameter: its first one gets the message's body"),
+        (f"{CONSUMER}async def f(*all): ...", r"f \(.*, line 4\): parameter \*all must be a plain named one"),
+        (f"{CONSUMER}async def f(event, pool): ...", r"f \(.*\) wants pool, which no lifespan\(\) here yields; a consumer "),
+        (f"{CONSUMER}async def f(m: Message): ...", r"f .*: the first parameter is the body; make Message the second one"),
+        (f"{CONSUMER}async def f(e, m: Message, n: Message): ...", r"f .*: exactly one parameter can be .* Message"),
+        (f"{CONSUMER}async def f(e: list[dict], m: Message): ...", r"f .*: exactly one .* list\[Message\], as the body"),
+        (f"{CONSUMER}async def f(e: 'Unknown'): ...", r"f .*: an annotation cannot be read: name 'Unknown' is not def"),
+        ("@producer(exchange='CTH', id='p')\ndef f(): ...", r"f \(.*, line 4\) is not a coroutine function"),
+        ("@producer(exchange='CTH', id='p')\nasync def f(pool): ...", r"f .* wants pool, which no lifespan\(\) here yields"),
+        (
+            "class Printer(Consumer):\n    async def process(self, event): ...",
+            r"'wrong' declares no consumer and no producer: the class Printer is used by an object of it, printer = ",
+        ),
+        (
+            "class P(Consumer):\n    def process(self, event): ...\np = P(exchange='CTH', id='q')",
+            r"P.process \(.*, line 5\) is not a coroutine function: write 'async def'",
+        ),
+        (
+            "class P(Consumer): ...\np = P(exchange='CTH', id='q')",
+            r"<consumer CTH/q> does nothing: write 'async def process\(self, message\)'",
+        ),
+        (
+            f"{CONSUMER}async def f(e): ...\n@consumer(exchange='CTH', id='q', retries=1)\nasync def g(e): ...",
+            r"two consumers share the queue CTH/q with different retries: 5 and 1",
+        ),
+        (
+            f"async def lifespan():\n    yield {{}}\n{CONSUMER}async def f(e): ...",
+            r"lifespan \(.*\) is not a context manager: write @asynccontextmanager above it",
+        ),
+        (
+            f"@asynccontextmanager\nasync def lifespan():\n    yield {{'pool': 1}}\n{CONSUMER}async def f(e, pol): ...",
+            r"f \(.*\) wants 'pol'; lifespan\(\) yields: pool",
+        ),
+        ("@consumer(exchange='C/H', id='q')\nasync def f(e): ...", r"'C/H' cannot be an exchange: it takes 1 to 80 of "),
+        ("@consumer(exchange='CTH', id='q.1')\nasync def f(e): ...", r"'q.1' cannot be an id: an id has no dot"),
+        ("@consumer(exchange='CTH', id='q', to='a b')\nasync def f(e): ...", r"'a b' cannot be an exchange: it takes "),
+        (
+            "@consumer(exchange='CTH', id='q', timeout='soon')\nasync def f(e): ...",
+            r"'soon' is not a duration: write seconds, or a number with ms, s, m, h or d",
+        ),
+        (
+            "@consumer(exchange='CTH', id='q', concurrency=0)\nasync def f(e): ...",
+            r"concurrency is 0; it takes a whole number of at least 1",
+        ),
+        (
+            "@producer(exchange='CTH', id='p', every='61 * * * *')\nasync def f(): ...",
+            r"f \(.*, line 4\): every='61 \* \* \* \*' of a producer is neither a duration like '10m' nor a cron expression",
+        ),
+        (
+            "@producer(exchange='CTH', id='p', every='0 0 30 2 *')\nasync def f(): ...",
+            r"f \(.*\): every='0 0 30 2 \*' of a producer is neither a duration like '10m' nor a cron expression",
+        ),
+        (
+            "@producer(exchange='CTH', id='p')\nasync def f(): return object()",
+            r"f \(.*, line 4\): a object cannot be encoded as JSON",
+        ),
+        (
+            "@producer(exchange='CTH', id='p')\nasync def f(): return bytes(128 * 1024 * 1024 + 1)",
+            r"f \(.*, line 4\): a body of 134,217,729 bytes for 'CTH'; 134,217,728 are allowed",
+        ),
+        (
+            "@producer(exchange='CTH', id='p')\nasync def f(): return Out({}, headers={'h': 'x' * 70_000})",
+            r"f \(.*, line 4\): headers of 70,\d\d\d bytes for 'CTH'; 65,536 are allowed",
+        ),
+    ],
+    ids=lambda value: value.splitlines()[-1][:40] if "\n" in value else "",
+)  # fmt: skip
+def test_a_module_that_cannot_work(cli: CommandLine, code: str, expected: str) -> None:
+    imports = (
+        "from contextlib import asynccontextmanager\nfrom mqasync import Consumer, Message, Out, consumer, producer\n\n"
+    )
+    cli.file("wrong.py", imports + code)
+    assert re.match(expected, sentence(cli.run("run", "wrong", "--until-idle")))
+
+
+@pytest.mark.parametrize("code", ["import nowhere", "def f(:", "1 / 0"])
+def test_an_error_in_the_module_itself_is_shown_where_it_is_and_nowhere_else(cli: CommandLine, code: str) -> None:
+    cli.file("broken.py", code)
+    done = cli.run("run", "broken")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.findall(r'File "(.*)", line \d+', done.stderr) == [f"{cli.directory}/broken.py"]
+
+
+# config.yml
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("broker: {}", "line 1: unknown key 'broker'; there are: brokers, exchanges, consumers, services"),
+        ("brokers: amqp://guest:s3cr3t@h/", "line 1: brokers is 'amqp://guest:***@h/'; it takes keys with values"),
+        ("brokers:\n  main: 5", "line 2: brokers.main is 5; it takes text"),
+        ("brokers:\n  main: amqp://a:b/c@h/", "line 2: brokers.main cannot be read as a URL: a port is a number"),
+        ("exchanges:\n  CTH: rabbit", "line 2: exchanges.CTH is 'rabbit'; it takes keys with values: broker, requires,"),
+        ("exchanges:\n  CTH:\n    brokr: x", "line 3: unknown key 'brokr'; there are: broker, requires, optional, op"),
+        ("exchanges:\n  CTH: {broker: x}", "line 2: broker 'x' is not one of: main"),
+        ("exchanges:\n  CTH: {broker: [x]}", "line 2: exchanges.CTH.broker is ['x']; it takes the name of a broker"),
+        ("exchanges:\n  CTH: {requires: q}", "line 2: exchanges.CTH.requires is 'q'; it takes a list of ids: [one, tw"),
+        ("exchanges:\n  CTH: {optional: maybe}", "line 2: exchanges.CTH.optional is 'maybe'; it takes true or false"),
+        ("exchanges:\n  CTH: {options: 5}", "line 2: exchanges.CTH.options is 5; it takes keys with values"),
+        ("exchanges:\n  C/H: {}", "line 2: 'C/H' cannot be an exchange: it takes 1 to 80 of the characters"),
+        ("consumers:\n  CTH: {}", "line 2: 'CTH' is not of the form exchange/id"),
+        ("consumers:\n  CTH/q.1: {}", "line 2: 'q.1' cannot be an id: an id has no dot"),
+        ("consumers:\n  CTH/q: 5", "line 2: consumers.CTH/q is 5; it takes keys with values: to, concurrency, prefetch"),
+        ("consumers:\n  CTH/q:\n    retires: 1", "line 3: unknown key 'retires'; there are: to, concurrency, prefetch"),
+        ("consumers:\n  CTH/q: {retries: -1}", "line 2: retries is -1; it takes a whole number of at least 0"),
+        ("consumers:\n  CTH/q: {timeout: soon}", "line 2: 'soon' is not a duration: write seconds, or a number with ms"),
+        ("services:\n  good: 5", "line 2: services.good is 5; it takes keys with values"),
+        ("services: {}\nservices: {}", "line 2: 'services' stands in line 1 already"),
+        ("services:\n  good: {a: ${A:1}}", "line 2: this is not YAML: expected ',' or '}', but got '{'; inside { } and"),
+        ("- a", "line 1: the file is ['a']; it takes keys with values: brokers, exchanges, consumers, services"),
+        ("services:\n  good: {a: '${NOWHERE}'}", "line 2: the environment variable NOWHERE is not set; set it or wri"),
+        ("brokers:\n  main: amqp://a:${file:no/pass}@h/", "line 2: ${file:no/pass} cannot be read: No such file or"),
+        ("brokers:\n  main: amqp://a:${file:}@h/", "line 2: ${file:} cannot be read: Is a directory"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_config_yml(cli: CommandLine, text: str, expected: str) -> None:
+    cli.file("config.yml", text)
+    assert sentence(cli.run("run", "good")).startswith(f"config.yml, {expected}")
+
+
+def test_a_config_yml_that_is_empty_is_no_mistake(cli: CommandLine) -> None:
+    cli.file("config.yml", "")
+    assert cli.run("config").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("directory", "directory cannot be read: Is a directory"),
+        ("latin1.yml", "latin1.yml cannot be read: it is not UTF-8 (invalid start byte at byte 11)"),
+        ("missing.yml", "missing.yml cannot be read: No such file or directory"),
+    ],
+)
+def test_a_config_file_that_cannot_be_read(cli: CommandLine, path: str, expected: str) -> None:
+    (cli.directory / "directory").mkdir()
+    (cli.directory / "latin1.yml").write_bytes("services: {ö: {}}".encode("latin-1"))
+    assert sentence(cli.run("run", "good", "--config", path)) == expected
+
+
+# the command line
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["produce", "--exchange", "C/H", "--id", "me", "{}"], "'C/H' cannot be an exchange: it takes 1 to 80 of the"),
+        (["produce", "--exchange", "CTH", "--id", "m.e", "{}"], "'m.e' cannot be an id: an id has no dot and is not 'd"),
+        (["consume", "--exchange", "amq.x", "--id", "q"], "'amq.x' cannot be an exchange: names that start with 'amq.'"),
+        (["consume", "--exchange", "CTH", "--id", ""], "'' cannot be an id: it takes 1 to 80 of the characters"),
+        (["produce", *QUEUE, "{'n': 1}"], "the argument is neither a file nor JSON: \"{'n': 1}\": JSON is malformed"),
+        (["produce", *QUEUE, "missing.jsonl"], "the argument is neither a file nor JSON: 'missing.jsonl': JSON is mal"),
+        (["run", "good", "--broker", "rabbit://h/"], "no transport for the URL scheme 'rabbit': there are memory, sqlite"),
+        (["run", "good", "--broker", "amqp://a:s3/cr3t@h/"], "--broker cannot be read as a URL: a port is a number up t"),
+        (["run", "good", "--broker", "amqp://a:1?s3@h/"], "--broker cannot be read as a URL: a port is a number up to 6"),
+        (["run", "good", "--broker", "sqlite:"], "'sqlite:' names no file: write sqlite:path or sqlite:///absolute/path"),
+        (["run", "good", "--broker", "sqlite:no/x.db"], "broker main at sqlite:no/x.db: the SQLite file /"),
+        (["run", "good", "--broker", "sqlite:good.py"], "broker main at sqlite:good.py: the SQLite file /"),
+        (["run", "good", "--broker", "sqlite:x?leese=1"], "unknown key 'leese' in 'sqlite:x?leese=1'; there is: lease"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_mistake_on_the_command_line(cli: CommandLine, command: list[str], expected: str) -> None:
+    said = sentence(cli.run(*command))
+    assert said.startswith(expected)
+    assert "s3" not in said and "cr3t" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["produce", *QUEUE, "--wait", "soon", "{}"], "Invalid value for '--wait': 'soon' is not a duration: write sec"),
+        (["run", "good", "--grace", "-1"], "Invalid value for '--grace': '-1' is not a duration: write seconds, or a num"),
+        (["consume", *QUEUE, "-n", "0"], "Invalid value for '-n' / '--count': 0 is not in the range x>=1."),
+        (["consume", "--exchange", "CTH"], "Missing option '--id'."),
+        (["rum"], "No such command 'rum'. Did you mean 'run'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_wrong_option_is_said_by_click(cli: CommandLine, command: list[str], expected: str) -> None:
+    done = cli.run(*command)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {expected}")
+
+
+@pytest.mark.parametrize("command", [["run", "good"], ["produce", *QUEUE, "{}"], ["consume", *QUEUE]], ids=" ".join)
+def test_a_file_that_is_no_database_is_left_as_it_is(cli: CommandLine, command: list[str]) -> None:
+    notes = cli.file("notes.txt", "not a database, but dear to somebody\n" * 50)
+    expected = f"broker main at sqlite:notes.txt: the SQLite file {notes} cannot be used: file is not a database"
+    assert sentence(cli.run(*command, "--broker", "sqlite:notes.txt")) == expected
+    assert notes.read_text().startswith("not a database, but dear to somebody\nnot")
+
+
+# brokers
+
+
+def test_a_client_library_that_is_not_installed_is_named_with_the_pip_command(cli: CommandLine) -> None:
+    hidden = cli.file(
+        "hidden/aio_pika.py", "raise ModuleNotFoundError(\"No module named 'aio_pika'\", name='aio_pika')"
+    )
+    cli.environment["PYTHONPATH"] = str(hidden.parent)
+    said = sentence(cli.run("run", "good", "--broker", "amqp://guest:guest@localhost/"))
+    assert said == "the URL scheme 'amqp' needs the package 'aio_pika': pip install 'mqasync'"
+    cli.environment["PYTHONPATH"] += ""
+
+
+@pytest.mark.parametrize("command", [["run", "good"], ["produce", *QUEUE, "{}"], ["consume", *QUEUE]], ids=" ".join)
+def test_a_broker_that_is_down_is_tried_again_until_wait_is_over(cli: CommandLine, command: list[str]) -> None:
+    address = f"127.0.0.1:{free_port()}/"
+    done = cli.run(*command, "--broker", f"amqp://guest:s3cr3t@{address}", "--wait", "400ms")
+    assert sentence(done, code=1) == f"no answer from amqp://guest:***@{address} within 0.4 s"
+    tried = f"broker main at amqp://guest:***@{address} cannot be reached: "
+    assert [tried in line and line.endswith("; trying again") for line in done.stderr.splitlines()].count(True) == 1
+    assert "s3cr3t" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["run", "good"], ["produce", *QUEUE, "{}"], ["consume", *QUEUE]], ids=" ".join)
+@pytest.mark.parametrize("password", ["s3cr3t", "s3/cr@3t", "s3:#?cr3t%2F"])
+def test_a_wrong_password_is_said_without_showing_it(
+    cli: CommandLine, rabbitmq_url: str, command: list[str], password: str
+) -> None:
+    # Given a password from a file, which may hold any character
+    cli.file("password", f"{password}\n")
+    cli.file("config.yml", "brokers: {main: '%s'}" % rabbitmq_url.replace(":guest@", ":${file:password}@"))
+    done = cli.run(*command)
+    said = sentence(done)
+    address = rabbitmq_url.replace(":guest@", ":***@")
+    assert said.startswith(f"broker main at {address}: ACCESS_REFUSED")
+    for form in (password, quote(password, safe=""), password.split("/")[-1]):
+        assert form not in done.stdout + done.stderr
+    assert "s3" not in cli.run("config").stdout
+
+
+def test_a_queue_that_exists_with_other_arguments_is_refused_with_both_values(
+    cli: CommandLine, rabbitmq_url: str
+) -> None:
+    exchange = f"CTH-{uuid.uuid4().hex[:8]}"
+    rabbit = CommandLine(cli.directory, rabbitmq_url)
+    rabbit.declare(exchange, "q")
+    rabbit.publish(exchange, "{}")
+    rabbit.file("other.py", GOOD.replace("CTH", exchange))
+    rabbit.file("config.yml", f"exchanges: {{{exchange}: {{options: {{x-max-length: 5}}}}}}")
+    said = sentence(rabbit.run("run", "other"))
+    assert "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue" in said
+    assert "received the value '5' of type 'signedint' but current is none" in said
+    assert rabbit.depth(exchange, "q") == 1
+
+
+# messages
+
+
+def test_a_body_that_is_not_json_goes_to_the_dead_letters_and_the_rest_is_handled(
+    tmp_path: Path, cli: CommandLine
+) -> None:
+    cli.file("bodies.py", GOOD.replace("CTH", "mixed"))
+    cli.declare("mixed", "q")
+    cli.publish("mixed", '{"n": 1}', "not json", b"\xff", '{"n": 2}', "[3]")
+    done = cli.run("run", "bodies", "--until-idle")
+    assert done.returncode == 0
+    assert sorted(done.stdout.splitlines()) == ["{'n': 1}", "{'n': 2}"]
+    assert "InvalidMessage: the body is not a JSON dict: " in done.stderr
+    assert re.search(r"mixed/q +0 +2 +0 +3$", done.stderr, re.MULTILINE)
+    assert re.search(r" 3 in the dead letters of mixed/q; last: InvalidMessage: ", done.stderr)
+    assert (cli.depth("mixed", "q"), cli.depth("mixed", "q.dead")) == (0, 3)
+
+
+def test_a_message_over_the_size_limit_is_refused_and_those_before_it_are_published(cli: CommandLine) -> None:
+    cli.declare("large", "q")
+    lines = cli.directory / "lines.jsonl"
+    lines.write_text(f'{json.dumps({"n": 0})}\n"{"x" * 128 * 1024 * 1024}"\n')
+    said = sentence(cli.run("produce", "--exchange", "large", "--id", "me", "lines.jsonl"))
+    assert said == "a body of 134,217,730 bytes for 'large'; 134,217,728 are allowed"
+    assert cli.depth("large", "q") == 1
