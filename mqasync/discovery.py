@@ -7,6 +7,7 @@ import inspect
 import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
@@ -120,6 +121,12 @@ def _import(name: str) -> ModuleType:
         if name != missing and not name.startswith(f"{missing}."):
             raise  # the module is there; what it imports is not
         raise ConfigurationError(f"there is no module {missing!r}; {_hint(*missing.rpartition('.'))}") from error
+    except ConfigurationError as error:
+        own = os.path.dirname(__file__)
+        line = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)][-1]
+        if line.filename in str(error):
+            raise
+        raise ConfigurationError(f"{line.filename}, line {line.lineno}: {error}") from error
 
 
 def _hint(parent: str, dot: str, name: str) -> str:

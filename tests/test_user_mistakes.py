@@ -59,7 +59,7 @@ def sentence(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
         ("nowhere_near", "there is no module 'nowhere_near'; looked in {directory} and where packages are"),
         ("package.stpes", "there is no module 'package.stpes'; did you mean package.steps?"),
         ("package.other", "there is no module 'package.other'; package has: steps"),
-        ("good.show", "there is no module 'good.show'; good is a module, not a package; good:show would be a handler"),
+        ("good.show", "there is no module 'good.show'; good is a module, not a package; good:show would be"),
         ("good:shwo", "'shwo' is no consumer or producer of good; there are: show"),
         ("good:", "'' is no consumer or producer of good; there are: show"),
         ("./good.py", "'./good.py' is not the name of a module; write it as import does: good"),
@@ -80,18 +80,18 @@ CONSUMER = '@consumer(exchange="CTH", id="q")\n'
     ("code", "expected"),
     [
         (f"{CONSUMER}def f(event): ...", r"f \(.*/wrong.py, line 4\) is not a coroutine function: write 'async def'"),
-        (f"{CONSUMER}async def f(): ...", r"f \(.*, line 4\) takes no parameter: its first one gets the message's body"),
+        (f"{CONSUMER}async def f(): ...", r"f \(.*, line 4\) takes no parameter: its first one gets the message"),
         (f"{CONSUMER}async def f(*all): ...", r"f \(.*, line 4\): parameter \*all must be a plain named one"),
-        (f"{CONSUMER}async def f(event, pool): ...", r"f \(.*\) wants pool, which no lifespan\(\) here yields; a consumer "),
-        (f"{CONSUMER}async def f(m: Message): ...", r"f .*: the first parameter is the body; make Message the second one"),
+        (f"{CONSUMER}async def f(event, pool): ...", r"f \(.*\) wants pool, which no lifespan\(\) here yields; a"),
+        (f"{CONSUMER}async def f(m: Message): ...", r"f .*: the first parameter is the body; make Message the second"),
         (f"{CONSUMER}async def f(e, m: Message, n: Message): ...", r"f .*: exactly one parameter can be .* Message"),
-        (f"{CONSUMER}async def f(e: list[dict], m: Message): ...", r"f .*: exactly one .* list\[Message\], as the body"),
-        (f"{CONSUMER}async def f(e: 'Unknown'): ...", r"f .*: an annotation cannot be read: name 'Unknown' is not def"),
+        (f"{CONSUMER}async def f(e: list[dict], m: Message): ...", r"f .*: exactly one .* list\[Message\], as the"),
+        (f"{CONSUMER}async def f(e: 'Unknown'): ...", r"f .*: an annotation cannot be read: name 'Unknown' is not"),
         ("@producer(exchange='CTH', id='p')\ndef f(): ...", r"f \(.*, line 4\) is not a coroutine function"),
-        ("@producer(exchange='CTH', id='p')\nasync def f(pool): ...", r"f .* wants pool, which no lifespan\(\) here yields"),
+        ("@producer(exchange='CTH', id='p')\nasync def f(pool): ...", r"f .* wants pool, which no lifespan\(\) here"),
         (
             "class Printer(Consumer):\n    async def process(self, event): ...",
-            r"'wrong' declares no consumer and no producer: the class Printer is used by an object of it, printer = ",
+            r"'wrong' declares no consumer and no producer: the class Printer is used by an object of it, printer =",
         ),
         (
             "class P(Consumer):\n    def process(self, event): ...\np = P(exchange='CTH', id='q')",
@@ -113,20 +113,20 @@ CONSUMER = '@consumer(exchange="CTH", id="q")\n'
             f"@asynccontextmanager\nasync def lifespan():\n    yield {{'pool': 1}}\n{CONSUMER}async def f(e, pol): ...",
             r"f \(.*\) wants 'pol'; lifespan\(\) yields: pool",
         ),
-        ("@consumer(exchange='C/H', id='q')\nasync def f(e): ...", r"'C/H' cannot be an exchange: it takes 1 to 80 of "),
-        ("@consumer(exchange='CTH', id='q.1')\nasync def f(e): ...", r"'q.1' cannot be an id: an id has no dot"),
-        ("@consumer(exchange='CTH', id='q', to='a b')\nasync def f(e): ...", r"'a b' cannot be an exchange: it takes "),
+        ("@consumer(exchange='C/H', id='q')\nasync def f(e): ...", r".*/wrong.py, line 4: 'C/H' cannot be an exchange"),
+        ("@consumer(exchange='CTH', id='q.1')\nasync def f(e): ...", r".*, line 4: 'q.1' cannot be an id: an id has"),
+        ("@consumer(exchange='CTH', id='q', to='a b')\nasync def f(e): ...", r".*, line 4: 'a b' cannot be an"),
         (
             "@consumer(exchange='CTH', id='q', timeout='soon')\nasync def f(e): ...",
-            r"'soon' is not a duration: write seconds, or a number with ms, s, m, h or d",
+            r".*, line 4: 'soon' is not a duration: write seconds, or a number with ms, s, m, h or d",
         ),
         (
             "@consumer(exchange='CTH', id='q', concurrency=0)\nasync def f(e): ...",
-            r"concurrency is 0; it takes a whole number of at least 1",
+            r".*, line 4: concurrency is 0; it takes a whole number of at least 1",
         ),
         (
             "@producer(exchange='CTH', id='p', every='61 * * * *')\nasync def f(): ...",
-            r"f \(.*, line 4\): every='61 \* \* \* \*' of a producer is neither a duration like '10m' nor a cron expression",
+            r"f \(.*, line 4\): every='61 \* \* \* \*' of a producer is neither a duration like '10m' nor a cron",
         ),
         (
             "@producer(exchange='CTH', id='p', every='0 0 30 2 *')\nasync def f(): ...",
@@ -173,25 +173,25 @@ def test_an_error_in_the_module_itself_is_shown_where_it_is_and_nowhere_else(cli
         ("brokers: amqp://guest:s3cr3t@h/", "line 1: brokers is 'amqp://guest:***@h/'; it takes keys with values"),
         ("brokers:\n  main: 5", "line 2: brokers.main is 5; it takes text"),
         ("brokers:\n  main: amqp://a:b/c@h/", "line 2: brokers.main cannot be read as a URL: a port is a number"),
-        ("exchanges:\n  CTH: rabbit", "line 2: exchanges.CTH is 'rabbit'; it takes keys with values: broker, requires,"),
-        ("exchanges:\n  CTH:\n    brokr: x", "line 3: unknown key 'brokr'; there are: broker, requires, optional, op"),
+        ("exchanges:\n  CTH: rabbit", "line 2: exchanges.CTH is 'rabbit'; it takes keys with values: broker, requires"),
+        ("exchanges:\n  CTH:\n    brokr: x", "line 3: unknown key 'brokr'; there are: broker, requires, optional"),
         ("exchanges:\n  CTH: {broker: x}", "line 2: broker 'x' is not one of: main"),
         ("exchanges:\n  CTH: {broker: [x]}", "line 2: exchanges.CTH.broker is ['x']; it takes the name of a broker"),
-        ("exchanges:\n  CTH: {requires: q}", "line 2: exchanges.CTH.requires is 'q'; it takes a list of ids: [one, tw"),
+        ("exchanges:\n  CTH: {requires: q}", "line 2: exchanges.CTH.requires is 'q'; it takes a list of ids: [one"),
         ("exchanges:\n  CTH: {optional: maybe}", "line 2: exchanges.CTH.optional is 'maybe'; it takes true or false"),
         ("exchanges:\n  CTH: {options: 5}", "line 2: exchanges.CTH.options is 5; it takes keys with values"),
         ("exchanges:\n  C/H: {}", "line 2: 'C/H' cannot be an exchange: it takes 1 to 80 of the characters"),
         ("consumers:\n  CTH: {}", "line 2: 'CTH' is not of the form exchange/id"),
         ("consumers:\n  CTH/q.1: {}", "line 2: 'q.1' cannot be an id: an id has no dot"),
-        ("consumers:\n  CTH/q: 5", "line 2: consumers.CTH/q is 5; it takes keys with values: to, concurrency, prefetch"),
+        ("consumers:\n  CTH/q: 5", "line 2: consumers.CTH/q is 5; it takes keys with values: to, concurrency"),
         ("consumers:\n  CTH/q:\n    retires: 1", "line 3: unknown key 'retires'; there are: to, concurrency, prefetch"),
         ("consumers:\n  CTH/q: {retries: -1}", "line 2: retries is -1; it takes a whole number of at least 0"),
-        ("consumers:\n  CTH/q: {timeout: soon}", "line 2: 'soon' is not a duration: write seconds, or a number with ms"),
+        ("consumers:\n  CTH/q: {timeout: soon}", "line 2: 'soon' is not a duration: write seconds, or a number"),
         ("services:\n  good: 5", "line 2: services.good is 5; it takes keys with values"),
         ("services: {}\nservices: {}", "line 2: 'services' stands in line 1 already"),
-        ("services:\n  good: {a: ${A:1}}", "line 2: this is not YAML: expected ',' or '}', but got '{'; inside { } and"),
+        ("services:\n  good: {a: ${A:1}}", "line 2: this is not YAML: expected ',' or '}', but got '{'; inside { }"),
         ("- a", "line 1: the file is ['a']; it takes keys with values: brokers, exchanges, consumers, services"),
-        ("services:\n  good: {a: '${NOWHERE}'}", "line 2: the environment variable NOWHERE is not set; set it or wri"),
+        ("services:\n  good: {a: '${NOWHERE}'}", "line 2: the environment variable NOWHERE is not set; set it"),
         ("brokers:\n  main: amqp://a:${file:no/pass}@h/", "line 2: ${file:no/pass} cannot be read: No such file or"),
         ("brokers:\n  main: amqp://a:${file:}@h/", "line 2: ${file:} cannot be read: Is a directory"),
     ],
@@ -227,15 +227,15 @@ def test_a_config_file_that_cannot_be_read(cli: CommandLine, path: str, expected
     ("command", "expected"),
     [
         (["produce", "--exchange", "C/H", "--id", "me", "{}"], "'C/H' cannot be an exchange: it takes 1 to 80 of the"),
-        (["produce", "--exchange", "CTH", "--id", "m.e", "{}"], "'m.e' cannot be an id: an id has no dot and is not 'd"),
-        (["consume", "--exchange", "amq.x", "--id", "q"], "'amq.x' cannot be an exchange: names that start with 'amq.'"),
+        (["produce", "--exchange", "CTH", "--id", "m.e", "{}"], "'m.e' cannot be an id: an id has no dot and is not"),
+        (["consume", "--exchange", "amq.x", "--id", "q"], "'amq.x' cannot be an exchange: names that start with"),
         (["consume", "--exchange", "CTH", "--id", ""], "'' cannot be an id: it takes 1 to 80 of the characters"),
         (["produce", *QUEUE, "{'n': 1}"], "the argument is neither a file nor JSON: \"{'n': 1}\": JSON is malformed"),
-        (["produce", *QUEUE, "missing.jsonl"], "the argument is neither a file nor JSON: 'missing.jsonl': JSON is mal"),
-        (["run", "good", "--broker", "rabbit://h/"], "no transport for the URL scheme 'rabbit': there are memory, sqlite"),
-        (["run", "good", "--broker", "amqp://a:s3/cr3t@h/"], "--broker cannot be read as a URL: a port is a number up t"),
-        (["run", "good", "--broker", "amqp://a:1?s3@h/"], "--broker cannot be read as a URL: a port is a number up to 6"),
-        (["run", "good", "--broker", "sqlite:"], "'sqlite:' names no file: write sqlite:path or sqlite:///absolute/path"),
+        (["produce", *QUEUE, "missing.jsonl"], "the argument is neither a file nor JSON: 'missing.jsonl': JSON is"),
+        (["run", "good", "--broker", "rabbit://h/"], "no transport for the URL scheme 'rabbit': there are memory,"),
+        (["run", "good", "--broker", "amqp://a:s3/cr3t@h/"], "--broker cannot be read as a URL: a port is a number"),
+        (["run", "good", "--broker", "amqp://a:1?s3@h/"], "--broker cannot be read as a URL: a port is a number"),
+        (["run", "good", "--broker", "sqlite:"], "'sqlite:' names no file: write sqlite:path or sqlite:///"),
         (["run", "good", "--broker", "sqlite:no/x.db"], "broker main at sqlite:no/x.db: the SQLite file /"),
         (["run", "good", "--broker", "sqlite:good.py"], "broker main at sqlite:good.py: the SQLite file /"),
         (["run", "good", "--broker", "sqlite:x?leese=1"], "unknown key 'leese' in 'sqlite:x?leese=1'; there is: lease"),
@@ -251,8 +251,8 @@ def test_a_mistake_on_the_command_line(cli: CommandLine, command: list[str], exp
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (["produce", *QUEUE, "--wait", "soon", "{}"], "Invalid value for '--wait': 'soon' is not a duration: write sec"),
-        (["run", "good", "--grace", "-1"], "Invalid value for '--grace': '-1' is not a duration: write seconds, or a num"),
+        (["produce", *QUEUE, "--wait", "soon", "{}"], "Invalid value for '--wait': 'soon' is not a duration: write se"),
+        (["run", "good", "--grace", "-1"], "Invalid value for '--grace': '-1' is not a duration: write seconds, or a "),
         (["consume", *QUEUE, "-n", "0"], "Invalid value for '-n' / '--count': 0 is not in the range x>=1."),
         (["consume", "--exchange", "CTH"], "Missing option '--id'."),
         (["rum"], "No such command 'rum'. Did you mean 'run'?"),
@@ -283,7 +283,6 @@ def test_a_client_library_that_is_not_installed_is_named_with_the_pip_command(cl
     cli.environment["PYTHONPATH"] = str(hidden.parent)
     said = sentence(cli.run("run", "good", "--broker", "amqp://guest:guest@localhost/"))
     assert said == "the URL scheme 'amqp' needs the package 'aio_pika': pip install 'mqasync'"
-    cli.environment["PYTHONPATH"] += ""
 
 
 @pytest.mark.parametrize("command", [["run", "good"], ["produce", *QUEUE, "{}"], ["consume", *QUEUE]], ids=" ".join)
@@ -303,7 +302,8 @@ def test_a_wrong_password_is_said_without_showing_it(
 ) -> None:
     # Given a password from a file, which may hold any character
     cli.file("password", f"{password}\n")
-    cli.file("config.yml", "brokers: {main: '%s'}" % rabbitmq_url.replace(":guest@", ":${file:password}@"))
+    url = rabbitmq_url.replace(":guest@", ":${file:password}@")
+    cli.file("config.yml", f"brokers:\n  main: {url}")
     done = cli.run(*command)
     said = sentence(done)
     address = rabbitmq_url.replace(":guest@", ":***@")
@@ -324,16 +324,14 @@ def test_a_queue_that_exists_with_other_arguments_is_refused_with_both_values(
     rabbit.file("config.yml", f"exchanges: {{{exchange}: {{options: {{x-max-length: 5}}}}}}")
     said = sentence(rabbit.run("run", "other"))
     assert "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue" in said
-    assert "received the value '5' of type 'signedint' but current is none" in said
+    assert "received the value '5' of type 'byte' but current is none" in said
     assert rabbit.depth(exchange, "q") == 1
 
 
 # messages
 
 
-def test_a_body_that_is_not_json_goes_to_the_dead_letters_and_the_rest_is_handled(
-    tmp_path: Path, cli: CommandLine
-) -> None:
+def test_a_body_that_is_not_json_goes_to_the_dead_letters_and_the_rest_is_handled(cli: CommandLine) -> None:
     cli.file("bodies.py", GOOD.replace("CTH", "mixed"))
     cli.declare("mixed", "q")
     cli.publish("mixed", '{"n": 1}', "not json", b"\xff", '{"n": 2}', "[3]")

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 
 import msgspec
 
-from mqasync import Message, consumer
+from mqasync import ConfigurationError, Message, consumer
 
 from .events import Enriched
 
@@ -31,12 +31,16 @@ class JsonLines:
     """A file to which lines are added; each is on the disk when `add` returns.
 
     A line that a killed process left unfinished is removed at the start: its message comes again.
+    One process at a time may write to it. Raises ConfigurationError for a path that cannot be written.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.added = 0
-        self._file = open(path, "ab+")  # noqa: SIM115, closed by lifespan
+        try:
+            self._file = open(path, "ab+")  # noqa: SIM115, closed by lifespan
+        except OSError as error:
+            raise ConfigurationError(f"the file {path!r} cannot be written: {error.strerror}") from error
         end = self._file.tell()
         while end and self._byte_before(end) != b"\n":
             end -= 1
@@ -89,13 +93,20 @@ def line(event: Enriched, message: Message) -> dict[str, Any]:
     return {"id": message.id, **msgspec.to_builtins(event)}
 
 
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for an error: following it would turn the POST into a GET without the alert."""
+
+    def redirect_request(self, *arguments: Any, **named: Any) -> None:
+        """Never ask elsewhere."""
+
+
 def post(url: str, body: dict[str, Any], timeout: float) -> None:
     """POST `body` as JSON. Raises OSError for a network error, and for any answer but 2xx."""
     request = urllib.request.Request(  # noqa: S310, the operator chose the URL
         url, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"}
     )
     try:
-        urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310
+        urllib.request.build_opener(NoRedirect).open(request, timeout=timeout).close()
     except HTTPError as error:
         error.close()
         raise OSError(f"{url} answered {error.code}") from None

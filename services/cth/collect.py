@@ -8,8 +8,10 @@ import csv
 import gzip
 import urllib.request
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from http.client import HTTPException
 from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -69,15 +71,25 @@ def is_url(feed: str) -> bool:
 
 @contextmanager
 def open_feed(feed: str) -> Iterator[Iterator[str]]:
-    """The lines of a file or URL, unzipped, whatever its encoding got wrong. Raises OSError, which quotes the place."""
+    """The lines of a file or URL, unzipped, whatever its encoding got wrong.
+
+    Raises OSError, quoting the place, when it cannot be read to its end.
+    """
     try:
         source = urllib.request.urlopen(feed, timeout=TIMEOUT) if is_url(feed) else open(feed, "rb")  # noqa: S310, SIM115
-    except OSError as error:
+        with source, BufferedReader(source) as file:
+            is_zipped = file.peek(2).startswith(b"\x1f\x8b")
+            with TextIOWrapper(gzip.open(file) if is_zipped else file, encoding="utf-8-sig", errors="replace") as text:
+                yield _lines(text, source)
+    except (OSError, EOFError, HTTPException, zlib.error) as error:
         raise OSError(f"the feed {feed} cannot be read: {error}") from error
-    with source, BufferedReader(source) as file:
-        is_zipped = file.peek(2).startswith(b"\x1f\x8b")
-        with TextIOWrapper(gzip.open(file) if is_zipped else file, encoding="utf-8-sig", errors="replace") as text:
-            yield iter(lambda: text.readline(MAX_LINE), "")
+
+
+def _lines(text: TextIOWrapper, source: Any) -> Iterator[str]:
+    yield from iter(lambda: text.readline(MAX_LINE), "")
+    # what an HTTP answer announced and did not bring; http.client takes that for the end
+    if missing := getattr(source, "length", None):
+        raise EOFError(f"it ended {missing} bytes too early")
 
 
 def records(text: Iterable[str], source: str) -> Iterator[Record]:
@@ -86,7 +98,7 @@ def records(text: Iterable[str], source: str) -> Iterator[Record]:
     first = next(useful, "")
     if first.lstrip().startswith("{"):
         yield from (_from_json(line, source) for line in (first, *useful))
-    elif _column([name.strip().lower() for name in next(csv.reader([first]), [])], VALUES) is not None and "," in first:
+    elif "," in first and any(name.strip().lower() in VALUES for name in _cells(first)):
         yield from _from_csv(first, useful, source)
     elif first:
         yield _from_text(first, source)
@@ -102,22 +114,21 @@ def _from_json(line: str, source: str) -> Record:
         entry = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError):
         return Record(line.strip(), source)
-    return _record(list(entry), [str(value) for value in entry.values()], source)
+    return _record(list(entry), ["" if value is None else str(value) for value in entry.values()], source)
 
 
 def _from_csv(header: str, rows: Iterator[str], source: str) -> Iterator[Record]:
-    names = next(csv.reader([header]))
-    for row in csv.reader(rows):
-        yield _record(names, row, source)
+    names = _cells(header)
+    for row in rows:
+        yield _record(names, _cells(row), source)
+
+
+def _cells(row: str) -> list[str]:
+    """One row at a time, so that a quote which is never closed spoils its own row and not the rest of the feed."""
+    return next(csv.reader([row]), [])
 
 
 def _record(names: list[str], values: list[str], source: str) -> Record:
-    names = [name.strip().lower() for name in names]
-    value, date = _column(names, VALUES), _column(names, DATES)
-    cell = values[value].strip() if value is not None and value < len(values) else ",".join(values)
-    return Record(cell, source, values[date].strip() if date is not None and date < len(values) else None)
-
-
-def _column(names: list[str], wanted: tuple[str, ...]) -> int | None:
-    """Where the first of the `wanted` names stands."""
-    return next((names.index(name) for name in wanted if name in names), None)
+    cells = {name.strip().lower(): value.strip() for name, value in zip(names, values, strict=False)}
+    value, date = (next((cells[name] for name in wanted if cells.get(name)), None) for wanted in (VALUES, DATES))
+    return Record(value or ",".join(values), source, date)

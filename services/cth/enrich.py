@@ -1,18 +1,20 @@
 """Enrich: duplicates and allowed indicators are dropped, the others get scope and age, and the watched raise alerts."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from mqasync import Message, Out, consumer
+from mqasync import ConfigurationError, Message, Out, consumer
 
 from .events import Enriched, Indicator
 
+log = logging.getLogger(__name__)
 Network = IPv4Network | IPv6Network
 MAX_SEEN = 1_000_000  # indicators remembered, about 200 MB
 # RFC 5737 and RFC 3849: Python counts them as private
@@ -27,22 +29,28 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Lists:
-    """The allow list and the watch list. Raises ValueError for a network that is none."""
+    """The allow list and the watch list; `dropped` counts what was allowed.
+
+    Raises ConfigurationError, quoting it, for an entry that is neither a network nor, in the allow list, a domain.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.allowed = [ip_network(entry) for entry in settings.allow if not is_domain(entry)]
-        self.allowed_domains = tuple(entry.lower() for entry in settings.allow if is_domain(entry))
-        self.watched = [ip_network(entry) for entry in settings.watch]
+        self.allowed = [as_network(entry) for entry in settings.allow if not is_domain(entry)]
+        self.allowed_domains = tuple(as_domain(entry) for entry in settings.allow if is_domain(entry))
+        self.watched = [as_network(entry) for entry in settings.watch]
+        self.dropped = 0
 
 
 class Seen:
-    """The indicators of this process's life, the newest MAX_SEEN of them.
+    """The indicators of this process's life, the newest MAX_SEEN of them; `dropped` counts the duplicates.
 
     A message that comes again is no duplicate of itself, so each is kept with its message id.
-    Another process, or this one started anew, does not know them: those duplicates have the same id.
+    Another process, or this one started anew, does not know them: there an indicator that stands
+    twice in a feed can pass a second time, with another id.
     """
 
     def __init__(self) -> None:
+        self.dropped = 0
         self._ids: dict[tuple[str, str], str] = {}
 
     def is_duplicate(self, indicator: Indicator, id: str) -> bool:
@@ -55,15 +63,21 @@ class Seen:
 
 @asynccontextmanager
 async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """The lists, and what has been seen."""
-    yield {"lists": Lists(settings), "seen": Seen()}
+    """The lists, and what has been seen; says at the end what was dropped."""
+    lists, seen = Lists(settings), Seen()
+    yield {"lists": lists, "seen": seen}
+    log.info("dropped: %s duplicates, %s on the allow list", f"{seen.dropped:,}", f"{lists.dropped:,}")
 
 
 @consumer(exchange="indicators", id="enrich", to="enriched", concurrency=100)
 async def enrich(indicator: Indicator, message: Message, lists: Lists, seen: Seen) -> AsyncIterator[Enriched | Out]:
     """Put out the enriched indicator, and once more to `alerts` if it touches a watched network."""
     network = network_of(indicator)
-    if is_allowed(indicator, network, lists) or seen.is_duplicate(indicator, message.id):
+    if is_allowed(indicator, network, lists):
+        lists.dropped += 1
+        return
+    if seen.is_duplicate(indicator, message.id):
+        seen.dropped += 1
         return
     watched = next((str(own) for own in lists.watched if network and touches(own, network)), None)
     enriched = Enriched(
@@ -91,7 +105,7 @@ def network_of(indicator: Indicator) -> Network | None:
 def is_allowed(indicator: Indicator, network: Network | None, lists: Lists) -> bool:
     """True for what lies wholly in the allow list."""
     if network:
-        return any(touches(allowed, network) and allowed.prefixlen <= network.prefixlen for allowed in lists.allowed)
+        return any(lies_in(network, allowed) for allowed in lists.allowed)
     host = urlsplit(indicator.value).hostname or "" if indicator.kind == "url" else indicator.value
     return any(host == domain or host.endswith(f".{domain}") for domain in lists.allowed_domains)
 
@@ -101,15 +115,19 @@ def touches(one: Network, other: Network) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
+def lies_in(network: Network, block: Network) -> bool:
+    """True if every address of `network` is one of `block`."""
+    return touches(block, network) and block.prefixlen <= network.prefixlen
+
+
 def scope(network: Network) -> str:
-    """Where the addresses of a network are valid, by the IANA special-purpose registries (RFC 6890)."""
-    address: IPv4Address | IPv6Address = network.network_address
-    if any(touches(block, network) for block in DOCUMENTATION):
+    """Where all addresses of a network are valid, by the IANA special-purpose registries (RFC 6890)."""
+    if any(lies_in(network, block) for block in DOCUMENTATION):
         return "documentation"
     for name in ("unspecified", "loopback", "link_local", "multicast", "private", "reserved"):
-        if getattr(address, f"is_{name}"):
+        if getattr(network, f"is_{name}"):
             return name
-    return "global" if address.is_global else "shared"
+    return "global" if network.is_global else "shared"
 
 
 def age_days(date: str | None) -> int | None:
@@ -122,9 +140,21 @@ def age_days(date: str | None) -> int | None:
 
 
 def is_domain(entry: str) -> bool:
-    """True if an entry of the allow list is neither an address nor a network."""
+    """True if an entry of the allow list can be no address or network, not even a mistyped one."""
+    return not any(mark in entry for mark in ":/ ") and not entry.replace(".", "").isdigit()
+
+
+def as_network(entry: str) -> Network:
+    """An entry of a list as a network. Raises ConfigurationError."""
     try:
-        ip_network(entry)
-    except ValueError:
-        return not entry.replace(".", "").replace("/", "").isdigit()
-    return False
+        return ip_network(entry)
+    except ValueError as error:
+        raise ConfigurationError(f"allow or watch list: {error}") from error
+
+
+def as_domain(entry: str) -> str:
+    """An entry of the allow list in the form that parse gives domains. Raises ConfigurationError."""
+    try:
+        return entry.rstrip(".").encode("idna").decode().lower()
+    except UnicodeError as error:
+        raise ConfigurationError(f"allow list: {entry!r} is not a domain") from error
