@@ -67,7 +67,7 @@ class Broker:
         except (BrokerLost, BrokerRefused) as error:
             await transport.close()
             if isinstance(error, BrokerRefused) and not self._ever_connected:
-                raise BrokerRefused(f"broker {self.name} at {self.address}: {error}") from error
+                raise self._refused(error) from error
             self._failures += 1
             if self._failures == 1:
                 log.warning("broker %s at %s cannot be reached: %s; trying again", self.name, self.address, error)
@@ -101,6 +101,8 @@ class Broker:
                 result = await operation(transport)
             except BrokerLost as error:
                 self.lost(transport, error)
+            except BrokerRefused as error:
+                raise self._refused(error) from error
             except BrokerBusy as error:
                 refusals += 1
                 if refusals == 1:
@@ -109,6 +111,9 @@ class Broker:
             else:
                 self._failures = 0
                 return result
+
+    def _refused(self, error: BrokerRefused) -> BrokerRefused:
+        return BrokerRefused(f"broker {self.name} at {self.address}: {error}")
 
     async def close(self) -> None:
         """Let go of the broker, within seconds; publishes that are still waiting fail. Safe twice."""

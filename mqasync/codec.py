@@ -46,7 +46,9 @@ def encode(body: Any) -> bytes:
     try:
         return msgspec.json.encode(body, enc_hook=_to_builtin)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ConfigurationError(f"a {type(body).__name__} cannot be encoded as JSON: {error}") from error
+        raise ConfigurationError(
+            f"an object of type {type(body).__name__} cannot be encoded as JSON: {error}"
+        ) from error
 
 
 def is_pydantic(kind: Any) -> bool:

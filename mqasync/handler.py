@@ -51,6 +51,8 @@ def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> Consu
     """`base` with the `given` values checked and replaced; raises ConfigurationError, quoting the value."""
     values = msgspec.structs.asdict(base or ConsumerOptions()) | given
     to = values["to"]
+    if not isinstance(to, str | list | tuple):
+        raise ConfigurationError(f"to is {to!r}; it takes the name of an exchange, or a list of names")
     values["to"] = tuple(check_name("exchange", name) for name in ([to] if isinstance(to, str) else to))
     for name in ("timeout", "backoff", "max_backoff", "batch_wait"):
         if values[name] is not None:

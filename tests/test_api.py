@@ -142,7 +142,15 @@ def test_ids_that_would_name_other_queues_are_refused(name: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"retries": -1}, {"concurrency": 0}, {"timeout": "soon"}, {"to": "a b"}, {"concurency": 3}, {"retries": True}],
+    [
+        {"to": 5},
+        {"retries": -1},
+        {"concurrency": 0},
+        {"timeout": "soon"},
+        {"to": "a b"},
+        {"concurency": 3},
+        {"retries": True},
+    ],
 )
 def test_wrong_options_are_refused_and_named(options: dict[str, Any]) -> None:
     name, value = next(iter(options.items()))

@@ -76,7 +76,7 @@ def test_a_body_that_is_something_else_is_an_invalid_message(kind: Any, body: by
 
 @pytest.mark.parametrize("body", [object(), {"n": {1, 2}.__iter__()}, {"n": "\ud800"}])
 def test_what_json_cannot_carry_is_refused_with_its_type(body: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"a {type(body).__name__} cannot be encoded as JSON"):
+    with pytest.raises(ConfigurationError, match=f"an object of type {type(body).__name__} cannot be encoded as JSON"):
         encode(body)
 
 

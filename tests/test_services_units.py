@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -48,6 +49,10 @@ EXPECTED: dict[str, list[tuple[str, str | None]]] = {
 
 async def collected(feed: str | Path) -> list[tuple[str, str | None]]:
     return [(out.body.value, out.body.date) async for out in collect.collect(str(feed))]
+
+
+def written(file: act.JsonLines) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(file.path).read_text().splitlines()]
 
 
 def message(id: str, exchange: str = "indicators") -> Message:
@@ -209,15 +214,14 @@ async def test_the_sample_feed_has_the_counts_that_are_documented(caplog: pytest
 
 
 async def test_a_batch_is_archived_as_json_lines_with_the_ids_of_its_messages(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
     events = [Enriched("ip", "192.0.2.1", "test", scope="documentation"), Enriched("domain", "a.example.com", "test")]
-    file = act.JsonLines(str(path))
+    file = act.JsonLines(str(tmp_path / "out.jsonl"))
     try:
         await act.archive(events, [message("1", "enriched"), message("2", "enriched")], file)
-        written = [json.loads(line) for line in path.read_text().splitlines()]  # before the file is closed
+        lines = written(file)  # before it is closed
     finally:
         file.close()
-    assert [(line["id"], line["kind"], line["value"]) for line in written] == [
+    assert [(line["id"], line["kind"], line["value"]) for line in lines] == [
         ("1", "ip", "192.0.2.1"),
         ("2", "domain", "a.example.com"),
     ]
@@ -243,7 +247,7 @@ async def test_an_alert_is_posted_as_json_and_written_down(web: Server, alerts_f
     await act.alert(event, message("1", "alerts"), alerts_file, act.Settings(post=f"{web.url}/alerts"))
     line = {"id": "1", "kind": "ip", "value": "198.51.100.4", "source": "test", "watched": "198.51.100.0/25"}
     assert web.requests == [("POST", "/alerts", line)]
-    assert [json.loads(text) for text in Path(alerts_file.path).read_text().splitlines()] == [line]
+    assert written(alerts_file) == [line]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 400, 503])
@@ -256,11 +260,13 @@ async def test_an_alert_that_is_not_taken_is_an_error_and_not_followed_elsewhere
     with pytest.raises(OSError, match=rf"/alerts answered {status}$"):
         await act.alert(event, message("1", "alerts"), alerts_file, act.Settings(post=f"{web.url}/alerts"))
     assert [path for _, path, _ in web.requests] == ["/alerts"]
-    assert Path(alerts_file.path).read_text() == "", "what was not posted is not written down either"
+    assert written(alerts_file) == [], "what was not posted is not written down either"
 
 
-async def test_a_server_that_is_not_there_is_an_error(web: Server, alerts_file: act.JsonLines) -> None:
-    web.server.server_close()
+async def test_a_server_that_is_not_there_is_an_error(alerts_file: act.JsonLines) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/alerts"
     event = Enriched("ip", "198.51.100.4", "test")
     with pytest.raises(OSError, match="refused"):
-        await act.alert(event, message("1", "alerts"), alerts_file, act.Settings(post=f"{web.url}/alerts", timeout=5))
+        await act.alert(event, message("1", "alerts"), alerts_file, act.Settings(post=url, timeout=5))
+    assert written(alerts_file) == []

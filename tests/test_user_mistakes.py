@@ -134,7 +134,7 @@ CONSUMER = '@consumer(exchange="CTH", id="q")\n'
         ),
         (
             "@producer(exchange='CTH', id='p')\nasync def f(): return object()",
-            r"f \(.*, line 4\): a object cannot be encoded as JSON",
+            r"f \(.*, line 4\): an object of type object cannot be encoded as JSON",
         ),
         (
             "@producer(exchange='CTH', id='p')\nasync def f(): return bytes(128 * 1024 * 1024 + 1)",

@@ -47,6 +47,10 @@ def broker_errors() -> Iterator[None]:
         raise BrokerBusy("the broker did not take the message: a queue is full or not ready") from error
     except REFUSALS as error:
         raise BrokerRefused(str(error)) from error
+    except amqp.InvalidFrameError as error:
+        if "Connection.Close" not in str(error):
+            raise BrokerLost(str(error)) from error
+        raise BrokerRefused("there is no such virtual host, or no permission for it") from error
     except (amqp.AMQPError, amqp.ChannelInvalidStateError, OSError, RuntimeError, TimeoutError) as error:
         raise BrokerLost(str(error) or "no answer in time") from error
     except asyncio.CancelledError as error:

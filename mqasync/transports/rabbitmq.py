@@ -6,7 +6,7 @@ Options: by exchange, queue arguments such as {x-queue-type: classic, x-max-leng
 Delivery: a durable fanout exchange, a durable quorum queue for each id; persistent messages, mandatory
     and confirmed. Separate connections publish and consume, since RabbitMQ blocks a publishing one
     as a whole; one channel a queue, since an error closes the channel.
-Order: first in, first out with one consumer and no retries.
+Order: first in, first out with one consumer, no retries and nothing put back.
 Delay: by a ladder of queues whose messages expire into the queue (amqp_topology.py): rounded up to the
     next of 1, 2, 5, 10, 30, 60, 300, 900 and 3600 seconds, which is the most.
 Dead letters: "exchange.id.dead"; RabbitMQ puts there too what came back more than 20 times.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
@@ -49,6 +50,12 @@ class RabbitMQTransport:
         for key in self._settings:
             if key not in URL_KEYS:
                 raise ConfigurationError(f"{key!r} cannot be set in a RabbitMQ URL; there are: {', '.join(URL_KEYS)}")
+        heartbeat = self._settings.get("heartbeat", "10")
+        if not heartbeat.isdecimal():
+            raise ConfigurationError(f"heartbeat is {heartbeat!r}; it takes whole seconds")
+        for key in ("cafile", "certfile", "keyfile"):
+            if key in self._settings and not os.path.isfile(self._settings[key]):
+                raise ConfigurationError(f"{key} is {self._settings[key]!r}, which is not a file")
         if not urlsplit(url).hostname:
             raise ConfigurationError("a RabbitMQ URL names a host: amqp://user:password@host:port/vhost")
         for exchange, arguments in options.items():

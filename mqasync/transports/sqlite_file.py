@@ -85,6 +85,9 @@ class File:
         await self.run(self._prepare)
 
     def _connect(self) -> None:
+        directory = os.path.dirname(self.path) or "."
+        if not os.path.isdir(directory):
+            raise BrokerRefused(f"the SQLite file {self.path} cannot be made: there is no directory {directory}")
         self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         self._opened.callback(self._db.close)
 
