@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from .backoff import pause
 from .broker import Broker
-from .errors import BrokerError, BrokerLost, BrokerRefused, Reject
+from .errors import BrokerError, BrokerLost, BrokerRefused, InvalidMessage, Reject
 from .message import Message
 from .settlement import Observe, Settlement
 from .step import Step
@@ -137,8 +137,8 @@ class Channel:
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         error: BaseException
         try:
-            if deliveries[0].returned > MAX_RETURNS:
-                raise Reject(f"its process died {deliveries[0].returned} times with it in hand")
+            for delivery in deliveries:
+                check(delivery)
             await self.step.run([delivery.message for delivery in deliveries])
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
@@ -167,3 +167,11 @@ class Channel:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._settlement.finish()
+
+
+def check(delivery: Delivery) -> None:
+    """Raise if it must not get to a handler."""
+    if delivery.unreadable:
+        raise InvalidMessage(delivery.unreadable)
+    if delivery.returned > MAX_RETURNS:
+        raise Reject(f"its process died {delivery.returned} times with it in hand")

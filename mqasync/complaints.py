@@ -26,7 +26,12 @@ class Complaints:
             return
         more = f" (and {self._unsaid:,} like it before)" if self._unsaid else ""
         self._said_at, self._unsaid = now, 0
-        log.warning("%s%s", text, more)
+        log.warning("%s%s", printable(text), more)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, whatever a stranger wrote into an id: control characters as Python escapes them."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def describe(error: BaseException) -> str:

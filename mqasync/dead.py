@@ -10,16 +10,19 @@ import msgspec
 
 from .errors import Reject
 from .message import Message
+from .publisher import unfit
 
 MAX_TRACEBACK = 8_000
 MAX_TEXT = 1_000
+MAX_ID = 255
 
 
 def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
 
     Headers: dead-reason (rejected, invalid, failed), dead-exception, dead-message, dead-traceback (its end),
-    dead-attempts, dead-exchange, dead-id, dead-first-time and dead-last-time (seconds since 1970), dead-host.
+    dead-attempts, dead-exchange, dead-id, dead-first-time and dead-last-time (seconds since 1970), dead-host,
+    and dead-own-headers where the message's own were larger than any broker takes.
     """
     kind = "rejected" if isinstance(error, Reject) else type(error).__name__
     trace = "".join(traceback.format_exception(error))
@@ -37,4 +40,7 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     }
     # an exception's text may hold lone surrogates, which no broker can carry
     clean = {name: text.encode("utf-8", "replace").decode() for name, text in headers.items()}
+    if unfit(message):  # a stranger's: no broker would take it again as it is
+        clean["dead-own-headers"] = f"dropped: {', '.join(message.headers)}"[:MAX_TEXT]
+        message = msgspec.structs.replace(message, id=message.id[:MAX_ID], producer="", key=None, headers={})
     return msgspec.structs.replace(message, headers=message.headers | clean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -105,7 +106,7 @@ def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
     return messages
 
 
-def unfit(message: Message, max_bytes: int) -> MqasyncError | None:
+def unfit(message: Message, max_bytes: float = math.inf) -> MqasyncError | None:
     """Why no broker can carry `message`, as an error to raise; None when it can."""
     try:
         size = len(f"{message.id}{message.producer}{message.key or ''}".encode())

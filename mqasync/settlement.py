@@ -16,6 +16,7 @@ from .dead import dead_letter
 from .errors import BrokerLost, InvalidMessage, Reject
 from .handler import Consumer
 from .message import Message
+from .publisher import unfit
 from .transport import DEAD, Delivery, Subscription
 
 ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
@@ -108,8 +109,10 @@ class Settlement:
     async def fail(self, delivery: Delivery, error: BaseException) -> None:
         """Not handled: back for a later attempt, or among the dead letters if another attempt is no use."""
         message, options = delivery.message, self._options
+        if problem := unfit(message):  # a stranger's: no broker would take it again
+            error = InvalidMessage(str(problem))
         self.counts.last_error = describe(error)
-        what = f"{self._exchange}/{self._id}: message {message.id}, attempt {message.attempt}: {describe(error)}"
+        what = f"{self._exchange}/{self._id}: message {message.id:.100}, attempt {message.attempt}: {describe(error)}"
         if isinstance(error, (Reject, InvalidMessage)) or message.attempt > options.retries:
             self.complaints.say(f"{what}; buried")
             await self._bury(delivery, error)

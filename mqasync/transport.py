@@ -38,6 +38,7 @@ class Delivery(msgspec.Struct, eq=False):
     subscription: Subscription  # settle it here, even after a reconnect
     tag: Any = None  # the transport's own
     returned: int = 0  # how often it came back because nobody settled it, where the broker counts
+    unreadable: str = ""  # why the transport cannot read it, only its body
 
 
 class Transport(Protocol):

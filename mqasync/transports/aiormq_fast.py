@@ -18,7 +18,7 @@ from aiormq.channel import Channel
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-Arrived = Callable[[int, spec.Basic.Properties, bytes], None]
+Arrived = Callable[[spec.Basic.Deliver, spec.Basic.Properties, bytes], None]
 Messages = Sequence[tuple[spec.Basic.Properties, bytes]]
 
 DELIVER_NAMES = ("_on_deliver_frame", "_get_frame")
@@ -27,7 +27,7 @@ FAST = all(hasattr(Channel, name) for name in DELIVER_NAMES + PUBLISH_NAMES)
 
 
 async def consume(channel: Any, queue: str, arrived: Arrived) -> str:
-    """Start to consume and call `arrived(delivery tag, properties, body)` for each delivery; return the consumer tag.
+    """Start to consume and call `arrived(method, properties, body)` for each delivery; return the consumer tag.
 
     aiormq itself would start a task for each delivery.
     """
@@ -37,10 +37,10 @@ async def consume(channel: Any, queue: str, arrived: Arrived) -> str:
         body = b""
         while len(body) < header.body_size:
             body += (await channel._get_frame()).value
-        arrived(frame.delivery_tag or 0, header.properties, body)
+        arrived(frame, header.properties, body)
 
     def delivered(message: Any) -> None:
-        arrived(message.delivery.delivery_tag, message.header.properties, message.body)
+        arrived(message.delivery, message.header.properties, message.body)
 
     if FAST:
         channel._on_deliver_frame = deliver

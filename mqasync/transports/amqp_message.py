@@ -13,6 +13,7 @@ from ..message import Message, new_id
 
 ID, TIME, ATTEMPT, KEY = "mqasync-id", "mqasync-time", "mqasync-attempt", "mqasync-key"
 MAX_ATTEMPT = 1_000_000
+YEAR_3000 = 32_503_680_000.0  # no message was published after it
 # RabbitMQ acts on these or writes them itself: they are neither sent nor believed as a message's own.
 BROKER_HEADERS = ("CC", "BCC", "x-death", "x-delivery-count", "x-first-death-", "x-last-death-", "x-opt-")
 
@@ -71,5 +72,7 @@ def _own(headers: dict[str, Any]) -> dict[str, str]:
 def _time(published: Any, timestamp: datetime | None) -> float:
     """When it was published: by our header, else by the AMQP property, else now."""
     with suppress(TypeError, ValueError):
-        return float(published)
+        seconds = float(published)
+        if 0 < seconds < YEAR_3000:
+            return seconds
     return timestamp.timestamp() if isinstance(timestamp, datetime) else time.time()

@@ -29,7 +29,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message, new_id
 from ..transport import Features, Options
-from . import aiormq_fast
+from . import aiormq_fast, amqp_poison
 from .amqp_errors import REPLY_SECONDS, broker_errors, replies
 from .amqp_message import to_properties
 from .amqp_topology import Topology
@@ -69,6 +69,7 @@ class RabbitMQTransport:
         self._consuming: list[AbstractChannel] = []
 
     async def open(self) -> None:
+        amqp_poison.tolerate()
         with broker_errors():
             publisher = await self._connect("publish")
             self._consumer = await self._connect("consume")

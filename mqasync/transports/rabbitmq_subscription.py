@@ -17,6 +17,7 @@ from ..transport import Delivery
 from . import aiormq_fast
 from .amqp_errors import broker_errors, replies
 from .amqp_message import returns, to_message
+from .amqp_poison import why_unreadable
 
 CLOSE_SECONDS = 3.0
 SendAgain = Callable[[Message, float], Awaitable[None]]
@@ -48,10 +49,15 @@ class RabbitMQSubscription:
         self._lost = reason
         self._something.set()
 
-    def _arrived(self, tag: int, properties: spec.Basic.Properties, body: bytes) -> None:
+    def _arrived(self, method: spec.Basic.Deliver, properties: spec.Basic.Properties, body: bytes) -> None:
         """Keep one delivery until `receive` takes it."""
+        tag = method.delivery_tag or 0
+        unreadable = why_unreadable(method, properties)
+        if unreadable:
+            properties = spec.Basic.Properties()
+        message = to_message(self._exchange, properties, body)
         self._unsettled[tag] = None
-        self._buffer.append(Delivery(to_message(self._exchange, properties, body), self, tag, returns(properties)))
+        self._buffer.append(Delivery(message, self, tag, returns(properties), unreadable))
         self._something.set()
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
