@@ -7,19 +7,19 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from .backoff import pause
 from .broker import Broker
-from .errors import BrokerError, BrokerLost, BrokerRefused, InvalidMessage, Reject
+from .errors import InvalidMessage, Reject
 from .message import Message
+from .quarantine import Quarantine, suspect
+from .receiver import Receiver
 from .settlement import Observe, Settlement
 from .step import Step
-from .transport import Delivery, Subscription
+from .transport import Delivery
 
 log = logging.getLogger("mqasync")
 
-RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a lost subscription is taken up again
-MAX_RETURNS = 20  # times a message may come back from dead processes: RabbitMQ 4's default delivery limit
+TROUBLE_SECONDS = 5.0  # pause of a worker that could not settle
+MAX_RETURNS = 10  # times a message may come back from dead processes; at 20 RabbitMQ would bury it without a reason
 
 
 def ignore(event: str, message: Message) -> None:
@@ -30,24 +30,27 @@ class Channel:
     """One consumer at work, from `start` to `drain`: `concurrency` workers take what one receiver brings.
 
     Every delivery is settled once: acknowledged after its step has returned, given back for a
-    later attempt, or buried and then acknowledged.
+    later attempt, or buried and then acknowledged. `quarantine` is shared by the channels of a process.
     """
 
-    def __init__(self, step: Step, broker: Broker, observe: Observe = ignore) -> None:
+    def __init__(
+        self, step: Step, broker: Broker, observe: Observe = ignore, quarantine: Quarantine | None = None
+    ) -> None:
         self.step = step
         self.exchange, self.id = step.consumer.exchange, step.consumer.id
         self.name = f"{self.exchange}/{self.id}"
         options = self._options = step.consumer.options
         self._broker = broker
+        self._quarantine = quarantine or Quarantine()
         self._size = options.batch_size if step.signature.batch else 1
         self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
-        self._prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
-        self._settlement = Settlement(step.consumer, self._prefetch, broker, observe)
+        prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
+        self._settlement = Settlement(step.consumer, prefetch, broker, observe)
+        self._receiver = Receiver(self.exchange, self.id, prefetch, broker, self._settlement)
+        self.declare = self._receiver.declare
         self.counts = self._settlement.counts
-        self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
         self._collecting = asyncio.Lock()
         self._stopping = False
-        self._subscription: Subscription | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -55,87 +58,47 @@ class Channel:
         """Deliveries in hand, not settled."""
         return len(self._settlement.held)
 
-    async def declare(self) -> None:
-        """Make sure that the queue and its dead letters exist. Raises BrokerRefused."""
-        await self._settlement.declare_dead()
-        await self._broker.call(lambda transport: transport.declare(self.exchange, self.id))
-
     async def depth(self) -> int:
         """How many messages are in the queue, as Transport.depth counts them."""
         return await self._broker.call(lambda transport: transport.depth(self.exchange, self.id))
 
     def start(self) -> asyncio.Task[None]:
         """Begin to work; the task ends after `drain`, or with the error that ends the channel for good."""
-        receiver = asyncio.create_task(self._receive())
-        self._tasks = [receiver, *(asyncio.create_task(self._work()) for _ in range(self._concurrency))]
-        return receiver
-
-    async def _receive(self) -> None:
-        """Receive until `drain`, taking the subscription up again whenever it is lost."""
-        failures = 0
-        while not self._stopping:
-            received = self.counts.received
-            try:
-                await self._receive_once()
-            except BrokerError as error:
-                if isinstance(error, BrokerRefused) and self._subscription is None:
-                    raise  # it never worked
-                failures = 1 if self.counts.received > received else failures + 1
-                self._settlement.complaints.say(f"{self.name}: the subscription is lost ({error}); taking it up again")
-                await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
-
-    async def _receive_once(self) -> None:
-        """The life of one subscription. Raises BrokerLost at its end, or returns when stopping."""
-        await self.declare()
-        transport = await self._broker.connected()
-        try:
-            subscription = await transport.subscribe(self.exchange, self.id, self._prefetch)
-        except BrokerLost as error:
-            self._broker.lost(transport, error)
-            raise
-        self._subscription = subscription
-        keeper = asyncio.create_task(self._settlement.keep(subscription))
-        try:
-            while not self._stopping:
-                room = await self._settlement.room()
-                for delivery in await subscription.receive(room, RECEIVE_SECONDS):
-                    self._settlement.take(delivery)
-                    self._ready.put_nowait(delivery)
-        except BrokerLost:
-            self._settlement.forget(self._waiting())  # they are no longer ours and come again
-            raise
-        finally:
-            keeper.cancel()
-            await subscription.close()
-
-    def _waiting(self) -> list[Delivery]:
-        """Take out what no worker has begun."""
-        return [self._ready.get_nowait() for _ in range(self._ready.qsize())]
+        receiving = asyncio.create_task(self._receiver.run())
+        self._tasks = [receiving, *(asyncio.create_task(self._work()) for _ in range(self._concurrency))]
+        return receiving
 
     async def _work(self) -> None:
         while True:
             deliveries = await self._next()
+            alone = any(map(suspect, deliveries))
+            await self._quarantine.enter(alone)
             try:
                 await self._handle(deliveries)
             except Exception:
                 log.exception("%s: settling failed; the message comes back", self.name)
-                await asyncio.sleep(LONGEST_PAUSE)
+                await asyncio.sleep(TROUBLE_SECONDS)
                 await self._settlement.release(deliveries)
+            finally:
+                self._quarantine.leave(alone)
 
     async def _next(self) -> list[Delivery]:
         """The next delivery; for a batch handler as many as come within `batch_wait`."""
+        ready = self._receiver.ready
         if self._size == 1:
-            return [await self._ready.get()]
+            return [await ready.get()]
         async with self._collecting:
-            deliveries = [await self._ready.get()]
+            deliveries = [await ready.get()]
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._options.batch_wait):
                     while len(deliveries) < self._size:
-                        deliveries.append(await self._ready.get())
+                        deliveries.append(await ready.get())
             return deliveries
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         error: BaseException
+        if len(deliveries) > 1 and any(map(suspect, deliveries)):
+            return await self._one_by_one(deliveries)
         try:
             for delivery in deliveries:
                 check(delivery)
@@ -151,15 +114,16 @@ class Channel:
             return self._settlement.acknowledge(deliveries)
         if len(deliveries) == 1:
             return await self._settlement.fail(deliveries[0], error)
-        for delivery in deliveries:  # so that one bad message does not take the others with it
+        await self._one_by_one(deliveries)  # one bad message does not take the others with it
+
+    async def _one_by_one(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
             await self._handle([delivery])
 
     async def drain(self, grace: float) -> None:
         """Stop receiving, let running handlers finish within `grace` seconds and put the rest back."""
         self._stopping = True
-        if self._subscription:
-            await self._subscription.close()
-        await self._settlement.release(self._waiting())
+        await self._receiver.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._settlement.empty()

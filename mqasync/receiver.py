@@ -1,0 +1,92 @@
+"""Receiver: what one queue brings, taken up again whenever it is lost; no handler is called, nothing settled here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from .backoff import pause
+from .broker import Broker
+from .errors import BrokerError, BrokerLost, BrokerRefused
+from .quarantine import suspect
+from .settlement import Settlement
+from .transport import Delivery, Subscription
+
+RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a lost subscription is taken up again
+SUSPECTS_SECONDS = 0.1  # how long to wait for those that came back together
+
+
+class Receiver:
+    """Puts the deliveries of queue (exchange, id) into `ready`, as many as `settlement` has room for."""
+
+    def __init__(self, exchange: str, id: str, prefetch: int, broker: Broker, settlement: Settlement) -> None:
+        self.ready: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.subscription: Subscription | None = None
+        self._exchange, self._id, self._prefetch = exchange, id, prefetch
+        self._broker = broker
+        self._settlement = settlement
+        self._closed = False
+
+    async def declare(self) -> None:
+        """Make sure that the queue and its dead letters exist. Raises BrokerRefused."""
+        await self._settlement.declare_dead()
+        await self._broker.call(lambda transport: transport.declare(self._exchange, self._id))
+
+    async def run(self) -> None:
+        """Receive until `close`. Raises BrokerRefused if the broker refuses what it has never granted."""
+        failures = 0
+        complaints = self._settlement.complaints
+        while not self._closed:
+            received = self._settlement.counts.received
+            try:
+                await self._subscribe()
+            except BrokerError as error:
+                if isinstance(error, BrokerRefused) and self.subscription is None:
+                    raise
+                failures = 1 if self._settlement.counts.received > received else failures + 1
+                complaints.say(f"{self._exchange}/{self._id}: the subscription is lost ({error}); taking it up again")
+                await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
+
+    async def _subscribe(self) -> None:
+        """The life of one subscription. Raises BrokerLost at its end, or returns when closed."""
+        await self.declare()
+        transport = await self._broker.connected()
+        try:
+            subscription = await transport.subscribe(self._exchange, self._id, self._prefetch)
+        except BrokerLost as error:
+            self._broker.lost(transport, error)
+            raise
+        self.subscription = subscription
+        keeper = asyncio.create_task(self._settlement.keep(subscription))
+        try:
+            while not self._closed:
+                await self._receive(subscription)
+        except BrokerLost:
+            self._settlement.forget(self.waiting())  # they are no longer ours and come again
+            raise
+        finally:
+            keeper.cancel()
+            await subscription.close()
+
+    async def _receive(self, subscription: Subscription) -> None:
+        room = await self._settlement.room()
+        deliveries = await subscription.receive(room, RECEIVE_SECONDS)
+        if any(map(suspect, deliveries)):
+            await asyncio.sleep(SUSPECTS_SECONDS)
+            deliveries += await subscription.receive(room - len(deliveries), 0.0)
+            random.shuffle(deliveries)
+        for delivery in deliveries:
+            self._settlement.take(delivery)
+            self.ready.put_nowait(delivery)
+
+    def waiting(self) -> list[Delivery]:
+        """Take out what no worker has begun."""
+        return [self.ready.get_nowait() for _ in range(self.ready.qsize())]
+
+    async def close(self) -> None:
+        """Stop receiving and put back what no worker has begun."""
+        self._closed = True
+        if self.subscription:
+            await self.subscription.close()
+        await self._settlement.release(self.waiting())

@@ -1,0 +1,82 @@
+"""A message that kills its process again and again ends among the dead letters, and takes no innocent with it."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from mqasync.quarantine import Quarantine
+
+from .commands import CommandLine
+
+SERVICE = """
+import os
+from mqasync import consumer
+
+@consumer(exchange="in", id="q", concurrency={concurrency})
+async def handler(body: dict):
+    if body["n"] == {poison}:
+        os._exit(77)
+    print(body["n"], file=open("handled", "a"))
+"""
+MESSAGES, POISON, LIVES = 40, 3, 40
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+@pytest.mark.parametrize("kind", ["sqlite", "rabbitmq"])
+def test_poison_that_kills_its_process_is_buried_alone(
+    kind: str, concurrency: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"sqlite:{tmp_path}/test.db?lease=0.3" if kind == "sqlite" else request.getfixturevalue("rabbitmq_url")
+    exchange = f"crash-{concurrency}"
+    command = CommandLine(tmp_path, url)
+    command.file("victim.py", SERVICE.format(concurrency=concurrency, poison=POISON).replace('"in"', f'"{exchange}"'))
+    command.declare(exchange, "q")
+    command.publish(exchange, *(json.dumps({"n": n}) for n in range(MESSAGES)))
+    # Given a service that is started again whenever it dies, as any supervisor does
+    deaths = 0
+    for _ in range(LIVES):
+        done = command.run("run", "victim", "--until-idle")
+        if done.returncode != 77:
+            break
+        deaths += 1
+    print(f"{kind}, concurrency {concurrency}: {deaths} deaths")
+    assert done.returncode == 0, done.stderr
+    # Then all innocents are handled, and the poison alone is buried, with the reason
+    handled = {int(line) for line in (tmp_path / "handled").read_text().split()}
+    assert handled == set(range(MESSAGES)) - {POISON}
+    assert command.depth(exchange, "q.dead") == 1
+    assert "its process died" in done.stderr
+    assert 3 <= deaths <= 15
+
+
+async def test_a_suspect_runs_alone_and_everybody_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqasync.quarantine.SETTLE_SECONDS", 0.0)
+    quarantine = Quarantine()
+    running: list[str] = []
+    order: list[str] = []
+
+    async def handle(name: str, alone: bool, turns: int) -> None:
+        await quarantine.enter(alone)
+        running.append(name)
+        assert not alone or running == [name], f"{name} runs with {running}"
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            assert not alone or running == [name], f"{name} runs with {running}"
+        running.remove(name)
+        order.append(name)
+        quarantine.leave(alone)
+
+    # Given two that run, when two suspects and two more come
+    names = {"a": False, "b": False, "suspect 1": True, "c": False, "suspect 2": True, "d": False}
+    await asyncio.gather(*(handle(name, alone, 5) for name, alone in names.items()))
+    assert order == ["a", "b", "suspect 1", "c", "d", "suspect 2"]
+
+
+async def test_a_slow_handler_holds_up_the_others_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqasync.quarantine.ALONE_SECONDS", 0.05)
+    quarantine = Quarantine()
+    await quarantine.enter(False)  # and it does not leave
+    await asyncio.wait_for(quarantine.enter(True), 5)  # this one neither
+    await asyncio.wait_for(quarantine.enter(False), 5)
