@@ -23,7 +23,8 @@ from .transports import load
 log = logging.getLogger("mqasync")
 T = TypeVar("T")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts
+SILENT_SECONDS = 5.0  # who waits longer for an answer is told why
 CLOSE_SECONDS = 5.0
 
 
@@ -48,7 +49,18 @@ class Broker:
         self._connecting = asyncio.Lock()
         self._failures = 0
         self._ever_connected = False
+        self._silent = False
+        self.reconnects = 0
         self._closing: set[asyncio.Task[None]] = set()  # transports that were lost
+
+    @property
+    def state(self) -> str:
+        """`connected`, `not connected`, `blocked: why` or `silent`: connected, but it does not answer."""
+        if self._transport is None:
+            return "not connected"
+        if self._transport.blocked:
+            return f"blocked: {self._transport.blocked}"
+        return "silent" if self._silent else "connected"
 
     async def connected(self) -> Transport:
         """The open transport; waits until the broker answers. Raises BrokerRefused on the first connect."""
@@ -77,6 +89,7 @@ class Broker:
             raise
         if self._failures:
             log.warning("broker %s at %s is connected again", self.name, self.address)
+        self.reconnects += self._ever_connected
         self._ever_connected = True
         return transport
 
@@ -97,6 +110,7 @@ class Broker:
         refusals = 0
         while True:
             transport = await self.connected()
+            watch = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._complain, transport)
             try:
                 result = await operation(transport)
             except BrokerLost as error:
@@ -110,7 +124,23 @@ class Broker:
                 await asyncio.sleep(pause(refusals, FIRST_PAUSE, LONGEST_PAUSE))
             else:
                 self._failures = 0
+                self._answered()
                 return result
+            finally:
+                watch.cancel()
+
+    def _complain(self, transport: Transport) -> None:
+        """Say once that the broker is silent, and why if it has told."""
+        if not self._silent:
+            self._silent = True
+            why = f"blocked by it: {transport.blocked}" if transport.blocked else "the connection is up"
+            what = f"has not answered for {SILENT_SECONDS:g} s ({why}); waiting"
+            log.warning("broker %s at %s %s", self.name, self.address, what)
+
+    def _answered(self) -> None:
+        if self._silent:
+            self._silent = False
+            log.warning("broker %s at %s answers again", self.name, self.address)
 
     def _refused(self, error: BrokerRefused) -> BrokerRefused:
         return BrokerRefused(f"broker {self.name} at {self.address}: {error}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .broker import Broker
-from .errors import InvalidMessage, Reject
+from .errors import BrokerError, InvalidMessage, Reject
 from .message import Message
 from .quarantine import Quarantine, suspect
 from .receiver import Receiver
@@ -54,6 +54,11 @@ class Channel:
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
+    def consuming(self) -> bool:
+        """True while the broker sends its messages here."""
+        return self._receiver.consuming
+
+    @property
     def held(self) -> int:
         """Deliveries in hand, not settled."""
         return len(self._settlement.held)
@@ -75,12 +80,18 @@ class Channel:
             await self._quarantine.enter(alone)
             try:
                 await self._handle(deliveries)
+            except BrokerError as error:
+                self._settlement.complaints.say(f"{self.name}: settling failed ({error}); the message comes back")
+                await self._come_back(deliveries)
             except Exception:
                 log.exception("%s: settling failed; the message comes back", self.name)
-                await asyncio.sleep(TROUBLE_SECONDS)
-                await self._settlement.release(deliveries)
+                await self._come_back(deliveries)
             finally:
                 self._quarantine.leave(alone)
+
+    async def _come_back(self, deliveries: Sequence[Delivery]) -> None:
+        await asyncio.sleep(TROUBLE_SECONDS)
+        await self._settlement.release(deliveries)
 
     async def _next(self) -> list[Delivery]:
         """The next delivery; for a batch handler as many as come within `batch_wait`."""

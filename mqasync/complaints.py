@@ -1,4 +1,4 @@
-"""Complaints: warnings about what fails, at most one a second however fast it fails; no other logging."""
+"""Complaints: warnings about what fails, at most one a second, the same one a minute; no other logging."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import traceback
 log = logging.getLogger("mqasync")
 
 PAUSE_SECONDS = 1.0
+SAME_PAUSE_SECONDS = 60.0
 
 
 class Complaints:
@@ -17,15 +18,16 @@ class Complaints:
     def __init__(self) -> None:
         self._said_at = -PAUSE_SECONDS
         self._unsaid = 0
+        self._last = ""
 
     def say(self, text: str) -> None:
-        """Warn, or only count if the last warning was less than PAUSE_SECONDS ago."""
+        """Warn, or only count if the last warning was less than PAUSE_SECONDS ago, or this one SAME_PAUSE_SECONDS."""
         now = time.monotonic()
-        if now - self._said_at < PAUSE_SECONDS:
+        if now - self._said_at < (SAME_PAUSE_SECONDS if text == self._last else PAUSE_SECONDS):
             self._unsaid += 1
             return
-        more = f" (and {self._unsaid:,} like it before)" if self._unsaid else ""
-        self._said_at, self._unsaid = now, 0
+        more = f" (and {self._unsaid:,} more not shown)" if self._unsaid else ""
+        self._said_at, self._unsaid, self._last = now, 0, text
         log.warning("%s%s", printable(text), more)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 
 from .backoff import pause
@@ -12,8 +13,10 @@ from .quarantine import suspect
 from .settlement import Settlement
 from .transport import Delivery, Subscription
 
+log = logging.getLogger("mqasync")
+
 RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a lost subscription is taken up again
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
 SUSPECTS_SECONDS = 0.1  # how long to wait for those that came back together
 
 
@@ -23,6 +26,7 @@ class Receiver:
     def __init__(self, exchange: str, id: str, prefetch: int, broker: Broker, settlement: Settlement) -> None:
         self.ready: asyncio.Queue[Delivery] = asyncio.Queue()
         self.subscription: Subscription | None = None
+        self.consuming = False
         self._exchange, self._id, self._prefetch = exchange, id, prefetch
         self._broker = broker
         self._settlement = settlement
@@ -36,7 +40,7 @@ class Receiver:
     async def run(self) -> None:
         """Receive until `close`. Raises BrokerRefused if the broker refuses what it has never granted."""
         failures = 0
-        complaints = self._settlement.complaints
+        name, complaints = f"{self._exchange}/{self._id}", self._settlement.complaints
         while not self._closed:
             received = self._settlement.counts.received
             try:
@@ -45,7 +49,7 @@ class Receiver:
                 if isinstance(error, BrokerRefused) and self.subscription is None:
                     raise
                 failures = 1 if self._settlement.counts.received > received else failures + 1
-                complaints.say(f"{self._exchange}/{self._id}: the subscription is lost ({error}); taking it up again")
+                complaints.say(f"{name}: the subscription is lost ({error}); taking it up again")
                 await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
 
     async def _subscribe(self) -> None:
@@ -57,7 +61,10 @@ class Receiver:
         except BrokerLost as error:
             self._broker.lost(transport, error)
             raise
+        if self.subscription:
+            log.warning("%s/%s: the subscription is taken up again", self._exchange, self._id)
         self.subscription = subscription
+        self.consuming = True
         keeper = asyncio.create_task(self._settlement.keep(subscription))
         try:
             while not self._closed:
@@ -66,6 +73,7 @@ class Receiver:
             self._settlement.forget(self.waiting())  # they are no longer ours and come again
             raise
         finally:
+            self.consuming = False
             keeper.cancel()
             await subscription.close()
 

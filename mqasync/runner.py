@@ -12,6 +12,8 @@ from .channel import Channel, ignore
 from .config import Settings
 from .discovery import Service
 from .errors import BrokerLost
+from .health import Health, health
+from .lag import LoopWatch
 from .quarantine import Quarantine
 from .settlement import Observe
 from .source import Feed
@@ -72,7 +74,14 @@ class Runner:
         for service in self.services:
             await self._ready(service)
         warn([channel.step.consumer for channel in self.channels], self.brokers)
+        handlers = [channel.step.consumer.handler for channel in self.channels]
+        handlers += [feed.source.handler for feed in self.feeds]
+        self._watch = self._stack.enter_context(LoopWatch(handlers))
         self._receivers = {channel.start() for channel in self.channels}
+
+    def health(self) -> Health:
+        """How brokers and consumers are now; for use inside the block."""
+        return health(self.brokers.opened.values(), self.channels, self._watch.lags)
 
     async def _ready(self, service: Service) -> None:
         """Open the service's lifespan() and make its handlers ready to be called."""

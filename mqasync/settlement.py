@@ -13,13 +13,14 @@ from .backoff import pause
 from .broker import Broker
 from .complaints import Complaints, describe
 from .dead import dead_letter
-from .errors import BrokerLost, InvalidMessage, Reject
+from .errors import BrokerError, BrokerLost, InvalidMessage, Reject
 from .handler import Consumer
 from .message import Message
 from .publisher import unfit
 from .transport import DEAD, Delivery, Subscription
 
 ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
+FLUSH_SECONDS = 5.0
 
 Observe = Callable[[str, Message], None]
 """Told what became of each message: "acknowledged", "retried" or "buried"."""
@@ -102,7 +103,7 @@ class Settlement:
 
     async def _ack(self, done: list[Delivery]) -> None:
         for subscription, deliveries in by_subscription(done):
-            with suppress(BrokerLost):
+            with suppress(BrokerError):  # then they come back
                 await subscription.ack(deliveries)
         self.forget(done)
 
@@ -161,10 +162,13 @@ class Settlement:
                     await subscription.extend(mine)
 
     async def finish(self) -> None:
-        """Send the acknowledgements that are due and put back the rest."""
+        """Send the acknowledgements that are due and put back the rest, within FLUSH_SECONDS."""
         self._ack_now()
-        await asyncio.gather(*self._acks)
-        await self.release(self.held)
+        with suppress(TimeoutError):  # the broker is away: everything in hand comes back by itself
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await asyncio.gather(*self._acks)
+                await self.release(self.held)
+        self.forget(self.held)
 
 
 def by_subscription(deliveries: Iterable[Delivery]) -> list[tuple[Subscription, list[Delivery]]]:

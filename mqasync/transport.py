@@ -45,6 +45,8 @@ class Transport(Protocol):
     """One broker behind one URL, for one connection's life: after BrokerLost the core makes a new one."""
 
     features: Features
+    blocked: str
+    """Why the broker takes no messages for now, where it says so; else empty."""
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options; no input or output. Raises ConfigurationError."""

@@ -1,4 +1,4 @@
-"""Shorter ways through aiormq for the RabbitMQ transport: publish a batch, receive without a task each.
+"""Ways through aiormq that it does not offer: publish a batch, receive without a task each, hear of a block.
 
 They use names that aiormq and pamqp do not promise: pyproject.toml pins both, tests/test_aiormq_fast.py
 checks them, and where one is missing the public way is taken. Nothing else in mqasync knows these names.
@@ -7,7 +7,7 @@ checks them, and where one is missing the public way is taken. Nothing else in m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ Messages = Sequence[tuple[spec.Basic.Properties, bytes]]
 
 DELIVER_NAMES = ("_on_deliver_frame", "_get_frame")
 PUBLISH_NAMES = ("lock", "_split_body", "create_future")
+BLOCKED_NAMES = ("_Connection__handle_connection_blocked", "_Connection__handle_connection_unblocked")
 FAST = all(hasattr(Channel, name) for name in DELIVER_NAMES + PUBLISH_NAMES)
 
 
@@ -46,6 +47,18 @@ async def consume(channel: Any, queue: str, arrived: Arrived) -> str:
         channel._on_deliver_frame = deliver
     ok = await channel.basic_consume(queue, delivered)
     return str(ok.consumer_tag)
+
+
+def on_blocked(connection: Any, tell: Callable[[str], None]) -> None:
+    """Call `tell(reason)` when RabbitMQ blocks the connection and `tell("")` when it takes messages again."""
+    for name in BLOCKED_NAMES:
+        if handle := getattr(connection, name, None):
+            setattr(connection, name, partial(_tell_and_handle, tell, handle))
+
+
+async def _tell_and_handle(tell: Callable[[str], None], handle: Callable[[Any], Awaitable[None]], frame: Any) -> None:
+    tell(getattr(frame, "reason", ""))
+    await handle(frame)
 
 
 async def publish(channel: Any, exchange: str, routing_key: str, messages: Messages) -> None:

@@ -14,8 +14,8 @@ from ..message import Message, new_id
 ID, TIME, ATTEMPT, KEY = "mqasync-id", "mqasync-time", "mqasync-attempt", "mqasync-key"
 MAX_ATTEMPT = 1_000_000
 YEAR_3000 = 32_503_680_000.0  # no message was published after it
-# RabbitMQ acts on these or writes them itself: they are neither sent nor believed as a message's own.
-BROKER_HEADERS = ("CC", "BCC", "x-death", "x-delivery-count", "x-first-death-", "x-last-death-", "x-opt-")
+# We or RabbitMQ act on these or write them: they are neither sent nor believed as a message's own.
+RESERVED = ("mqasync-", "CC", "BCC", "x-death", "x-delivery-count", "x-first-death-", "x-last-death-", "x-opt-")
 
 
 def to_properties(message: Message, message_id: str) -> spec.Basic.Properties:
@@ -66,7 +66,7 @@ def returns(properties: spec.Basic.Properties) -> int:
 
 def _own(headers: dict[str, Any]) -> dict[str, str]:
     """The headers that are the message's own, as text."""
-    return {str(name): str(value) for name, value in headers.items() if not str(name).startswith(BROKER_HEADERS)}
+    return {str(name): str(value) for name, value in headers.items() if not str(name).startswith(RESERVED)}
 
 
 def _time(published: Any, timestamp: datetime | None) -> float:

@@ -62,6 +62,7 @@ class MemoryTransport:
     """One user of the queues behind one memory: URL."""
 
     features = Features(durable=False, shared=False, counts_returns=False, max_bytes=128 * 1024 * 1024)
+    blocked = ""
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options, as the contract says."""

@@ -21,10 +21,12 @@ import os
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection
+import aiormq
+from aio_pika.abc import AbstractConnection
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message, new_id
@@ -36,13 +38,16 @@ from .amqp_topology import Topology
 from .rabbitmq_subscription import RabbitMQSubscription
 
 CLOSE_SECONDS = 3.0
-URL_KEYS = ("heartbeat", "cafile", "certfile", "keyfile")
+TLS_KEYS = ("cafile", "certfile", "keyfile")
+URL_KEYS = ("heartbeat", *TLS_KEYS)
+MISSED_HEARTBEATS = 2  # as RabbitMQ itself counts; aiormq would wait for three
 
 
 class RabbitMQTransport:
     """Two connections to one RabbitMQ, good until either is lost."""
 
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
+    blocked = ""
 
     def __init__(self, url: str, options: Options) -> None:
         self._url, _, query = url.partition("?")
@@ -53,7 +58,9 @@ class RabbitMQTransport:
         heartbeat = self._settings.get("heartbeat", "10")
         if not heartbeat.isdecimal():
             raise ConfigurationError(f"heartbeat is {heartbeat!r}; it takes whole seconds")
-        for key in ("cafile", "certfile", "keyfile"):
+        for key in TLS_KEYS:
+            if key in self._settings and not url.startswith("amqps:"):
+                raise ConfigurationError(f"{key} is for amqps://; an amqp:// URL connects without encryption")
             if key in self._settings and not os.path.isfile(self._settings[key]):
                 raise ConfigurationError(f"{key} is {self._settings[key]!r}, which is not a file")
         if not urlsplit(url).hostname:
@@ -66,16 +73,19 @@ class RabbitMQTransport:
         self._options = options
         self._ids = map(f"{new_id()}-{{}}".format, itertools.count())  # AMQP message ids, each used once
         self._connections: list[AbstractConnection] = []
-        self._consuming: list[AbstractChannel] = []
+        self._subscriptions: list[RabbitMQSubscription] = []
 
     async def open(self) -> None:
         amqp_poison.tolerate()
+        aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER = MISSED_HEARTBEATS
         with broker_errors():
             publisher = await self._connect("publish")
             self._consumer = await self._connect("consume")
             async with asyncio.timeout(REPLY_SECONDS):
                 channel = await publisher.channel(on_return_raises=True)
                 self._channel = await channel.get_underlay_channel()
+        aiormq_fast.on_blocked(self._channel.connection, partial(setattr, self, "blocked"))
+        publisher.close_callbacks.add(self._lose)
         self._topology = Topology(publisher, self._options)
 
     async def _connect(self, purpose: str) -> AbstractConnection:
@@ -93,6 +103,11 @@ class RabbitMQTransport:
         )
         self._connections.append(connection)
         return connection
+
+    def _lose(self, connection: object, error: BaseException | None) -> None:
+        """Without the connection that publishes, retries are impossible: let every subscription start anew."""
+        for subscription in self._subscriptions:
+            subscription.lose("the connection that publishes is lost")
 
     async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
         await self._topology.queue(exchange, id, bound)
@@ -121,8 +136,8 @@ class RabbitMQTransport:
 
         async with replies():
             channel = await self._consumer.channel(publisher_confirms=False)
-            self._consuming.append(channel)
             subscription = RabbitMQSubscription(await channel.get_underlay_channel(), exchange, send_again)
+            self._subscriptions.append(subscription)
             await subscription.open(f"{exchange}.{id}", prefetch)
         return subscription
 
@@ -132,7 +147,8 @@ class RabbitMQTransport:
     async def close(self) -> None:
         # channels first: a channel's close is answered after the acknowledgements before it were taken,
         # while aiormq drops what it has not written yet when a connection is closed
-        for group in (self._consuming, self._connections):
+        channels = [subscription.channel for subscription in self._subscriptions]
+        for group in (channels, self._connections):
             with suppress(TimeoutError):  # in an outage there is nobody to say goodbye to
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await asyncio.gather(*(one.close() for one in group), return_exceptions=True)

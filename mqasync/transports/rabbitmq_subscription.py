@@ -29,7 +29,7 @@ class RabbitMQSubscription:
     lease: float | None = None
 
     def __init__(self, channel: Any, exchange: str, send_again: SendAgain) -> None:
-        self._channel = channel
+        self.channel = channel
         self._exchange, self._send_again = exchange, send_again
         self._consumer_tag = ""
         self._buffer: deque[Delivery] = deque()
@@ -37,15 +37,16 @@ class RabbitMQSubscription:
         self._something = asyncio.Event()
         self._closed = False
         self._lost = ""
-        channel.closing.add_done_callback(lambda closing: self._lose("the channel is closed"))
-        channel.on_consumer_cancel_callbacks.add(lambda frame: self._lose("the broker cancelled the consumer"))
+        channel.closing.add_done_callback(lambda closing: self.lose("the channel is closed"))
+        channel.on_consumer_cancel_callbacks.add(lambda frame: self.lose("the broker cancelled the consumer"))
 
     async def open(self, queue: str, prefetch: int) -> None:
         """Start to consume."""
-        await self._channel.basic_qos(prefetch_count=prefetch)
-        self._consumer_tag = await aiormq_fast.consume(self._channel, queue, self._arrived)
+        await self.channel.basic_qos(prefetch_count=prefetch)
+        self._consumer_tag = await aiormq_fast.consume(self.channel, queue, self._arrived)
 
-    def _lose(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
+        """Let `receive` raise BrokerLost."""
         self._lost = reason
         self._something.set()
 
@@ -80,9 +81,9 @@ class RabbitMQSubscription:
         contiguous = [tag for tag in tags if tag < oldest]  # nothing unsettled lies between them
         with broker_errors():
             if contiguous:
-                await self._channel.basic_ack(contiguous[-1], multiple=True, wait=False)
+                await self.channel.basic_ack(contiguous[-1], multiple=True, wait=False)
             for tag in tags[len(contiguous) :]:
-                await self._channel.basic_ack(tag, wait=False)
+                await self.channel.basic_ack(tag, wait=False)
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
         await self._send_again(replace(delivery.message, attempt=delivery.message.attempt + 1), delay)
@@ -92,7 +93,7 @@ class RabbitMQSubscription:
         with broker_errors():
             for delivery in deliveries:
                 self._unsettled.pop(delivery.tag, None)
-                await self._channel.basic_nack(delivery.tag, requeue=True, wait=False)
+                await self.channel.basic_nack(delivery.tag, requeue=True, wait=False)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         pass  # RabbitMQ keeps a delivery for us as long as the channel lives
@@ -104,5 +105,5 @@ class RabbitMQSubscription:
         self._something.set()
         with suppress(BrokerError):
             async with replies():
-                await self._channel.basic_cancel(self._consumer_tag, timeout=CLOSE_SECONDS)
+                await self.channel.basic_cancel(self._consumer_tag, timeout=CLOSE_SECONDS)
                 await self.release(list(self._buffer))

@@ -42,6 +42,7 @@ class SQLiteTransport:
     """One connection to the file, woken when another one has written."""
 
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
+    blocked = ""
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options, as the contract says."""
