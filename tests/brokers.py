@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_SECONDS = 90.0
@@ -47,7 +47,7 @@ def apt_install(package: str) -> None:
 class RabbitMQ:
     """One private RabbitMQ node that can be killed and started again on the same port and data."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, configuration: str = "") -> None:
         self.directory = directory
         self.port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
@@ -69,7 +69,7 @@ class RabbitMQ:
         }
         (directory / "plugins").write_text("[].\n")
         (directory / "rabbitmq.conf").write_text(
-            "vm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n"
+            f"vm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n{configuration}"
         )
 
     @staticmethod
@@ -122,6 +122,15 @@ class RabbitMQ:
         self.process.wait()
         (self.directory / "console").write_bytes(b"")
 
+    def heal(self) -> None:
+        """Make it run as at first, whatever a test did to it."""
+        assert self.process
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGCONT)
+        else:
+            (self.directory / "console").write_bytes(b"")
+            self.restart()
+
     def stop(self) -> None:
         """End the node and the name server (epmd) that it started."""
         if self.process and self.process.poll() is None:
@@ -133,17 +142,68 @@ class RabbitMQ:
 
 
 @contextmanager
-def rabbitmq() -> Iterator[RabbitMQ]:
-    """A running RabbitMQ, installed first where it is missing."""
+def rabbitmq(configuration: str = "") -> Iterator[RabbitMQ]:
+    """A running RabbitMQ, installed first where it is missing; `configuration` is added to its rabbitmq.conf."""
     if not RabbitMQ.program("rabbitmq-server"):
         apt_install("rabbitmq-server")
     with tempfile.TemporaryDirectory(prefix="mqasync-rabbitmq-") as directory:
-        broker = RabbitMQ(Path(directory))
+        broker = RabbitMQ(Path(directory), configuration)
         try:
             broker.start()
             yield broker
         finally:
             broker.stop()
+
+
+class Redis:
+    """One private Redis server, kept in memory, that can be killed and started again on the same port."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when the port accepts."""
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory)]
+        with (self.directory / "console").open("ab") as console:
+            self.process = subprocess.Popen(
+                [*command, "--save", "", "--appendonly", "no"], stdout=console, stderr=console, start_new_session=True
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                log = (self.directory / "console").read_text(errors="replace")
+                raise BrokerUnavailable(f"Redis did not start: {log[-600:]}")
+            time.sleep(0.05)
+
+    def pause(self) -> None:
+        """SIGSTOP: it accepts and does not answer, until `kill`."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        """SIGKILL it; what it remembers is gone."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def running_redis() -> Iterator[Redis]:
+    """A running Redis, installed first where it is missing."""
+    if not shutil.which("redis-server"):
+        apt_install("redis-server")
+    with tempfile.TemporaryDirectory(prefix="mqasync-redis-") as directory:
+        server = Redis(Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from typing import NoReturn
 
 import pytest
 
-pytest.register_assert_rewrite("tests.conformance", "tests.waiting")
+pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
-from .brokers import BrokerUnavailable, RabbitMQ, rabbitmq  # noqa: E402
+from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
 
 
 def unavailable(error: BrokerUnavailable) -> NoReturn:
@@ -32,3 +32,13 @@ def rabbitmq_server() -> Iterator[RabbitMQ]:
 def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
     """The URL of the shared RabbitMQ."""
     return rabbitmq_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
+    try:
+        with running_redis() as server:
+            yield server
+    except BrokerUnavailable as error:
+        unavailable(error)

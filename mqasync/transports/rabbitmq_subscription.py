@@ -35,6 +35,7 @@ class RabbitMQSubscription:
         self._buffer: deque[Delivery] = deque()
         self._unsettled: dict[int, None] = {}  # delivery tags, oldest first
         self._something = asyncio.Event()
+        self._settling = asyncio.Lock()  # one at a time: `multiple` must not cover what another one is about to settle
         self._closed = False
         self._lost = ""
         channel.closing.add_done_callback(lambda closing: self.lose("the channel is closed"))
@@ -75,6 +76,10 @@ class RabbitMQSubscription:
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         tags = sorted(delivery.tag for delivery in deliveries)
+        async with self._settling:
+            await self._ack(tags)
+
+    async def _ack(self, tags: Sequence[int]) -> None:
         for tag in tags:
             self._unsettled.pop(tag, None)
         oldest = next(iter(self._unsettled), tags[-1] + 1)
@@ -90,10 +95,11 @@ class RabbitMQSubscription:
         await self.ack([delivery])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        with broker_errors():
-            for delivery in deliveries:
-                self._unsettled.pop(delivery.tag, None)
-                await self.channel.basic_nack(delivery.tag, requeue=True, wait=False)
+        async with self._settling:
+            with broker_errors():
+                for delivery in deliveries:
+                    self._unsettled.pop(delivery.tag, None)
+                    await self.channel.basic_nack(delivery.tag, requeue=True, wait=False)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         pass  # RabbitMQ keeps a delivery for us as long as the channel lives

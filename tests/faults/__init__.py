@@ -1,0 +1,1 @@
+"""Faults made on purpose, and a ledger that tells whether a message was lost."""

@@ -1,0 +1,79 @@
+"""A RabbitMQ that may be broken, a proxy in front of it, and the report; no fault is made here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from ..brokers import BrokerUnavailable, RabbitMQ, rabbitmq
+from ..conftest import unavailable
+from . import report
+from .load import Load
+from .proxy import Proxy
+
+
+@pytest.fixture(scope="session")
+def fragile_rabbitmq() -> Iterator[RabbitMQ]:
+    """One RabbitMQ for all the tests that break it; each leaves it running."""
+    try:
+        with rabbitmq() as server:
+            yield server
+    except BrokerUnavailable as error:
+        unavailable(error)
+
+
+@pytest.fixture
+def server(fragile_rabbitmq: RabbitMQ) -> Iterator[RabbitMQ]:
+    """It runs before the test and after it."""
+    yield fragile_rabbitmq
+    fragile_rabbitmq.heal()
+
+
+@pytest.fixture
+def proxy(server: RabbitMQ) -> Iterator[Proxy]:
+    """The way to it."""
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def record() -> Record:
+    """`record(loads, ...)` checks the ledgers and puts a row into the report."""
+    return Record()
+
+
+class Record:
+    """The oracle: nothing confirmed is lost, the queues are empty, and recovery took no longer than allowed."""
+
+    def __call__(
+        self, broker: str, fault: str, loads: list[Load], back: float | None, within: float = 5.0, remark: str = ""
+    ) -> None:
+        ledgers = [load.ledger for load in loads]
+        recovery = None if back is None else max(ledger.silence(back) for ledger in ledgers)
+        row = report.Row(
+            broker=broker,
+            fault=fault,
+            confirmed=sum(len(ledger.confirmed) for ledger in ledgers),
+            lost=sum(len(ledger.lost) for ledger in ledgers),
+            repeated=sum(ledger.repeated for ledger in ledgers),
+            recovery=recovery,
+            remark=remark,
+        )
+        report.ROWS.append(row)
+        assert row.lost == 0, f"{[sorted(ledger.lost)[:20] for ledger in ledgers]} were confirmed and are lost"
+        for load in loads:
+            queues = {name: depth for name, depth in load.depths.items() if name != "dead"}
+            assert set(queues.values()) == {0}, f"{queues} are left on {load.loop_name}"
+            assert load.depths["dead"] >= len(load.ledger.buried), "what was buried is among the dead letters"
+        assert recovery is None or recovery <= within, f"it took {recovery:.1f} s, {within:g} s are allowed"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table, and write it where `make reliability` asks for it."""
+    if report.ROWS:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(report.table())
+        if os.environ.get("MQASYNC_RELIABILITY") == "write":
+            report.write()

@@ -1,0 +1,209 @@
+"""Load: publishers, a step and a sink at work in a thread of their own, and the ledger of what became of each message.
+
+No fault is made here. The step lets some messages fail at first and rejects some, so that retries and
+dead letters are under way when a fault strikes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import uvloop
+
+from mqasync import Message, Reject, consumer
+from mqasync.broker import Brokers
+from mqasync.channel import Channel
+from mqasync.config import Settings
+from mqasync.message import new_id
+from mqasync.source import waiting_for_queues
+from mqasync.step import Step
+from mqasync.transport import DEAD
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+PUBLISHERS = 50
+PATIENCE = 60.0  # seconds from the end of a fault until everything must have been handled
+
+
+class Ledger:
+    """What became of each message, by its number."""
+
+    def __init__(self) -> None:
+        self.confirmed: set[int] = set()
+        self.processed: Counter[int] = Counter()
+        self.buried: Counter[int] = Counter()
+        self.times: list[float] = []  # when messages were processed, by time.monotonic()
+
+    @property
+    def lost(self) -> set[int]:
+        """Confirmed, but neither processed nor buried."""
+        return self.confirmed - self.processed.keys() - self.buried.keys()
+
+    @property
+    def repeated(self) -> int:
+        """How many times something was processed again."""
+        return self.processed.total() - len(self.processed)
+
+    def silence(self, back: float) -> float:
+        """The longest time after `back` in which nothing was processed, in seconds: how long recovery took."""
+        moments = [back, *(moment for moment in self.times if moment > back)]
+        return max((later - earlier for earlier, later in pairwise(moments)), default=0.0)
+
+
+class Load:
+    """`messages` to exchange E, through step E/step, to sink E.out/sink; with `failing` some fail at first."""
+
+    def __init__(self, url: str, messages: int, loop: str, failing: bool = True) -> None:
+        self.exchange = f"E{new_id()[:8]}"
+        self.out = f"{self.exchange}.out"
+        self.ledger = Ledger()
+        self.messages = messages
+        self.loop_name = loop
+        self.failing = failing
+        self.stop = False  # publish no more
+        self.hold: threading.Event = threading.Event()  # clear: publishers pause
+        self.hold.set()
+        self.error: BaseException | None = None
+        self.depths: dict[str, int] = {}
+        self._url = url
+        self._numbers = iter(range(messages))
+        self._finish = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"load-{loop}", daemon=True)
+
+    def start(self) -> None:
+        """Return when messages go through."""
+        self._thread.start()
+        self.until(lambda: len(self.ledger.processed) > 0, "the first message is processed")
+
+    def until(self, true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+        """Wait until `true()`."""
+        deadline = time.monotonic() + patience
+        while not true():
+            if self.error:
+                raise self.error
+            assert time.monotonic() < deadline, f"{self.loop_name}: not within {patience:g} s: {what}; {self}"
+            time.sleep(0.01)
+
+    def until_confirmed(self, part: float) -> None:
+        """Wait until so large a part of the messages is confirmed."""
+        self.until(lambda: len(self.ledger.confirmed) >= part * self.messages, f"{part:.0%} are confirmed")
+
+    def __str__(self) -> str:
+        ledger = self.ledger
+        return (
+            f"{len(ledger.confirmed):,} confirmed, {len(ledger.processed):,} processed, {len(ledger.buried):,} buried,"
+            f" {len(ledger.lost):,} not yet either, {ledger.repeated:,} processed again"
+        )
+
+    def finish(self, patience: float = PATIENCE) -> Ledger:
+        """Let the publishers finish, wait until all is handled and the queues are empty, drain, close."""
+        self.until(lambda: len(self.ledger.confirmed) == self.messages or self.stop, "all is published", patience)
+        deadline = time.monotonic() + patience
+        while self.ledger.lost and time.monotonic() < deadline and not self.error:
+            time.sleep(0.02)
+        self._finish.set()
+        self._thread.join(PATIENCE)
+        if self.error:
+            raise self.error
+        return self.ledger
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=LOOPS[self.loop_name]) as runner:
+                runner.run(self._work())
+        except BaseException as error:
+            self.error = error
+
+    async def _work(self) -> None:
+        brokers = Brokers(Settings(brokers={"main": self._url}))
+        self.brokers = brokers
+        self.channels = [self._channel(brokers, one) for one in self._consumers()]
+        for channel in self.channels:
+            await channel.declare()
+        self._publish = waiting_for_queues(brokers.publish, None)
+        receivers = [channel.start() for channel in self.channels]
+        publishers = [asyncio.create_task(self._publish_all()) for _ in range(PUBLISHERS)]
+        try:
+            while not self._finish.is_set():
+                for task in (*receivers, *publishers):
+                    if task.done() and (error := task.exception()):
+                        raise error
+                await asyncio.sleep(0.02)
+            self.stop = True
+            await asyncio.gather(*publishers)
+            await self._look()
+        finally:
+            for channel in self.channels:
+                await channel.drain(5.0)
+            await brokers.close()
+
+    async def _look(self) -> None:
+        """Count what is left in the queues, once they had the time to become empty, and what is in the dead letters."""
+        broker = self.brokers.route(self.exchange)
+        deadline = time.monotonic() + 10
+        for channel in self.channels:
+            while (depth := await channel.depth()) and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            self.depths[channel.id] = depth
+        self.depths["dead"] = await broker.call(lambda transport: transport.depth(self.exchange, "step" + DEAD))
+
+    def _consumers(self) -> Iterator[Any]:
+        ledger = self.ledger
+
+        @consumer(exchange=self.exchange, id="step", to=self.out, concurrency=50, backoff=0.1)
+        async def step(body: dict[str, int], message: Message) -> dict[str, int]:
+            n = body["n"]
+            if self.failing and n % 97 == 5 and message.attempt == 1:
+                raise ValueError("not at the first attempt")
+            if self.failing and n % 101 == 7:
+                raise Reject("this one never")
+            return body
+
+        @consumer(exchange=self.out, id="sink", concurrency=50)
+        async def sink(body: dict[str, int]) -> None:
+            ledger.processed[body["n"]] += 1
+            ledger.times.append(time.monotonic())
+
+        yield step
+        yield sink
+
+    def _channel(self, brokers: Brokers, one: Any) -> Channel:
+        return Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange), self._observe)
+
+    def _observe(self, event: str, message: Message) -> None:
+        if event == "buried":
+            self.ledger.buried[json.loads(message.body)["n"]] += 1
+
+    async def _publish_all(self) -> None:
+        for n in self._numbers:
+            while not self.hold.is_set():  # noqa: ASYNC110, it is set by another thread
+                await asyncio.sleep(0.01)
+            if self.stop:
+                return
+            await self._publish(Message(body=json.dumps({"n": n}).encode(), exchange=self.exchange))
+            self.ledger.confirmed.add(n)
+
+
+@contextmanager
+def loads(url: str, messages: int, failing: bool = True) -> Iterator[list[Load]]:
+    """A load on asyncio and one on uvloop at the same time, half of the messages each."""
+    running = [Load(url, messages // 2, loop, failing) for loop in LOOPS]
+    for load in running:
+        load.start()
+    try:
+        yield running
+    finally:
+        for load in running:
+            load.stop = True
+            load._finish.set()
+            load._thread.join(PATIENCE)
