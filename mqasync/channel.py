@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .broker import Broker
+from .dedup import Dedup, Seen
 from .errors import BrokerError, InvalidMessage, Reject
 from .message import Message
 from .quarantine import Quarantine, suspect
@@ -31,10 +32,16 @@ class Channel:
 
     Every delivery is settled once: acknowledged after its step has returned, given back for a
     later attempt, or buried and then acknowledged. `quarantine` is shared by the channels of a process.
+    `seen` remembers what was handled, for a consumer with `dedup`; it is closed by `drain`.
     """
 
     def __init__(
-        self, step: Step, broker: Broker, observe: Observe = ignore, quarantine: Quarantine | None = None
+        self,
+        step: Step,
+        broker: Broker,
+        observe: Observe = ignore,
+        quarantine: Quarantine | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self.step = step
         self.exchange, self.id = step.consumer.exchange, step.consumer.id
@@ -49,6 +56,7 @@ class Channel:
         self._receiver = Receiver(self.exchange, self.id, prefetch, broker, self._settlement)
         self.declare = self._receiver.declare
         self.counts = self._settlement.counts
+        self._dedup = Dedup(self.name, seen, self._settlement.complaints) if seen else None
         self._collecting = asyncio.Lock()
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,6 +118,8 @@ class Channel:
         error: BaseException
         if len(deliveries) > 1 and any(map(suspect, deliveries)):
             return await self._one_by_one(deliveries)
+        if self._dedup and not (deliveries := await self._new(deliveries, self._dedup)):
+            return
         try:
             for delivery in deliveries:
                 check(delivery)
@@ -122,10 +132,19 @@ class Channel:
         except Exception as failure:
             error = failure
         else:
+            if self._dedup:  # before the acknowledgement: a crash between leads to neither a loss nor a repeat
+                await self._dedup.remember([delivery.message.id for delivery in deliveries])
             return self._settlement.acknowledge(deliveries)
         if len(deliveries) == 1:
             return await self._settlement.fail(deliveries[0], error)
         await self._one_by_one(deliveries)  # one bad message does not take the others with it
+
+    async def _new(self, deliveries: Sequence[Delivery], dedup: Dedup) -> list[Delivery]:
+        """Those that were not handled before; the others are acknowledged."""
+        known = await dedup.known([delivery.message.id for delivery in deliveries])
+        if known:
+            self._settlement.skip([delivery for delivery in deliveries if delivery.message.id in known])
+        return [delivery for delivery in deliveries if delivery.message.id not in known]
 
     async def _one_by_one(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -142,6 +161,8 @@ class Channel:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._settlement.finish()
+        if self._dedup:
+            await self._dedup.close()
 
 
 def check(delivery: Delivery) -> None:

@@ -9,6 +9,7 @@ from .broker import Brokers
 from .channel import Channel
 from .codec import encode
 from .config import load_settings
+from .dedup import seen_of
 from .errors import BrokerLost
 from .handler import Consumer, Producer
 from .message import Message, new_id
@@ -65,7 +66,8 @@ async def consume(consumer: Consumer, config: str | None, broker: str | None) ->
     settings = load_settings(config, broker)
     consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
     brokers = Brokers(settings)
-    channel = Channel(Step(consumer, brokers.publish, {}), brokers.route(consumer.exchange))
+    step, seen = Step(consumer, brokers.publish, {}), seen_of(consumer, settings.dedup)
+    channel = Channel(step, brokers.route(consumer.exchange), seen=seen)
     try:
         await channel.start()
     finally:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,6 +13,8 @@ from .errors import ConfigurationError
 from .handler import ConsumerOptions, options
 from .masking import masked
 from .transport import check_name
+from .transports import SEEN_SCHEMES
+from .urls import check_url
 from .variables import Keys, fill, read_text
 
 DEFAULT_URL = "${MQASYNC_BROKER:sqlite:mqasync.db}"
@@ -45,13 +45,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration, variables filled in.
 
     `brokers`: URLs by name. `consumers`: options by "exchange/id". `services`: what lifespan()
-    gets, by module. `secrets`: values that came from ${file:...}, to be masked in all output.
+    gets, by module. `dedup`: URL of the Redis that remembers ids for consumers with `dedup`; without
+    one their process does. `secrets`: values that came from ${file:...}, to be masked in all output.
     """
 
     brokers: dict[str, str]
     exchanges: dict[str, ExchangeSettings] = {}
     consumers: dict[str, dict[str, Any]] = {}
     services: dict[str, dict[str, Any]] = {}
+    dedup: str | None = None
     secrets: set[str] = set()
 
     def broker_of(self, exchange: str) -> str:
@@ -118,11 +120,13 @@ def _lines(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, int]]:
 
 
 def _settings(data: Any, broker: str | None, secrets: set[str]) -> Settings:
-    sections = {name: _mapping(_mapping(data, (), SECTIONS).get(name), (name,)) for name in SECTIONS}
+    given = _mapping(data, (), (*SECTIONS, "dedup"))
+    sections = {name: _mapping(given.get(name), (name,)) for name in SECTIONS}
     urls = sections["brokers"]
     if broker or not urls:
         urls[default_broker(urls) if urls else "main"] = broker or DEFAULT_URL
     brokers, exchanges, consumers, services = fill(sections, (), secrets).values()
+    dedup = fill(given.get("dedup"), ("dedup",), secrets)
     settings = Settings(
         brokers={
             name: _url(url, *(("--broker",) if url == broker else ("brokers", name))) for name, url in brokers.items()
@@ -130,6 +134,7 @@ def _settings(data: Any, broker: str | None, secrets: set[str]) -> Settings:
         exchanges={name: _exchange(name, value) for name, value in exchanges.items()},
         consumers={name: _consumer(name, value) for name, value in consumers.items()},
         services={name: _mapping(value, ("services", name)) for name, value in services.items()},
+        dedup=None if dedup is None else _url(dedup, "dedup", schemes=SEEN_SCHEMES),
         secrets=secrets,
     )
     for name, exchange in settings.exchanges.items():
@@ -170,16 +175,8 @@ def _at(check: Callable[..., object], *values: Any, keys: Keys) -> None:
         raise ConfigurationError(str(error), *keys) from error
 
 
-def _url(value: Any, *keys: str) -> str:
-    """A broker's URL, whole: what a / in its password breaks off would be taken for a path, and shown."""
-    url: str = _value(str, value, *keys)
-    with suppress(ValueError):
-        parts = urlsplit(url)
-        _, rest = parts.port, parts.path + parts.query + parts.fragment
-        if not parts.netloc or "@" not in rest:
-            return url
-    rule = "a port is a number up to 65535; in a password / ? # @ are written %2F %3F %23 %40"
-    raise ConfigurationError(f"{'.'.join(keys)} cannot be read as a URL: {rule}", *keys)
+def _url(value: Any, *keys: str, schemes: Collection[str] = ()) -> str:
+    return check_url(_value(str, value, *keys), keys, schemes)
 
 
 def _mapping(value: Any, keys: Keys, valid: Keys = ()) -> dict[Any, Any]:

@@ -34,6 +34,8 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `timeout`: bound on one run of the handler. `retries`: attempts after the first.
     `backoff`: longest wait before the first retry, doubled for each further one up to `max_backoff`.
     `batch_size`, `batch_wait`: for `list[T]` handlers, how many and how long to wait for them.
+    `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
+    (README: Handling a message twice).
     """
 
     to: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_backoff: float = 3600.0
     batch_size: int = 100
     batch_wait: float = 0.1
+    dedup: float | None = None
 
 
 def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> ConsumerOptions:
@@ -54,9 +57,11 @@ def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> Consu
     if not isinstance(to, str | list | tuple):
         raise ConfigurationError(f"to is {to!r}; it takes the name of an exchange, or a list of names")
     values["to"] = tuple(check_name("exchange", name) for name in ([to] if isinstance(to, str) else to))
-    for name in ("timeout", "backoff", "max_backoff", "batch_wait"):
+    for name in ("timeout", "backoff", "max_backoff", "batch_wait", "dedup"):
         if values[name] is not None:
             values[name] = seconds(values[name])
+    if values["dedup"] == 0:
+        raise ConfigurationError(f"dedup is {given['dedup']!r}; it takes a duration of more than 0, such as 1h")
     for name, least in (("concurrency", 1), ("prefetch", 1), ("retries", 0), ("batch_size", 1)):
         value = values[name]
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
@@ -134,6 +139,7 @@ def consumer(
     max_backoff: float | str = 3600.0,
     batch_size: int = 100,
     batch_wait: float | str = 0.1,
+    dedup: float | str | None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]:
     """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
 
@@ -143,7 +149,7 @@ def consumer(
     """
     given = dict(
         to=to, concurrency=concurrency, prefetch=prefetch, timeout=timeout, retries=retries, backoff=backoff,
-        max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait,
+        max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait, dedup=dedup,
     )  # fmt: skip
     return lambda function: Handler(function, exchange=exchange, id=id, **given)
 

@@ -10,6 +10,7 @@ from typing import Self
 from .broker import Brokers
 from .channel import Channel, ignore
 from .config import Settings
+from .dedup import seen_of
 from .discovery import Service
 from .errors import BrokerLost
 from .health import Health, health
@@ -94,7 +95,8 @@ class Runner:
             options = self.settings.consumer_options(declared.exchange, declared.id, declared.options)
             consumer = declared.with_options(options)
             step = Step(consumer, self.brokers.publish, injected or {})
-            self.channels.append(Channel(step, self.brokers.route(consumer.exchange), self._observe, self._quarantine))
+            broker, seen = self.brokers.route(consumer.exchange), seen_of(consumer, self.settings.dedup)
+            self.channels.append(Channel(step, broker, self._observe, self._quarantine, seen))
         for producer in service.producers:
             self.feeds.append(Feed(producer, self.brokers, injected or {}, self._until_idle, self._wait))
 

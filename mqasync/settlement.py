@@ -33,6 +33,7 @@ class Counts(msgspec.Struct):
     handled: int = 0
     retried: int = 0
     buried: int = 0
+    repeated: int = 0  # known to `dedup`, and not handled again
     last_error: str = ""
 
 
@@ -80,6 +81,14 @@ class Settlement:
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Handled for good; acknowledged together, a quarter of the prefetch at once, fewer after ACK_SECONDS."""
         self.counts.handled += len(deliveries)
+        self._finish(deliveries)
+
+    def skip(self, deliveries: Sequence[Delivery]) -> None:
+        """Handled for good some time before; acknowledged like the others."""
+        self.counts.repeated += len(deliveries)
+        self._finish(deliveries)
+
+    def _finish(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._observe("acknowledged", delivery.message)
         self._ack_soon(deliveries)

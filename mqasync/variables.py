@@ -14,6 +14,8 @@ VARIABLE = re.compile(r"\$\{(?:file:([^}]*)|([^}:]+)(?::([^}]*))?)\}")
 
 Keys = tuple[str, ...]
 
+URLS = ("brokers", "dedup")  # below these keys every text is a URL
+
 
 def fill(value: Any, keys: Keys, secrets: set[str]) -> Any:
     """`value` with every variable in it filled in, through mappings and lists.
@@ -31,11 +33,11 @@ def fill(value: Any, keys: Keys, secrets: set[str]) -> Any:
     def text_of(match: re.Match[str]) -> str:
         text = _variable(match, keys, secrets)
         before, after = value[: match.start()], value[match.end() :]
-        in_password = keys[:1] == ("brokers",) and before.endswith(":") and after.startswith("@")
+        in_password = keys[0] in URLS and before.endswith(":") and after.startswith("@")
         return quote(text, safe="") if in_password else text  # a password may hold / and @
 
     filled = VARIABLE.sub(text_of, value)
-    if VARIABLE.fullmatch(value) and keys[:1] != ("brokers",):
+    if VARIABLE.fullmatch(value) and keys[0] not in URLS:
         import yaml
 
         return yaml.safe_load(filled)  # ${RETRIES:5} is the number 5

@@ -367,6 +367,7 @@ def test_config_shows_what_is_resolved_with_every_secret_masked(cli: CommandLine
         exchanges: {CTH: {broker: rabbit, requires: [enrich]}}
         consumers: {CTH/enrich: {timeout: "${TIMEOUT:10m}"}}
         services: {steps: {api_token: s3cr3t, copy: "${file:password}", url: "http://me:s3cr3t@host/", plain: 1}}
+        dedup: redis://:${file:password}@redis/0
         """,
     )
     done = cli.run("config")
@@ -381,6 +382,7 @@ def test_config_shows_what_is_resolved_with_every_secret_masked(cli: CommandLine
         "exchanges": {"CTH": {"broker": "rabbit", "requires": ["enrich"], "optional": False, "options": {}}},
         "consumers": {"CTH/enrich": {"timeout": "10m"}},
         "services": {"steps": {"api_token": "***", "copy": "***", "url": "http://me:***@host/", "plain": 1}},
+        "dedup": "redis://:***@redis/0",
     }
 
 

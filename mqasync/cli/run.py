@@ -115,6 +115,9 @@ def summary(runner: Runner) -> list[str]:
             f" {counts.retried:>10,} {counts.buried:>10,}"
         )
     for channel in runner.channels:
+        if repeated := channel.counts.repeated:
+            what, were = ("message", "was") if repeated == 1 else ("messages", "were")
+            lines.append(f"{repeated:,} repeated {what} of {channel.name} {were} not handled again")
         if channel.counts.buried:
             lines.append(
                 f"{channel.counts.buried:,} in the dead letters of {channel.name}; last: {channel.counts.last_error}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigurationError
 from ..transport import Options, Transport
+
+if TYPE_CHECKING:
+    from ..dedup import Seen
 
 # URL scheme: (module, class, the extra of pyproject.toml that brings the client library)
 SCHEMES = {
@@ -15,6 +18,8 @@ SCHEMES = {
     "amqp": ("rabbitmq", "RabbitMQTransport", ""),
     "amqps": ("rabbitmq", "RabbitMQTransport", ""),
 }
+# the same for what remembers ids
+SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", "redis"))
 
 
 def load(url: str, options: Options | None = None) -> Transport:
@@ -25,12 +30,24 @@ def load(url: str, options: Options | None = None) -> Transport:
     scheme = url.partition(":")[0]
     if scheme not in SCHEMES:
         raise ConfigurationError(f"no transport for the URL scheme {scheme!r}: there are {', '.join(SCHEMES)}")
-    module, name, extra = SCHEMES[scheme]
+    return cast(Transport, _class(scheme, *SCHEMES[scheme])(url, options or {}))
+
+
+def load_seen(url: str, exchange: str, id: str, ttl: float) -> Seen:
+    """What remembers the ids of the queue (exchange, id) at `url` for `ttl` seconds, not connected yet.
+
+    Raises ConfigurationError for a missing client library or a wrong URL.
+    """
+    scheme = url.partition(":")[0]
+    return cast("Seen", _class(scheme, *SEEN_SCHEMES[scheme])(url, exchange, id, ttl))
+
+
+def _class(scheme: str, module: str, name: str, extra: str) -> Any:
+    """The class `name`, its module imported. Raises ConfigurationError for a missing client library."""
     try:
-        transport = getattr(import_module(f"{__name__}.{module}"), name)
+        return getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
         package = f"mqasync[{extra}]" if extra else "mqasync"
         raise ConfigurationError(
             f"the URL scheme {scheme!r} needs the package {error.name!r}: pip install '{package}'"
         ) from error
-    return cast(Transport, transport(url, options or {}))

@@ -1,0 +1,489 @@
+"""`dedup`: a repeated message is not handled again, and none is ever lost by it."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqasync import BrokerLost, ConfigurationError, Consumer, Message, Reject, consumer
+from mqasync import dedup as dedup_module
+from mqasync.broker import Brokers
+from mqasync.channel import Channel
+from mqasync.cli.run import summary
+from mqasync.config import Settings, load_settings
+from mqasync.dedup import Seen, SeenInProcess
+from mqasync.discovery import Service
+from mqasync.handler import ConsumerOptions
+from mqasync.masking import shown
+from mqasync.message import new_id
+from mqasync.runner import Runner
+from mqasync.step import Step
+from mqasync.testing import StartService
+from mqasync.transports import load_seen
+
+from .brokers import Redis, free_port, running_redis
+from .waiting import until
+
+REFUSING = f"redis://user:hidden@127.0.0.1:{free_port()}/0"  # nobody listens there
+
+Remember = Callable[..., Seen]
+"""What the fixture is: a call with ttl and id that gives a memory."""
+
+
+@pytest.fixture(params=["process", "redis"])
+def remember(request: pytest.FixtureRequest, exchange: str) -> Remember:
+    if request.param == "process":
+        return lambda ttl=60.0, id="q": SeenInProcess(ttl)
+    server: Redis = request.getfixturevalue("redis_server")
+    return lambda ttl=60.0, id="q": load_seen(server.url, exchange, id, ttl)
+
+
+@pytest.fixture
+def private_redis(redis_server: Redis) -> Iterator[Redis]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+async def brokers() -> AsyncIterator[Brokers]:
+    opened = Brokers(Settings(brokers={"main": f"memory:{new_id()}"}))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def exchange() -> str:
+    return f"E{new_id()}"
+
+
+@asynccontextmanager
+async def working(brokers: Brokers, one: Consumer, seen: Seen, grace: float = 5.0) -> AsyncIterator[Channel]:
+    channel = Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange), seen=seen)
+    await channel.declare()
+    channel.start()
+    try:
+        yield channel
+    finally:
+        await channel.drain(grace)
+
+
+async def publish(brokers: Brokers, exchange: str, *ids: str) -> None:
+    await asyncio.gather(*(brokers.publish(Message(body=b"{}", exchange=exchange, id=id)) for id in ids))
+
+
+def settled(channel: Channel) -> int:
+    counts = channel.counts
+    return counts.handled + counts.repeated + counts.buried
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_repeated_message_is_acknowledged_and_not_handled_again(
+    brokers: Brokers, exchange: str, remember: Remember
+) -> None:
+    handled: list[str] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any], message: Message) -> None:
+        handled.append(message.id)
+
+    async with working(brokers, handler, remember()) as channel:
+        for n, id in enumerate(["a", "b", "a", "a"], start=1):
+            await publish(brokers, exchange, id)
+            await until(lambda n=n: settled(channel) == n, "it is settled")  # type: ignore[misc]
+    assert handled == ["a", "b"]
+    assert (channel.counts.handled, channel.counts.repeated) == (2, 2)
+    assert await channel.depth() == 0
+
+
+async def test_without_dedup_a_repeated_message_is_handled_again(mqasync_service: StartService) -> None:
+    handled: list[str] = []
+
+    @consumer(exchange="in", id="q")
+    async def handler(body: dict[str, Any], message: Message) -> None:
+        handled.append(message.id)
+
+    service = await mqasync_service(handler)
+    for _ in range(2):
+        await publish(service.runner.brokers, "in", "a")
+        await service.quiet()
+    assert handled == ["a", "a"]
+
+
+async def test_a_failed_message_is_handled_at_its_retry(brokers: Brokers, exchange: str, remember: Remember) -> None:
+    attempts: list[int] = []
+
+    @consumer(exchange=exchange, id="q", backoff=0.01)
+    async def handler(body: dict[str, Any], message: Message) -> None:
+        attempts.append(message.attempt)
+        if message.attempt < 3:
+            raise ValueError("not yet")
+
+    async with working(brokers, handler, remember()) as channel:
+        await publish(brokers, exchange, "a")
+        await until(lambda: channel.counts.handled == 1, "it is handled in the end")
+        await publish(brokers, exchange, "a")
+        await until(lambda: channel.counts.repeated == 1, "from now on it is known")
+    assert attempts == [1, 2, 3]
+
+
+async def test_a_message_whose_outputs_are_not_confirmed_is_not_remembered(
+    brokers: Brokers, exchange: str, remember: Remember
+) -> None:
+    results: Iterator[Exception | None] = iter([BrokerLost("not confirmed"), None])
+
+    async def failing_once(message: Message) -> None:
+        if error := next(results):
+            raise error
+
+    @consumer(exchange=exchange, id="q", to="anywhere", backoff=0.01)
+    async def handler(body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+    channel = Channel(Step(handler, failing_once, {}), brokers.route(exchange), seen=remember())
+    await channel.declare()
+    channel.start()
+    await publish(brokers, exchange, "a")
+    await until(lambda: channel.counts.handled == 1, "its output is confirmed at the second attempt")
+    assert (channel.counts.retried, channel.counts.repeated) == (1, 0)
+    await channel.drain(1.0)
+
+
+async def test_a_buried_message_is_handled_when_it_comes_again(
+    brokers: Brokers, exchange: str, remember: Remember
+) -> None:
+    good = False
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None:
+        if not good:
+            raise Reject("not good yet")
+
+    async with working(brokers, handler, remember()) as channel:
+        await publish(brokers, exchange, "a")
+        await until(lambda: channel.counts.buried == 1, "it is buried")
+        good = True
+        await publish(brokers, exchange, "a")
+        await until(lambda: channel.counts.handled == 1, "it is handled")
+    assert channel.counts.repeated == 0
+
+
+async def test_a_message_that_was_in_hand_when_its_process_ended_is_handled_by_the_next(
+    brokers: Brokers, exchange: str, remember: Remember
+) -> None:
+    begun: list[str] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any], message: Message) -> None:
+        begun.append(message.id)
+        if len(begun) == 1:
+            await asyncio.Event().wait()
+
+    seen = remember()
+    async with working(brokers, handler, seen, grace=0.0):
+        await publish(brokers, exchange, "a")
+        await until(lambda: begun == ["a"], "it is in hand")
+    async with working(brokers, handler, seen) as channel:
+        await until(lambda: channel.counts.handled == 1, "it is handled by the next")
+    assert begun == ["a", "a"]
+
+
+async def test_an_id_is_remembered_after_the_handler_and_before_the_acknowledgement(
+    brokers: Brokers, exchange: str
+) -> None:
+    order: list[str] = []
+
+    class Recording(SeenInProcess):
+        async def add(self, ids: Sequence[str]) -> None:
+            order.append("remembered")
+            await super().add(ids)
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None:
+        order.append("handled")
+
+    broker = brokers.route(exchange)
+    channel = Channel(Step(handler, brokers.publish, {}), broker, lambda event, _: order.append(event), None,
+                      Recording(60.0))  # fmt: skip
+    await channel.declare()
+    channel.start()
+    await publish(brokers, exchange, "a")
+    await until(lambda: channel.held == 0 and channel.counts.handled == 1, "it is settled")
+    assert order == ["handled", "remembered", "acknowledged"]
+    await channel.drain(1.0)
+
+
+async def test_a_batch_handler_does_not_get_the_known_ones(brokers: Brokers, exchange: str, remember: Remember) -> None:
+    batches: list[list[str]] = []
+
+    @consumer(exchange=exchange, id="q", batch_size=3, batch_wait=5.0)
+    async def handler(bodies: list[dict[str, Any]], messages: list[Message]) -> None:
+        batches.append([message.id for message in messages])
+
+    async with working(brokers, handler, remember()) as channel:
+        for n, ids in enumerate([("a", "b", "c"), ("d", "b", "e"), ("a", "b", "d")], start=1):
+            await publish(brokers, exchange, *ids)
+            await until(lambda n=n: settled(channel) == 3 * n, "the batch is settled")  # type: ignore[misc]
+    assert [sorted(batch) for batch in batches] == [["a", "b", "c"], ["d", "e"]]
+    assert channel.counts.repeated == 4
+
+
+async def test_an_id_is_forgotten_after_its_time(remember: Remember) -> None:
+    seen = remember(ttl=0.2)
+    await seen.add(["a"])
+    assert await seen.known(["a", "b"]) == {"a"}
+    async with asyncio.timeout(10.0):
+        while await seen.known(["a"]):  # noqa: ASYNC110, a memory tells nobody what it forgets
+            await asyncio.sleep(0.01)
+    await seen.close()
+
+
+async def test_an_id_is_remembered_for_its_whole_time_counted_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("mqasync.dedup.time.monotonic", lambda: now)
+    seen = SeenInProcess(10.0)
+    await seen.add(["a"])
+    now += 9.9
+    await seen.add(["b", "a"])
+    now += 9.9
+    assert await seen.known(["a", "b"]) == {"a", "b"}
+    now += 0.1
+    await seen.add(["c"])
+    assert await seen.known(["a", "b", "c"]) == {"c"}
+    assert len(seen._ends) == 1, "what is forgotten takes no memory"
+
+
+async def test_the_process_remembers_a_bounded_number_of_ids_the_newest_and_of_fixed_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert dedup_module.MAX_IDS == 1_000_000
+    monkeypatch.setattr(dedup_module, "MAX_IDS", 3)
+    seen = SeenInProcess(60.0)
+    for n in range(5):
+        await seen.add([f"{n}" * 50_000])
+    assert await seen.known([f"{n}" * 50_000 for n in range(5)]) == {f"{n}" * 50_000 for n in (2, 3, 4)}
+    assert {len(key) for key in seen._ends} == {16}
+
+
+async def test_different_queues_share_no_ids(exchange: str, remember: Remember) -> None:
+    first, second = remember(id="first"), remember(id="second")
+    await first.add(["a"])
+    assert await first.known(["a"]) == {"a"}
+    assert await second.known(["a"]) == set()
+    for seen in (first, second, first):
+        await seen.close()
+
+
+async def test_with_redis_a_second_process_knows_the_ids_and_after_a_restart_too(
+    redis_server: Redis, exchange: str
+) -> None:
+    first = load_seen(redis_server.url, exchange, "q", 60.0)
+    await first.add(["a", "b"])
+    await first.close()
+    second = load_seen(redis_server.url, exchange, "q", 60.0)
+    assert await second.known(["a", "b", "c"]) == {"a", "b"}
+    await second.close()
+
+
+async def test_with_more_handlers_than_a_redis_pool_usually_has_connections_all_are_remembered(
+    brokers: Brokers, redis_server: Redis, exchange: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @consumer(exchange=exchange, id="q", concurrency=200)
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    ids = [f"{n}" for n in range(1000)]
+    async with working(brokers, handler, load_seen(redis_server.url, exchange, "q", 60.0)) as channel:
+        await publish(brokers, exchange, *ids)
+        await until(lambda: channel.counts.handled == len(ids), "all are handled")
+        await publish(brokers, exchange, *ids)
+        await until(lambda: channel.counts.repeated == len(ids), "all are known")
+    assert channel.counts.handled == len(ids)
+    assert not warnings_of(caplog)
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_complaint(
+    how: str, brokers: Brokers, private_redis: Redis, exchange: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = count()
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    async with working(brokers, handler, load_seen(private_redis.url, exchange, "q", 60.0)) as channel:
+        await publish(brokers, exchange, *(f"{next(ids)}" for _ in range(50)))
+        await until(lambda: channel.counts.handled == 50, "all are handled")
+        # When Redis goes away
+        private_redis.kill() if how == "killed" else private_redis.pause()
+        since = time.monotonic()
+        # Then what comes is handled, the known as well
+        await publish(brokers, exchange, *(f"{n}" for n in range(50)), *(f"{next(ids)}" for _ in range(500)))
+        await until(lambda: channel.counts.handled == 600, "all are handled")
+        assert time.monotonic() - since < 4.5, "all wait once for a Redis that does not answer, not one after another"
+    (complaint,) = warnings_of(caplog)
+    assert complaint.startswith(f"{exchange}/q: {private_redis.url} cannot be asked: ")
+    assert complaint.endswith("; until it answers, repeated messages are handled again")
+    assert channel.counts.repeated == 0
+
+
+async def test_when_redis_is_back_ids_are_remembered_again(
+    brokers: Brokers, private_redis: Redis, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dedup_module, "AWAY_SECONDS", 0.1)
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    async with working(brokers, handler, load_seen(private_redis.url, exchange, "q", 60.0)) as channel:
+        await publish(brokers, exchange, "a")
+        await until(lambda: channel.counts.handled == 1, "it is handled")
+        private_redis.kill()
+        await publish(brokers, exchange, "a")
+        await until(lambda: channel.counts.handled == 2, "it is handled again")
+        private_redis.start()
+        async with asyncio.timeout(20.0):
+            while channel.counts.repeated == 0:
+                await publish(brokers, exchange, "a")
+                await asyncio.sleep(0.05)
+
+
+async def test_a_redis_that_was_never_there_is_complained_about_without_its_password(
+    brokers: Brokers, exchange: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    async with working(brokers, handler, load_seen(REFUSING, exchange, "q", 60.0)) as channel:
+        await publish(brokers, exchange, "a", "b")
+        await until(lambda: channel.counts.handled == 2, "both are handled")
+    assert len(warnings_of(caplog)) == 1
+    assert "redis://user:***@127.0.0.1" in caplog.text
+    assert "hidden" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["process", "redis"])
+async def test_the_start_says_where_ids_are_remembered_and_the_end_how_many_were_repeated(
+    kind: str, request: pytest.FixtureRequest, exchange: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = request.getfixturevalue("redis_server").url if kind == "redis" else None
+    caplog.set_level(logging.INFO)
+
+    @consumer(exchange=exchange, id="enrich", dedup="1h")
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    settings = Settings(brokers={"main": f"memory:{new_id()}"}, dedup=url)
+    async with Runner([Service("here", [handler], [], None)], settings) as runner:
+        for _ in range(3):
+            await publish(runner.brokers, exchange, "a")
+            await runner.idle()
+    start = f"{exchange}/enrich remembers ids for 3600 s in "
+    if url:
+        assert f"{start}{url}" in caplog.messages
+    else:
+        where = "this process only: other processes and a restart do not know them"
+        assert f"{start}{where}; set `dedup: redis://...` in config.yml" in warnings_of(caplog)
+    assert summary(runner)[-1] == f"2 repeated messages of {exchange}/enrich were not handled again"
+
+
+async def test_the_class_form_remembers_too(tmp_path: Path, redis_server: Redis, exchange: str) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text(f"brokers: {{main: 'sqlite:{tmp_path}/x.db'}}\ndedup: {redis_server.url}\n")
+    handled: list[str] = []
+
+    class Printer(Consumer):
+        async def process(self, message: Any) -> None:
+            handled.append(message["id"])
+
+    seen = load_seen(redis_server.url, exchange, "q", 60.0)
+    await seen.add(["a"])
+    # Given one message that is known and one that is not
+    brokers = Brokers(load_settings(str(config)))
+    broker = brokers.route(exchange)
+    await broker.call(lambda transport: transport.declare(exchange, "q"))
+    for id in ("a", "b"):
+        await brokers.publish(Message(body=b'{"id": "%s"}' % id.encode(), exchange=exchange, id=id))
+    printing = asyncio.create_task(Printer(exchange=exchange, id="q", dedup="1m").consume(config=str(config)))
+    await until(lambda: bool(handled), "one of the two is handled")
+    printing.cancel()
+    await asyncio.gather(printing, return_exceptions=True)
+    # Then the other one is acknowledged without being handled
+    assert handled == ["b"]
+    assert await broker.call(lambda transport: transport.depth(exchange, "q")) == 0
+    assert await seen.known(["b"]) == {"b"}
+    await seen.close()
+    await brokers.close()
+
+
+def test_the_decorator_and_config_yml_say_how_long_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @consumer(exchange="CTH", id="q", dedup="1h")
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    monkeypatch.setenv("PASSWORD", "a/b@c")
+    file = tmp_path / "config.yml"
+    file.write_text(
+        "dedup: redis://user:${PASSWORD}@host:6379/0\nconsumers: {CTH/q: {dedup: 2d}, CTH/other: {dedup: null}}"
+    )
+    settings = load_settings(str(file))
+    assert handler.options.dedup == 3600.0
+    assert settings.consumer_options("CTH", "q", handler.options).dedup == 172_800.0
+    assert settings.consumer_options("CTH", "other", handler.options).dedup is None
+    assert ConsumerOptions().dedup is None
+    assert settings.dedup == "redis://user:a%2Fb%40c@host:6379/0"
+    assert shown(settings)["dedup"] == "redis://user:***@host:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("dedup: 1h", r"line 1: dedup is '1h'; it takes a URL: redis://... or rediss://..."),
+        ("brokers:\n\ndedup: http://u:hidden@h/", r"line 3: dedup is 'http://u:\*\*\*@h/'; it takes a URL: redis://"),
+        ("dedup: [redis]", r"line 1: dedup is \['redis'\]; it takes text"),
+        ("dedup: redis://u:hid/den@h/", r"line 1: dedup cannot be read as a URL: a port is a number"),
+        ("dedup: ${NOWHERE}", r"line 1: the environment variable NOWHERE is not set"),
+        ("consumers: {CTH/q: {dedup: 0}}", r"line 1: dedup is 0; it takes a duration of more than 0, such as 1h"),
+        ("consumers: {CTH/q: {dedup: -1}}", r"line 1: -1 is not a duration"),
+        ("consumers: {CTH/q: {dedup: yes}}", r"line 1: True is not a duration"),
+    ],
+)
+def test_a_wrong_dedup_in_config_yml_is_one_sentence(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(text)
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        load_settings(str(tmp_path / "config.yml"))
+    assert "hid" not in str(caught.value).replace("hidden:", "")
+
+
+def test_a_wrong_dedup_in_code_is_one_sentence() -> None:
+    with pytest.raises(ConfigurationError, match=r"dedup is '0s'; it takes a duration of more than 0, such as 1h"):
+        consumer(exchange="CTH", id="q", dedup="0s")(lambda_handler)
+    with pytest.raises(ConfigurationError, match=r"'soon' is not a duration"):
+        Consumer(exchange="CTH", id="q", dedup="soon")
+
+
+async def lambda_handler(body: dict[str, Any]) -> None: ...
+
+
+def test_an_option_that_redis_does_not_know_is_refused_at_start() -> None:
+    with pytest.raises(ConfigurationError, match=r"dedup redis://u:\*\*\*@h/\?nonsense=1 cannot be used: .*nonsense"):
+        load_seen("redis://u:hidden@h/?nonsense=1", "CTH", "q", 60.0)
+
+
+def test_without_the_redis_package_the_sentence_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['redis'] = None\n"
+        "from mqasync.transports import load_seen\n"
+        "try: load_seen('redis://h', 'CTH', 'q', 60.0)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.startswith("ConfigurationError the URL scheme 'redis' needs the package 'redis")
+    assert done.stdout.endswith("pip install 'mqasync[redis]'\n")
