@@ -252,15 +252,14 @@ async def test_an_id_is_remembered_for_its_whole_time_counted_anew_each_time(mon
     now = 1000.0
     monkeypatch.setattr("mqasync.dedup.time.monotonic", lambda: now)
     seen = SeenInProcess(10.0)
-    await seen.add(["a"])
-    now += 9.9
-    await seen.add(["b", "a"])
+    await seen.add(["a", "b"])
     now += 9.9
     assert await seen.known(["a", "b"]) == {"a", "b"}
+    await seen.add(["a"])
     now += 0.1
     await seen.add(["c"])
-    assert await seen.known(["a", "b", "c"]) == {"c"}
-    assert len(seen._ends) == 1, "what is forgotten takes no memory"
+    assert await seen.known(["a", "b", "c"]) == {"a", "c"}
+    assert len(seen._ends) == 2, "what is forgotten takes no memory"
 
 
 async def test_the_process_remembers_a_bounded_number_of_ids_the_newest_and_of_fixed_size(
@@ -334,6 +333,24 @@ async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_c
     assert complaint.startswith(f"{exchange}/q: {private_redis.url} cannot be asked: ")
     assert complaint.endswith("; until it answers, repeated messages are handled again")
     assert channel.counts.repeated == 0
+
+
+async def test_when_redis_goes_away_while_a_message_is_handled_the_message_is_acknowledged(
+    brokers: Brokers, private_redis: Redis, exchange: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts: list[int] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any], message: Message) -> None:
+        attempts.append(message.attempt)
+        private_redis.kill()
+
+    async with working(brokers, handler, load_seen(private_redis.url, exchange, "q", 60.0)) as channel:
+        await publish(brokers, exchange, "a")
+        await until(lambda: channel.counts.handled == 1, "it is handled")
+    assert attempts == [1]
+    assert await channel.depth() == 0
+    assert len(warnings_of(caplog)) == 1
 
 
 async def test_when_redis_is_back_ids_are_remembered_again(

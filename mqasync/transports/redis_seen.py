@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ..errors import BrokerLost, ConfigurationError
@@ -29,7 +27,6 @@ class SeenInRedis:
                 socket_timeout=TIMEOUT_SECONDS,
                 socket_connect_timeout=TIMEOUT_SECONDS,
                 max_connections=MAX_CONNECTIONS,
-                retry=Retry(NoBackoff(), 0),
             )
             self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # refuses unknown options
         except (TypeError, ValueError) as error:
