@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from .backoff import pause
 from .config import Settings
-from .errors import BrokerBusy, BrokerLost, BrokerRefused
+from .errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError
 from .masking import masked
 from .message import Message
 from .publisher import Publisher
@@ -63,7 +63,10 @@ class Broker:
         return "silent" if self._silent else "connected"
 
     async def connected(self) -> Transport:
-        """The open transport; waits until the broker answers. Raises BrokerRefused on the first connect."""
+        """The open transport; waits until the broker answers.
+
+        On the first connect it raises BrokerRefused, or ConfigurationError for files that the URL names.
+        """
         if self._transport is None:
             async with self._connecting:
                 while self._transport is None:
@@ -76,10 +79,12 @@ class Broker:
         transport = load(self._url, self._options)
         try:
             await transport.open()
-        except (BrokerLost, BrokerRefused) as error:
+        except (BrokerLost, BrokerRefused, ConfigurationError) as error:
             await transport.close()
-            if isinstance(error, BrokerRefused) and not self._ever_connected:
+            if not self._ever_connected and isinstance(error, BrokerRefused):
                 raise self._refused(error) from error
+            if not self._ever_connected and isinstance(error, ConfigurationError):
+                raise
             self._failures += 1
             if self._failures == 1:
                 log.warning("broker %s at %s cannot be reached: %s; trying again", self.name, self.address, error)

@@ -17,8 +17,10 @@ def decoder(kind: Any) -> Decode:
     """A function that decodes JSON to `kind`: dict, msgspec.Struct, dataclass, TypedDict, pydantic model.
 
     `bytes` is taken as it is. Types that JSON lacks are made from text by calling them
-    (ipaddress.IPv4Address, pathlib.Path). The function raises InvalidMessage;
-    `decoder` itself raises ConfigurationError for an annotation that nothing can be decoded to.
+    (ipaddress.IPv4Address, pathlib.Path). Of a key that stands twice the last value counts; NaN and 1e400 are
+    refused, except that a pydantic model decides itself (allow_inf_nan). Nothing is decompressed.
+    The function raises InvalidMessage; `decoder` itself raises ConfigurationError for an annotation
+    that nothing can be decoded to.
     """
     if kind is bytes:
         return bytes

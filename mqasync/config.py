@@ -11,7 +11,7 @@ import msgspec
 
 from .errors import ConfigurationError
 from .handler import ConsumerOptions, options
-from .masking import masked
+from .masking import masked, shown
 from .transport import check_name
 from .transports import SEEN_SCHEMES
 from .urls import check_url
@@ -55,6 +55,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, dict[str, Any]] = {}
     dedup: str | None = None
     secrets: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Settings({shown(self)})"
 
     def broker_of(self, exchange: str) -> str:
         """The name of the broker that carries `exchange`."""

@@ -21,6 +21,7 @@ from .message import Message, Out, new_id
 from .outbox import Outbox
 from .signature import of_producer
 from .step import arguments
+from .transport import check_name
 
 log = logging.getLogger("mqasync")
 
@@ -121,7 +122,7 @@ class Feed:
         out = value if isinstance(value, Out) else Out(value)
         message = Message(
             body=encode(out.body),
-            exchange=out.exchange or self.source.exchange,
+            exchange=check_name("exchange", out.exchange or self.source.exchange),
             id=out.id or new_id(),
             producer=self.source.id,
             headers=out.headers,

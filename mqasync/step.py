@@ -13,6 +13,7 @@ from .handler import Consumer, where
 from .message import Message, Out, output_id
 from .outbox import Outbox
 from .signature import of_consumer
+from .transport import check_name
 
 Publish = Callable[[Message], Awaitable[None]]
 
@@ -72,7 +73,7 @@ class Step:
         if value is None:
             return
         out = value if isinstance(value, Out) else Out(value)
-        exchanges = (out.exchange,) if out.exchange else self.consumer.options.to
+        exchanges = (check_name("exchange", out.exchange),) if out.exchange else self.consumer.options.to
         if not exchanges and value is out:
             raise ConfigurationError(f"{where(self.consumer.handler)} put out {out!r:.200} and no exchange is named")
         body = encode(out.body) if exchanges else b""

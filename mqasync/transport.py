@@ -52,7 +52,10 @@ class Transport(Protocol):
         """Check URL and options; no input or output. Raises ConfigurationError."""
 
     async def open(self) -> None:
-        """Connect. Raises BrokerLost when nobody answers, BrokerRefused when the broker says no."""
+        """Connect. Raises BrokerLost when nobody answers, BrokerRefused when the broker says no.
+
+        And ConfigurationError for files that the URL names and that cannot be used.
+        """
 
     async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
         """From its return on, nothing published to `exchange` is missed by queue (exchange, id).

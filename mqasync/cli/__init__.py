@@ -16,6 +16,7 @@ import click
 
 from .. import __file__ as package
 from .. import __version__
+from ..complaints import printable
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from .config import config
 from .consume import consume
@@ -36,12 +37,13 @@ class Commands(click.Group):
             return super().invoke(context)
         except MqasyncError as error:
             place = ".".join(getattr(error, "keys", ()))
-            click.echo(one_line(f"mqasync: {place and place + ': '}{error}"), err=True)
+            click.echo(printable(f"mqasync: {place and place + ': '}{error}"), err=True)
             context.exit(2 if isinstance(error, MISTAKES) else 1)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            traceback.print_exception(error.with_traceback(theirs(error)))
+            trace = "".join(traceback.format_exception(error.with_traceback(theirs(error))))
+            click.echo(indented(trace.rstrip("\n")), err=True)
             context.exit(1)
 
 
@@ -58,24 +60,28 @@ def theirs(error: Exception) -> TracebackType | None:
 def main() -> None:
     """Asyncio microservices over message queues that exist."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(Unforgeable("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("aio_pika", "aiormq"):
         # the core says in one line what they say in many, and their DEBUG lines show bodies
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-class OneLine(logging.Formatter):
-    """Keeps what a stranger put into an id or error text from forging log lines."""
+class Unforgeable(logging.Formatter):
+    """Keeps what a stranger put into an id or error text from looking like a log line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line without its traceback, control characters escaped."""
-        return one_line(super().formatMessage(record))
+        return printable(super().formatMessage(record))
+
+    def formatException(self, info: Any) -> str:
+        """The traceback, indented."""
+        return indented(super().formatException(info))
 
 
-def one_line(text: str) -> str:
-    """`text` with its control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def indented(trace: str) -> str:
+    """A traceback in which no line begins as a log line does, control characters escaped."""
+    return "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
 
 
 for command in (run, produce, consume, config):

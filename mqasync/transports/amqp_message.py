@@ -15,7 +15,8 @@ ID, TIME, ATTEMPT, KEY = "mqasync-id", "mqasync-time", "mqasync-attempt", "mqasy
 MAX_ATTEMPT = 1_000_000
 YEAR_3000 = 32_503_680_000.0  # no message was published after it
 # We or RabbitMQ act on these or write them: they are neither sent nor believed as a message's own.
-RESERVED = ("mqasync-", "CC", "BCC", "x-death", "x-delivery-count", "x-first-death-", "x-last-death-", "x-opt-")
+COPIES = ("CC", "BCC")
+RESERVED = ("mqasync-", "x-death", "x-delivery-count", "x-first-death-", "x-last-death-", "x-opt-")
 
 
 def to_properties(message: Message, message_id: str) -> spec.Basic.Properties:
@@ -66,7 +67,11 @@ def returns(properties: spec.Basic.Properties) -> int:
 
 def _own(headers: dict[str, Any]) -> dict[str, str]:
     """The headers that are the message's own, as text."""
-    return {str(name): str(value) for name, value in headers.items() if not str(name).startswith(RESERVED)}
+    return {
+        str(name): str(value)
+        for name, value in headers.items()
+        if name not in COPIES and not str(name).startswith(RESERVED)
+    }
 
 
 def _time(published: Any, timestamp: datetime | None) -> float:

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,15 +29,14 @@ from aio_pika.abc import AbstractConnection
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message, new_id
 from ..transport import Features, Options
-from . import aiormq_fast, amqp_poison
+from . import aiormq_fast, amqp_poison, amqp_tls
 from .amqp_errors import REPLY_SECONDS, broker_errors, replies
 from .amqp_message import to_properties
 from .amqp_topology import Topology
 from .rabbitmq_subscription import RabbitMQSubscription
 
 CLOSE_SECONDS = 3.0
-TLS_KEYS = ("cafile", "certfile", "keyfile")
-URL_KEYS = ("heartbeat", *TLS_KEYS)
+URL_KEYS = ("heartbeat", *amqp_tls.FILES)
 MISSED_HEARTBEATS = 2  # as RabbitMQ itself counts; aiormq would wait for three
 
 
@@ -58,11 +55,11 @@ class RabbitMQTransport:
         heartbeat = self._settings.get("heartbeat", "10")
         if not heartbeat.isdecimal():
             raise ConfigurationError(f"heartbeat is {heartbeat!r}; it takes whole seconds")
-        for key in TLS_KEYS:
+        for key in amqp_tls.FILES:
             if key in self._settings and not url.startswith("amqps:"):
                 raise ConfigurationError(f"{key} is for amqps://; an amqp:// URL connects without encryption")
-            if key in self._settings and not os.path.isfile(self._settings[key]):
-                raise ConfigurationError(f"{key} is {self._settings[key]!r}, which is not a file")
+        if "keyfile" in self._settings and "certfile" not in self._settings:
+            raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
         if not urlsplit(url).hostname:
             raise ConfigurationError("a RabbitMQ URL names a host: amqp://user:password@host:port/vhost")
         for exchange, arguments in options.items():
@@ -78,7 +75,7 @@ class RabbitMQTransport:
     async def open(self) -> None:
         amqp_poison.tolerate()
         aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER = MISSED_HEARTBEATS
-        with broker_errors():
+        with broker_errors(), amqp_tls.refusals():
             publisher = await self._connect("publish")
             self._consumer = await self._connect("consume")
             async with asyncio.timeout(REPLY_SECONDS):
@@ -89,18 +86,23 @@ class RabbitMQTransport:
         self._topology = Topology(publisher, self._options)
 
     async def _connect(self, purpose: str) -> AbstractConnection:
-        context = None
-        if self._url.startswith("amqps:"):
-            context = ssl.create_default_context(cafile=self._settings.get("cafile"))
-            if "certfile" in self._settings:
-                context.load_cert_chain(self._settings["certfile"], self._settings.get("keyfile"))
-        connection = await aio_pika.connect(
-            self._url,
-            timeout=REPLY_SECONDS,
-            ssl_context=context,
-            heartbeat=self._settings.get("heartbeat", "10"),
-            client_properties={"connection_name": f"mqasync {purpose}"},
+        connecting = asyncio.ensure_future(
+            aio_pika.connect(
+                self._url,
+                ssl_context=amqp_tls.context(self._settings) if self._url.startswith("amqps:") else None,
+                heartbeat=self._settings.get("heartbeat", "10"),
+                client_properties={"connection_name": f"mqasync {purpose}"},
+            )
         )
+        connecting.add_done_callback(lambda task: task.cancelled() or task.exception())  # perhaps nobody else asks
+        try:
+            # not awaited itself: cancelled while it fails, it would raise the failure and hide the cancellation
+            await asyncio.wait([connecting], timeout=REPLY_SECONDS)
+            if not connecting.done():
+                raise TimeoutError
+        finally:
+            connecting.cancel()
+        connection = connecting.result()
         self._connections.append(connection)
         return connection
 

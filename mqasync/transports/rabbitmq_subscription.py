@@ -59,7 +59,8 @@ class RabbitMQSubscription:
             properties = spec.Basic.Properties()
         message = to_message(self._exchange, properties, body)
         self._unsettled[tag] = None
-        self._buffer.append(Delivery(message, self, tag, returns(properties), unreadable))
+        returned = returns(properties) if method.redelivered else 0  # the first time, only a stranger can have counted
+        self._buffer.append(Delivery(message, self, tag, returned, unreadable))
         self._something.set()
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:

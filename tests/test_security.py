@@ -1,0 +1,561 @@
+"""What strangers, wrong certificates and talkative errors could do to a service, and do not.
+
+Only real brokers and real processes; what a frame can hold that no client library writes is in test_poison.py.
+"""
+
+import asyncio
+import gzip
+import re
+import ssl
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aio_pika
+import msgspec
+import pydantic
+import pytest
+import trustme
+import yaml
+from cryptography.hazmat.primitives import serialization
+
+from mqasync import (
+    BrokerLost,
+    BrokerRefused,
+    ConfigurationError,
+    InvalidMessage,
+    Message,
+    MessageTooLarge,
+    Out,
+    Reject,
+)
+from mqasync import consumer as consumer_of
+from mqasync import producer as producer_of
+from mqasync.broker import Brokers
+from mqasync.channel import Channel
+from mqasync.cli.consume import consume
+from mqasync.cli.produce import produce
+from mqasync.config import Settings, load_settings
+from mqasync.handler import Consumer
+from mqasync.message import new_id, output_id
+from mqasync.publisher import MAX_HEADER_BYTES
+from mqasync.step import Step
+from mqasync.transport import DEAD
+from mqasync.transports import load
+
+from .brokers import BrokerUnavailable, RabbitMQ, free_port, rabbitmq
+from .commands import CommandLine
+from .conftest import unavailable
+from .test_user_mistakes import sentence
+from .waiting import until
+
+EVIL = "a\r\n12:00:00 forged\n12:00:00 forged \x1b[31m\0\x7f\x9b\u2028\u202e"
+Put = Callable[[dict[str, Any], bytes], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[CommandLine]:
+    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
+    yield command_line
+    command_line.stop()
+
+
+# TLS
+
+
+class TLS:
+    """A RabbitMQ that speaks TLS only to those whose certificate it trusts, and a directory of certificates."""
+
+    def __init__(self, server: RabbitMQ, port: int, directory: Path) -> None:
+        self.server, self.directory = server, directory
+        self.plain = f"amqps://guest:guest@127.0.0.1:{server.port}/"
+        self.url = f"amqps://guest:guest@127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TLS]:
+    directory, port = tmp_path_factory.mktemp("certificates"), free_port()
+    for name in ("", "other-"):
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(directory / f"{name}ca.pem")
+        for owner in ("127.0.0.1", "client@example.org"):
+            certificate = authority.issue_cert(owner)
+            path = directory / f"{name}{owner.split('@')[0]}"
+            certificate.private_key_and_cert_chain_pem.write_to_path(f"{path}.pem")
+            certificate.cert_chain_pems[0].write_to_path(f"{path}.crt")
+            certificate.private_key_pem.write_to_path(f"{path}.key")
+    key = serialization.load_pem_private_key((directory / "client.key").read_bytes(), None)
+    (directory / "locked.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"passphrase"),
+        )
+    )
+    (directory / "text").write_text("not a certificate")
+    lines = [
+        f"listeners.ssl.1 = 127.0.0.1:{port}",
+        f"ssl_options.cacertfile = {directory}/ca.pem",
+        f"ssl_options.certfile = {directory}/127.0.0.1.pem",
+        f"ssl_options.keyfile = {directory}/127.0.0.1.pem",
+        "ssl_options.verify = verify_peer",
+        "ssl_options.fail_if_no_peer_cert = true\n",
+    ]
+    try:
+        with rabbitmq("\n".join(lines)) as server:
+            yield TLS(server, port, directory)
+    except BrokerUnavailable as error:
+        unavailable(error)
+
+
+@pytest.mark.parametrize("files", ["certfile=client.pem", "certfile=client.crt&keyfile=client.key"])
+def test_messages_pass_over_tls_with_both_certificates(tls: TLS, files: str) -> None:
+    rabbit = CommandLine(tls.directory, f"{tls.url}?cafile=ca.pem&{files}")
+    queue = ("--exchange", f"E{new_id()}", "--id", "q")
+    consumer = rabbit.start("consume", *queue, "-n", "1")
+    assert rabbit.run("produce", *queue, '{"n":1}').returncode == 0
+    consumer.says('{"n":1}')
+    assert consumer.ends() == 0
+
+
+OURS = "cafile=ca.pem&certfile=client.pem"
+KEYS = "cannot be set in a RabbitMQ URL; there are: heartbeat, cafile, certfile, keyfile"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("{url}?certfile=client.pem", "its certificate is not trusted: self-signed certificate in certificate chain"),
+        ("{url}?cafile=other-ca.pem&certfile=client.pem", "its certificate is not trusted: self-signed certificate"),
+        ("{localhost}?" + OURS, "its certificate is not trusted: Hostname mismatch, certificate is not valid for 'loc"),
+        ("{url}?cafile=ca.pem", "it ended the TLS handshake: certificate required; certfile= and keyfile= name our"),
+        ("{url}?cafile=ca.pem&certfile=other-client.pem", "it ended the TLS handshake: unknown ca; certfile="),
+        (
+            "{plain}?" + OURS,
+            "what listens there does not speak TLS: use amqp://, or the port for amqps:// (usually 567",
+        ),
+        ("{url}?cafile=text", "cafile 'text' is not a certificate in PEM"),
+        ("{url}?cafile=nowhere", "cafile is 'nowhere', which is not a file"),
+        ("{url}?cafile=", "cafile is '', which is not a file"),
+        ("{url}?certfile=text", "certfile 'text' and keyfile 'text' are not a certificate and its private key, in PEM"),
+        ("{url}?certfile=client.crt", "certfile 'client.crt' and keyfile 'client.crt' are not a certificate and its"),
+        ("{url}?certfile=client.crt&keyfile=127.0.0.1.key", "certfile 'client.crt' and keyfile '127.0.0.1.key' are n"),
+        ("{url}?certfile=client.crt&keyfile=locked.key", "certfile 'client.crt' and keyfile 'locked.key' are not a "),
+        ("{url}?keyfile=client.key", "keyfile is the private key of a certificate; certfile has to name that one"),
+        ("amqp://127.0.0.1/?cafile=ca.pem", "cafile is for amqps://; an amqp:// URL connects without encryption"),
+    ],
+)
+def test_tls_that_cannot_work_is_refused_at_once_in_one_sentence(tls: TLS, url: str, expected: str) -> None:
+    url = url.format(url=tls.url, plain=tls.plain, localhost=tls.url.replace("127.0.0.1", "localhost"))
+    said = sentence(CommandLine(tls.directory, url).run("produce", "--exchange", "CTH", "--id", "me", "{}"))
+    assert expected in said
+    assert "guest:guest" not in said
+
+
+@pytest.mark.parametrize(
+    "key", ["no_verify_ssl=1", "verify=0", "ssl=false", "ssl_options=x", "auth=external", "CAFILE=x"]
+)
+def test_checks_cannot_be_switched_off_in_the_url(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"'{key.split('=')[0]}' {KEYS}"):
+        load(f"amqps://guest:guest@localhost/?{key}")
+
+
+async def test_an_expired_certificate_is_refused(tls: TLS) -> None:
+    # Given a server, RabbitMQ or not, whose certificate a trusted authority issued and which ended yesterday
+    authority, yesterday = trustme.CA(), datetime.now(UTC) - timedelta(days=1)
+    authority.cert_pem.write_to_path(tls.directory / "old-ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", not_after=yesterday).configure_cert(context)
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"amqps://guest:guest@127.0.0.1:{port}/?cafile={tls.directory}/old-ca.pem"
+        broker = Brokers(Settings(brokers={"main": url})).route("CTH")
+        with pytest.raises(BrokerRefused, match="its certificate is not trusted: certificate has expired"):
+            await broker.connected()
+
+
+async def test_files_that_are_being_replaced_do_not_end_a_service_that_connects_again(
+    tls: TLS, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_bytes((tls.directory / "ca.pem").read_bytes())
+    url = f"{tls.url}?cafile={authority}&certfile={tls.directory}/client.pem"
+    brokers = Brokers(Settings(brokers={"main": url}))
+    broker = brokers.route("CTH")
+    first = await broker.connected()
+    # When the connection is lost while the file is away
+    content = authority.read_bytes()
+    authority.unlink()
+    broker.lost(first, BrokerLost("for a test"))
+    again = asyncio.create_task(broker.connected())
+    await until(lambda: broker._failures > 2, "two more attempts have failed")
+    # Then it is connected again when the file is back
+    authority.write_bytes(content)
+    assert await again is not first
+    await brokers.close()
+
+
+# secrets
+
+WORDS = ("zebra", "quagga", "tapir", "okapi", "kudu")
+PASSWORD = "zebra/quagga@tapir#okapi?kudu"
+NOISY = """
+import logging
+from mqasync import consumer, producer
+
+for name in (None, *logging.root.manager.loggerDict):
+    logging.getLogger(name).setLevel(logging.DEBUG)
+
+@producer(exchange="noisy", id="p")
+async def produce():
+    return {}
+
+@consumer(exchange="noisy", id="q", retries=0)
+async def fail(event):
+    raise ValueError("as ever")
+"""
+SOURCES = ["${PASSWORD}", "${file:password}", quote(PASSWORD, safe="")]
+WAYS = {  # where: exit code and what is said
+    "amqp://user:{password}@127.0.0.1:{port}/": (0, "in the dead letters of noisy/q"),
+    "amqp://guest:{password}@127.0.0.1:{port}/": (2, "ACCESS_REFUSED"),
+    "amqp://user:{password}@127.0.0.1:{port}/nowhere": (2, "there is no such virtual host, or no permission for it"),
+    "amqp://user:{password}@127.0.0.1:{nobody}/": (1, "cannot be reached"),
+    "amqps://user:{password}@127.0.0.1:{port}/": (2, "does not speak TLS"),
+    "amqps://user:{password}@127.0.0.1:{port}/?cafile=nowhere": (2, "which is not a file"),
+    "amqp://user:{password}@127.0.0.1:{port}/?verify=0": (2, KEYS),
+    "amqp://user:{password}@127.0.0.1:{port}x/": (2, "cannot be read as a URL"),
+    "rabbit://user:{password}@127.0.0.1/": (2, "no transport for the URL scheme"),
+}
+
+
+@pytest.fixture(scope="module")
+def user(rabbitmq_server: RabbitMQ) -> None:
+    rabbitmq_server.control("add_user", "user", PASSWORD)
+    rabbitmq_server.control("set_permissions", "user", ".*", ".*", ".*")
+
+
+def secretless(text: str) -> bool:
+    return not any(word in text for word in WORDS)
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize("source", SOURCES, ids=["environment", "file", "in the URL"])
+@pytest.mark.parametrize("way", WAYS)
+def test_no_output_of_a_command_shows_a_password(
+    cli: CommandLine, rabbitmq_server: RabbitMQ, way: str, source: str
+) -> None:
+    """Even where a service sets every logger to DEBUG."""
+    cli.file("noisy.py", NOISY)
+    cli.file("password", PASSWORD)
+    cli.environment |= {"PASSWORD": PASSWORD, "PYTHONASYNCIODEBUG": "1"}
+    url = way.format(password=source, port=rabbitmq_server.port, nobody=free_port())
+    cli.file("config.yml", f"brokers:\n  main: {url}")
+    done = cli.run("run", "noisy", "--until-idle", "--wait", "400ms")
+    code, expected = WAYS[way]
+    assert done.returncode == code, done.stderr
+    assert expected in done.stderr
+    assert secretless(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=["environment", "file", "in the URL"])
+def test_no_repr_no_error_and_no_shown_configuration_holds_a_password(
+    cli: CommandLine, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(cli.directory)
+    monkeypatch.setenv("PASSWORD", PASSWORD)
+    cli.environment["PASSWORD"] = PASSWORD
+    cli.file("password", PASSWORD)
+    cli.file("config.yml", f"brokers:\n  main: amqp://user:{source}@127.0.0.1:{free_port()}/")
+    settings = load_settings()
+    broker = Brokers(settings).route("CTH")
+    shown = cli.run("config")
+    assert shown.returncode == 0
+    transport = load(settings.brokers["main"])
+    assert secretless(f"{settings!r} {settings} {broker!r} {vars(broker)['address']} {transport!r} {shown.stdout}")
+    with pytest.raises(BrokerLost) as caught:
+        asyncio.run(transport.open())
+    assert secretless("".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__))
+
+
+@pytest.mark.parametrize("source", [PASSWORD, "zebra@quagga/tapir", "zebra:okapi?kudu@", "zebra#tapir"])
+def test_a_url_that_cannot_be_read_is_not_shown(cli: CommandLine, source: str) -> None:
+    url = f"amqp://user:{source}@127.0.0.1/"
+    cli.environment["MQASYNC_BROKER"] = url
+    for arguments in ((), ("--broker", url)):
+        done = cli.run("produce", "--exchange", "CTH", "--id", "me", "{}", *arguments)
+        assert "cannot be read as a URL" in sentence(done)
+        assert secretless(done.stderr)
+
+
+# names
+
+NAMES = ["a\nb", "a\rb", "a\0b", "a\x1b[31m", "a/b", "a b", "x" * 81, "café", "\u0430dmin", "a\u202eb", "", "*", "a#"]
+NAMES_BY_KIND = [("exchange", name) for name in [*NAMES, "amq.topic", "CTH.retry"]]
+NAMES_BY_KIND += [("id", name) for name in [*NAMES, "q.dead", "dead", "q.1"]]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES_BY_KIND)
+def test_a_name_that_could_mean_something_else_is_refused_everywhere(kind: str, name: str, tmp_path: Path) -> None:
+    async def handle(event: Any) -> None: ...
+
+    both = {"exchange": "CTH", "id": "me"} | {kind: name}
+    words = ["--exchange", both["exchange"], "--id", both["id"], "--broker", "memory:"]
+    exchanges = {both["exchange"]: {"requires": [both["id"]]}}
+    file = tmp_path / "config.yml"
+    file.write_text(yaml.safe_dump({"exchanges": exchanges}))
+    ways: list[Callable[[], object]] = [
+        lambda: consumer_of(exchange=both["exchange"], id=both["id"])(handle),
+        lambda: producer_of(exchange=both["exchange"], id=both["id"])(handle),
+        lambda: load_settings(str(file)),
+        lambda: produce.main([*words, "{}"], standalone_mode=False),
+        lambda: consume.main(words, standalone_mode=False),
+    ]
+    if kind == "exchange":
+        ways.append(lambda: consumer_of(exchange="CTH", id="me", to=name)(handle))
+    for way in ways:
+        with pytest.raises(ConfigurationError, match=f"cannot be an {kind}: ") as caught:
+            way()
+        assert str(caught.value).isprintable()
+
+
+# headers
+
+
+class Scene:
+    """Consumers at work on the shared RabbitMQ, and what a stranger publishes to them with aio-pika."""
+
+    def __init__(self, url: str, *consumers: Consumer) -> None:
+        self.url = url
+        self.brokers = Brokers(Settings(brokers={"main": url}))
+        self.channels = [
+            Channel(Step(one, self.brokers.publish, {}), self.brokers.route(one.exchange)) for one in consumers
+        ]
+
+    async def __aenter__(self) -> "Scene":
+        for channel in self.channels:
+            await channel.declare()
+            channel.start()
+        self.connection = await aio_pika.connect(self.url)
+        self.stranger = await self.connection.channel()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.connection.close()
+        for channel in self.channels:
+            await channel.drain(1.0)
+        await self.brokers.close()
+
+    async def put(self, body: bytes, **properties: Any) -> None:
+        exchange = await self.stranger.get_exchange(self.channels[0].exchange)
+        await exchange.publish(aio_pika.Message(body, **properties), routing_key="")
+
+    async def dead(self, count: int) -> list[Message]:
+        channel = self.channels[0]
+        await until(lambda: channel.counts.buried >= count, f"{count} are buried")
+        transport = await self.brokers.route(channel.exchange).connected()
+        subscription = await transport.subscribe(channel.exchange, channel.id + DEAD, 100)
+        dead: list[Message] = []
+        while len(dead) < count:
+            dead += [delivery.message for delivery in await subscription.receive(100, 5.0)]
+        return dead
+
+
+async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_nothing(rabbitmq_url: str) -> None:
+    first, second, victim = f"E{new_id()}", f"E{new_id()}", f"victim-{new_id()}"
+    arrived: list[Message] = []
+
+    @consumer_of(exchange=first, id="q", to=second, backoff=0.1)
+    async def copy(event: dict[str, str], message: Message) -> Any:
+        if event["do"] == "retry" and message.attempt == 1:
+            raise ValueError("once")
+        if event["do"] == "bury":
+            raise Reject("as it says")
+        forged = {"CC": victim, "BCC": victim, "mqasync-id": "forged", "mqasync-attempt": "7", "CCTV": "kept"}
+        return Out(event, headers=message.headers | (forged if event["do"] == "forge" else {}))
+
+    @consumer_of(exchange=second, id="s")
+    async def sink(event: dict[str, str], message: Message) -> None:
+        arrived.append(message)
+
+    headers: dict[str, Any] = {"CC": [victim], "BCC": [victim], "x-death": [{"count": 9}], "x-delivery-count": 99}
+    headers |= {"mqasync-key": "k", "mqasync-time": "yesterday", "trace": "kept"}
+    odd: dict[str, Any] = {"user_id": "guest", "expiration": 60, "priority": 9, "reply_to": victim, "type": "x"}
+    async with Scene(rabbitmq_url, copy, sink) as scene:
+        queue = await scene.stranger.declare_queue(victim)
+        transport = await scene.brokers.route(second).connected()
+        await transport.declare(second, "raw")
+        # When a stranger forges what he can
+        for do in ("copy", "retry", "bury", "forge"):
+            body = b'{"do": "%s"}' % do.encode()
+            await scene.put(body, headers=headers | {"mqasync-id": do}, **odd)
+        await scene.put(
+            b'{"do": "attempt"}', headers=headers | {"mqasync-id": "attempt", "mqasync-attempt": 2**62}, **odd
+        )
+        # Then all that is handled arrives once, as a message of ours
+        await until(lambda: len(arrived) >= 4, "four have arrived")
+        (dead,) = await scene.dead(1)
+        assert {message.id for message in arrived} == {
+            output_id(id, second, "q", 0) for id in ("copy", "retry", "forge", "attempt")
+        }
+        assert all(message.attempt == 1 and message.producer == "q" and message.key is None for message in arrived)
+        assert all(set(message.headers) <= {"trace", "CCTV"} for message in arrived)
+        assert [message.headers for message in arrived].count({"trace": "kept"}) == 3
+        assert not [name for name in dead.headers if name != "trace" and not name.startswith("dead-")]
+        # And without a property that RabbitMQ acts on
+        raw = await scene.stranger.get_queue(f"{second}.raw")
+        for _ in range(4):
+            copied = await raw.get(no_ack=True)
+            assert copied is not None
+            assert not (copied.user_id or copied.expiration or copied.reply_to or copied.priority or copied.type)
+        # And the queue that he named is empty
+        assert (await queue.declare()).message_count == 0
+        await queue.delete()
+
+
+# sizes and nesting
+
+
+async def test_what_is_too_large_is_refused_before_anything_is_sent(rabbitmq_url: str) -> None:
+    exchange = f"E{new_id()}"
+    brokers = Brokers(Settings(brokers={"main": rabbitmq_url}))
+    transport = await brokers.route(exchange).connected()
+    await transport.declare(exchange, "q")
+    header = {"h": "x" * MAX_HEADER_BYTES}
+    for message in (
+        Message(body=bytes(transport.features.max_bytes + 1), exchange=exchange),
+        Message(body=b"", exchange=exchange, headers=header),
+        Message(body=b"", exchange=exchange, key=header["h"]),
+    ):
+        with pytest.raises(MessageTooLarge):
+            await brokers.publish(message)
+    assert await transport.depth(exchange, "q") == 0
+    assert await brokers.route(exchange).connected() is transport
+    await brokers.close()
+
+
+class Struct(msgspec.Struct):
+    n: Any
+
+
+class Model(pydantic.BaseModel):
+    n: Any
+
+
+DEEP = 100_000
+BURIED = {
+    "arrays": b'{"n": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "objects": b'{"n": ' * DEEP + b"1" + b"}" * DEEP,
+    "unfinished": b'{"n": ' + b"[" * DEEP,
+    "digits": b'{"n": ' + b"9" * 5000 + b"}",
+    "negative digits": b'{"n": -' + b"9" * 5000 + b"}",
+    "half of a surrogate": rb'{"n": "\ud800"}',
+    "other half": rb'{"n": "\udfff"}',
+    "surrogate in UTF-8": b'{"n": "\xed\xa0\x80"}',
+    "gzip": gzip.compress(b'{"n": 1}'),
+    "UTF-16": '{"n": 1}'.encode("utf-16"),
+}
+NOT_JSON = {name: b'{"n": %s}' % name.encode() for name in ("NaN", "Infinity", "-Infinity", "1e400")}
+
+
+@pytest.mark.parametrize("kind", [dict, Struct, Model], ids=["dict", "Struct", "pydantic"])
+async def test_json_that_is_meant_to_harm_is_buried_and_the_next_message_is_handled(
+    kind: type, rabbitmq_url: str
+) -> None:
+    handled: list[Any] = []
+
+    async def handle(event: Any) -> None:
+        handled.append(event["n"] if kind is dict else event.n)
+
+    handle.__annotations__["event"] = kind
+    # a pydantic model decides about these itself, and takes them where it does not say allow_inf_nan=False
+    taken = NOT_JSON if kind is Model else {}
+    bad = BURIED | (NOT_JSON if kind is not Model else {})
+    async with Scene(rabbitmq_url, consumer_of(exchange=f"E{new_id()}", id="q")(handle)) as scene:
+        for body in (*bad.values(), *taken.values()):
+            await scene.put(body, content_encoding="gzip")
+        await scene.put(b'{"n": 1, "n": 2}')
+        dead = await scene.dead(len(bad))
+        await until(lambda: len(handled) > len(taken), "what follows is handled")
+    assert handled[-1] == 2  # the last of two values
+    assert {message.headers["dead-reason"] for message in dead} == {InvalidMessage.__name__}
+    assert {message.body for message in dead} == set(bad.values())
+
+
+async def test_a_compressed_body_is_handed_over_as_it_came(rabbitmq_url: str) -> None:
+    handled: list[bytes] = []
+
+    @consumer_of(exchange=f"E{new_id()}", id="q")
+    async def handle(event: bytes) -> None:
+        handled.append(event)
+
+    bomb = gzip.compress(bytes(100_000_000), 1)
+    async with Scene(rabbitmq_url, handle) as scene:
+        await scene.put(bomb, content_encoding="gzip", content_type="application/json")
+        await until(lambda: handled == [bomb], "it is handled")
+
+
+# logs
+
+LOUD = """
+import logging
+from mqasync import Message, Out, consumer
+
+log = logging.getLogger("service")
+
+@consumer(exchange="{exchange}", id="q", retries=0, concurrency=1)
+async def handle(event: dict, message: Message):
+    log.warning("from %s by %s with %s", message.id, message.producer, message.headers)
+    try:
+        raise KeyError(event["text"]) from ValueError(event["text"])
+    except KeyError:
+        log.exception("caught: %s", event["text"])
+    if event["do"] == "raise":
+        raise ValueError(event["text"])
+    if event["do"] == "put out":
+        return Out({{}}, exchange=event["text"])
+"""
+
+
+def unforged(stderr: str) -> bool:
+    """Every line is a log line, or one of a traceback, and nobody's control characters are in it."""
+    lines = stderr.removesuffix("\n").split("\n")
+    return all(line.isprintable() and re.match(r"\d\d:\d\d:\d\d (?!forged)|  |mqasync: ", line) for line in lines)
+
+
+async def test_nobody_forges_a_line_of_the_log(tmp_path: Path, rabbitmq_url: str) -> None:
+    exchange = f"E{new_id()}"
+    rabbit = CommandLine(tmp_path, rabbitmq_url)
+    rabbit.file("loud.py", LOUD.format(exchange=exchange))
+
+    @consumer_of(exchange=exchange, id="q")
+    async def nobody(event: dict[str, Any]) -> None: ...
+
+    # Given messages of a stranger in the queue, in which everything that is text is evil
+    async with Scene(rabbitmq_url, nobody) as scene:
+        await scene.channels[0].drain(1.0)
+        for do in ("raise", "put out"):
+            body = msgspec.json.encode({"do": do, "text": EVIL})
+            await scene.put(body, message_id=EVIL, app_id=EVIL, type=EVIL, headers={EVIL: EVIL, "mqasync-key": EVIL})
+        await scene.put(EVIL.encode(), message_id=EVIL, headers={"mqasync-id": EVIL * 5})
+    done = rabbit.run("run", "loud", "--until-idle")
+    assert done.returncode == 0
+    assert re.search(r" 3 in the dead letters of .*; last: ", done.stderr)
+    assert done.stderr.count("Traceback") == 2
+    assert done.stderr.count("forged") > 20
+    assert unforged(done.stderr)
+
+
+@pytest.mark.parametrize("error", ["ValueError", "mqasync.MqasyncError"])
+def test_the_error_that_ends_a_service_forges_no_line_either(cli: CommandLine, error: str) -> None:
+    cli.file("broken.py", f"import mqasync\nraise {error}({EVIL!r})")
+    done = cli.run("run", "broken")
+    assert done.returncode == 1
+    assert "forged" in done.stderr
+    assert unforged(done.stderr)
