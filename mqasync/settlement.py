@@ -129,8 +129,10 @@ class Settlement:
             return
         delay = pause(message.attempt, options.backoff, options.max_backoff)
         self.complaints.say(f"{what}; next attempt in {delay:.1f} s")
-        with suppress(BrokerLost):
+        try:
             await delivery.subscription.retry(delivery, delay)
+        except BrokerLost:  # perhaps only on the way to the retries: then put back, else back by itself
+            return await self.release([delivery])
         self.counts.retried += 1
         self._observe("retried", message)
         self.forget([delivery])

@@ -65,9 +65,15 @@ class RabbitMQ:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
             "RABBITMQ_PID_FILE": str(directory / "pid"),
         }
         (directory / "plugins").write_text("[].\n")
+        # how soon a message that expired in a retry queue while its queue had no leader is passed on again
+        # (RabbitMQ's default is three minutes; README.md recommends this)
+        (directory / "advanced.config").write_text(
+            "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}]."
+        )
         (directory / "rabbitmq.conf").write_text(
             f"vm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n{configuration}"
         )
@@ -102,6 +108,10 @@ class RabbitMQ:
         the remedy is from there.
         """
         self.start()
+        self.elect()
+
+    def elect(self) -> None:
+        """See restart."""
         queues = "{Name, _} <- ra_directory:list_registered(quorum_queues)"
         leaderless = f"{queues}, ra_leaderboard:lookup_leader(Name) =:= undefined"
         elect = f"[begin ra:trigger_election({{Name, node()}}), Name end || {leaderless}]."
@@ -109,6 +119,11 @@ class RabbitMQ:
             if self.control("eval", elect).strip() == "[]":
                 return
         raise BrokerUnavailable("RabbitMQ elects no leader for its quorum queues")
+
+    def set(self, **parameters: int) -> None:
+        """Set parameters of the running server that its command line does not offer."""
+        for name, value in parameters.items():
+            self.control("eval", f"application:set_env(rabbit, {name}, {value}).")
 
     def control(self, *words: str) -> str:
         """Run rabbitmqctl against this node and return what it prints."""
@@ -127,6 +142,7 @@ class RabbitMQ:
         assert self.process
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGCONT)
+            self.control("set_vm_memory_high_watermark", "absolute", "2GB")
         else:
             (self.directory / "console").write_bytes(b"")
             self.restart()

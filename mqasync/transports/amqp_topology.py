@@ -65,6 +65,10 @@ class Topology:
             self._retry_queues.add(name)
         return name
 
+    def forget(self, queue: str) -> None:
+        """Somebody has deleted this retry queue: declare it anew when it is next needed."""
+        self._retry_queues.discard(queue)
+
     async def depth(self, queue: str) -> int:
         """Messages that wait in the queue and in its retry queues, those of other processes too."""
         if queue not in self._searched:

@@ -125,6 +125,7 @@ class RabbitMQTransport:
         try:
             await self._publish("", queue, messages)
         except Unroutable as error:
+            self._topology.forget(queue)
             raise BrokerLost(f"the queue {queue} is gone") from error
 
     async def _publish(self, exchange: str, routing_key: str, messages: Sequence[Message]) -> None:

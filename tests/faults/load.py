@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -21,7 +22,7 @@ import uvloop
 from mqasync import Message, Reject, consumer
 from mqasync.broker import Brokers
 from mqasync.channel import Channel
-from mqasync.config import Settings
+from mqasync.config import ExchangeSettings, Settings
 from mqasync.message import new_id
 from mqasync.source import waiting_for_queues
 from mqasync.step import Step
@@ -32,6 +33,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
 }
 PUBLISHERS = 50
+FIRST_RETRIED = 5
+MESSAGES = int(os.environ.get("MQASYNC_FAULT_MESSAGES", "4000"))  # in each fault; `make faults` takes 20,000
 PATIENCE = 60.0  # seconds from the end of a fault until everything must have been handled
 
 
@@ -42,6 +45,7 @@ class Ledger:
         self.confirmed: set[int] = set()
         self.processed: Counter[int] = Counter()
         self.buried: Counter[int] = Counter()
+        self.slowed = 0  # times that a handler was slow on purpose
         self.times: list[float] = []  # when messages were processed, by time.monotonic()
 
     @property
@@ -61,29 +65,42 @@ class Ledger:
 
 
 class Load:
-    """`messages` to exchange E, through step E/step, to sink E.out/sink; with `failing` some fail at first."""
+    """`messages` to exchange E, through step E/step, to sink E.out/sink; some fail at first.
 
-    def __init__(self, url: str, messages: int, loop: str, failing: bool = True) -> None:
+    With `slow`, every hundredth takes so many seconds the first time. `options` are the exchanges' own.
+    """
+
+    def __init__(
+        self, url: str, messages: int, loop: str, slow: float = 0.0, options: dict[str, Any] | None = None
+    ) -> None:
         self.exchange = f"E{new_id()[:8]}"
         self.out = f"{self.exchange}.out"
         self.ledger = Ledger()
         self.messages = messages
         self.loop_name = loop
-        self.failing = failing
+        self.deleted_dead = 0  # dead letters that an administrator deleted
         self.stop = False  # publish no more
-        self.hold: threading.Event = threading.Event()  # clear: publishers pause
-        self.hold.set()
+        self.hold = threading.Event()  # clear: publishers pause
         self.error: BaseException | None = None
         self.depths: dict[str, int] = {}
-        self._url = url
+        names = (self.exchange, self.out)
+        self._settings = Settings(
+            brokers={"main": url}, exchanges={name: ExchangeSettings(options=options or {}) for name in names}
+        )
+        self._slow = slow
         self._numbers = iter(range(messages))
         self._finish = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"load-{loop}", daemon=True)
 
     def start(self) -> None:
-        """Return when messages go through."""
+        """Return when messages go through, retried ones too.
+
+        A quorum queue that was declared less than a second before RabbitMQ 3.10.8 is killed forgets its TTL
+        (4 of 4 times here), and what waits in it waits for ever: let the retry queue be older than that.
+        """
         self._thread.start()
-        self.until(lambda: len(self.ledger.processed) > 0, "the first message is processed")
+        self.until(lambda: FIRST_RETRIED in self.ledger.processed, "a retried message is processed")
+        self.hold.set()
 
     def until(self, true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
         """Wait until `true()`."""
@@ -93,6 +110,20 @@ class Load:
                 raise self.error
             assert time.monotonic() < deadline, f"{self.loop_name}: not within {patience:g} s: {what}; {self}"
             time.sleep(0.01)
+
+    @property
+    def state(self) -> str:
+        """That of its broker."""
+        return self.brokers.route(self.exchange).state
+
+    @property
+    def held(self) -> int:
+        """Deliveries in hand."""
+        return sum(channel.held for channel in self.channels)
+
+    def call(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        """Run a coroutine in the load's own event loop."""
+        asyncio.run_coroutine_threadsafe(work(*arguments), self._event_loop).result(PATIENCE)
 
     def until_confirmed(self, part: float) -> None:
         """Wait until so large a part of the messages is confirmed."""
@@ -125,8 +156,8 @@ class Load:
             self.error = error
 
     async def _work(self) -> None:
-        brokers = Brokers(Settings(brokers={"main": self._url}))
-        self.brokers = brokers
+        self._event_loop = asyncio.get_running_loop()
+        brokers = self.brokers = Brokers(self._settings)
         self.channels = [self._channel(brokers, one) for one in self._consumers()]
         for channel in self.channels:
             await channel.declare()
@@ -159,13 +190,18 @@ class Load:
 
     def _consumers(self) -> Iterator[Any]:
         ledger = self.ledger
+        slowed: set[int] = set()
 
         @consumer(exchange=self.exchange, id="step", to=self.out, concurrency=50, backoff=0.1)
         async def step(body: dict[str, int], message: Message) -> dict[str, int]:
             n = body["n"]
-            if self.failing and n % 97 == 5 and message.attempt == 1:
+            if self._slow and n % 100 == 50 and n not in slowed:
+                slowed.add(n)
+                ledger.slowed += 1
+                await asyncio.sleep(self._slow)
+            if n % 97 == FIRST_RETRIED and message.attempt == 1:
                 raise ValueError("not at the first attempt")
-            if self.failing and n % 101 == 7:
+            if n % 101 == 7:
                 raise Reject("this one never")
             return body
 
@@ -186,7 +222,7 @@ class Load:
 
     async def _publish_all(self) -> None:
         for n in self._numbers:
-            while not self.hold.is_set():  # noqa: ASYNC110, it is set by another thread
+            while n > FIRST_RETRIED and not self.hold.is_set():  # noqa: ASYNC110, it is set by another thread
                 await asyncio.sleep(0.01)
             if self.stop:
                 return
@@ -195,9 +231,9 @@ class Load:
 
 
 @contextmanager
-def loads(url: str, messages: int, failing: bool = True) -> Iterator[list[Load]]:
+def loads(url: str, messages: int, **options: Any) -> Iterator[list[Load]]:
     """A load on asyncio and one on uvloop at the same time, half of the messages each."""
-    running = [Load(url, messages // 2, loop, failing) for loop in LOOPS]
+    running = [Load(url, messages // 2, loop, **options) for loop in LOOPS]
     for load in running:
         load.start()
     try:

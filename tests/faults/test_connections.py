@@ -9,10 +9,9 @@ from functools import partial
 import pytest
 
 from .conftest import Record
-from .load import loads
+from .load import MESSAGES, loads
 from .proxy import DOWN, UP, Proxy
 
-MESSAGES = 20_000
 HEARTBEAT = 5
 
 AT_ONCE: dict[str, Callable[[Proxy], None]] = {
