@@ -98,7 +98,8 @@ class Subscription(Protocol):
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
         """Wait up to `timeout` seconds for the first, then return what there is, at most `limit`.
 
-        The core never cancels it. After close() it returns nothing, at once. Raises BrokerLost.
+        The core never cancels it. After close() it returns nothing, at once. Raises BrokerLost,
+        also after the transport's close(): who waits then has to know that nothing comes any more.
         """
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:

@@ -246,6 +246,19 @@ class Conformance:
         left = numbers(await receive(await transport.subscribe(exchange, "q", 100), 15))
         assert sorted(left) == [0, 2, 4, 6, 8, *range(10, 20)]
 
+    async def test_a_subscription_whose_transport_was_closed_is_lost(
+        self, connect: Open, transport: Transport, exchange: str
+    ) -> None:
+        await transport.declare(exchange, "q")
+        other = await connect()
+        subscription = await other.subscribe(exchange, "q", 10)
+        waiting = asyncio.create_task(subscription.receive(10, PATIENCE))
+        await asyncio.sleep(0.05)
+        await other.close()
+        for receiving in (waiting, subscription.receive(10, PATIENCE)):
+            with pytest.raises(BrokerLost):
+                await receiving
+
     async def test_acknowledging_out_of_order_never_loses_a_gap(
         self, connect: Open, transport: Transport, exchange: str
     ) -> None:

@@ -160,6 +160,8 @@ class MemorySubscription:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(deadline, due) - now):
                     await self.changed.wait()
+        if self._lost:
+            raise BrokerLost("the memory: transport was closed")
         return []
 
     def _take(self, limit: int, now: float) -> tuple[list[Delivery], float]:

@@ -143,6 +143,8 @@ class SQLiteSubscription:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self.changed.wait()
+        if self._file.closed:
+            raise BrokerLost(f"the SQLite file {self._file.path} was closed")
         return []
 
     def _take(self, limit: int) -> tuple[list[Delivery], float]:
@@ -172,9 +174,11 @@ class SQLiteSubscription:
 
     async def _settle(self, change: str, deliveries: Sequence[Delivery], *due: float, sync: str = "FULL") -> None:
         tags = [delivery.tag for delivery in deliveries]
-        await self._file.run(self._file.write, change, [(*due, *tag) for tag in tags], sync)
-        self.held.difference_update(tags)
-        self.changed.set()  # there is room below the prefetch
+        try:
+            await self._file.run(self._file.write, change, [(*due, *tag) for tag in tags], sync)
+        finally:  # where that failed, they come back by their leases
+            self.held.difference_update(tags)
+            self.changed.set()  # there is room below the prefetch
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Move the end of the lease."""
