@@ -3,13 +3,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench lint lock clean
+.PHONY: run test faults soak bench lint lock clean
 
 run: .venv/ready ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
 	$(BIN)/mqasync run services.cth --until-idle
 
 test: .venv/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
 	$(BIN)/python -m pytest
+
+faults: .venv/ready ## The faults with 20,000 messages each; writes docs/reliability.md
+	MQASYNC_FAULT_MESSAGES=20000 MQASYNC_RELIABILITY=write $(BIN)/python -m pytest tests/faults
+
+SEED ?= $(shell date +%s)
+MINUTES ?= 2
+soak: .venv/ready ## Random faults for some minutes: make soak SEED=7 MINUTES=10
+	$(BIN)/python -m tests.faults.soak $(SEED) $(MINUTES)
 
 bench: .venv/ready ## Figures as ratios against aio-pika and aiormq, from one run
 	$(BIN)/python -m bench

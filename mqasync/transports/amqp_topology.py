@@ -49,9 +49,10 @@ class Topology:
         queue = f"{exchange}.{id}"
         if not bound:
             return await self._declare(exchange, queue, {})
-        limit = {"x-delivery-limit": RETURN_LIMIT} if self._type(exchange) == "quorum" else {}
+        kind = self._type(exchange)
+        limit = {"x-delivery-limit": RETURN_LIMIT} if kind == "quorum" else {}
         own = self._options.get(exchange, {})
-        await self._declare(exchange, queue, {**self._passing_on(exchange, queue + DEAD), **limit, **own})
+        await self._declare(exchange, queue, {**passing_on(queue + DEAD, kind), **limit, **own})
         await self.exchange(exchange)
         async with self._channel() as channel:
             await (await channel.get_queue(queue, ensure=False)).bind(exchange)
@@ -61,7 +62,9 @@ class Topology:
         step = next((step for step in LADDER if step >= delay), LADDER[-1])
         name = f"{queue}.retry.{step}"
         if name not in self._retry_queues:
-            await self._declare(exchange, name, {**self._passing_on(exchange, queue), "x-message-ttl": step * 1000})
+            # always quorum: a classic queue passes on unconfirmed, and killed in that moment it loses messages
+            arguments = {"x-queue-type": "quorum", **passing_on(queue, "quorum"), "x-message-ttl": step * 1000}
+            await self._declare(exchange, name, arguments)
             self._retry_queues.add(name)
         return name
 
@@ -96,9 +99,10 @@ class Topology:
     def _type(self, exchange: str) -> str:
         return str(self._options.get(exchange, {}).get("x-queue-type", "quorum"))
 
-    def _passing_on(self, exchange: str, target: str) -> dict[str, Any]:
-        """Arguments that make RabbitMQ itself pass messages on to the queue `target`, losing none."""
-        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target}
-        if self._type(exchange) == "quorum":
-            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-        return arguments
+
+def passing_on(target: str, kind: str) -> dict[str, Any]:
+    """Arguments of a queue of that kind that make RabbitMQ itself pass messages on to the queue `target`."""
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target}
+    if kind == "quorum":
+        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    return arguments

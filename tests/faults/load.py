@@ -67,11 +67,18 @@ class Ledger:
 class Load:
     """`messages` to exchange E, through step E/step, to sink E.out/sink; some fail at first.
 
-    With `slow`, every hundredth takes so many seconds the first time. `options` are the exchanges' own.
+    With `slow`, every hundredth takes so many seconds the first time; with `pace`, each of the PUBLISHERS waits
+    so many seconds between two. `options` are the exchanges' own.
     """
 
     def __init__(
-        self, url: str, messages: int, loop: str, slow: float = 0.0, options: dict[str, Any] | None = None
+        self,
+        url: str,
+        messages: int,
+        loop: str,
+        slow: float = 0.0,
+        pace: float = 0.0,
+        options: dict[str, Any] | None = None,
     ) -> None:
         self.exchange = f"E{new_id()[:8]}"
         self.out = f"{self.exchange}.out"
@@ -87,7 +94,7 @@ class Load:
         self._settings = Settings(
             brokers={"main": url}, exchanges={name: ExchangeSettings(options=options or {}) for name in names}
         )
-        self._slow = slow
+        self._slow, self._pace = slow, pace
         self._numbers = iter(range(messages))
         self._finish = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"load-{loop}", daemon=True)
@@ -228,6 +235,8 @@ class Load:
                 return
             await self._publish(Message(body=json.dumps({"n": n}).encode(), exchange=self.exchange))
             self.ledger.confirmed.add(n)
+            if self._pace:
+                await asyncio.sleep(self._pace)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import msgspec
 DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
 HEAD = """# Reliability: faults and figures
 
-Made by `make reliability`, not by hand: every row is a test in `tests/faults/` that makes the fault while messages
+Made by `make faults`, not by hand: every row is a test in `tests/faults/` that makes the fault while messages
 flow, and a ledger that knows which publishes returned. A message is lost when its publish returned and it is neither
 handled nor among the dead letters in the end. "Handled again" counts repetitions, which at-least-once delivery allows.
 "Recovery" is the longest time without any handled message after the broker was there again (for a black hole: after

@@ -1,0 +1,158 @@
+"""The oracle is not blind: with one protection switched off at a time, its fault does lose messages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqasync import Message, consumer
+from mqasync.broker import Brokers
+from mqasync.channel import Channel
+from mqasync.config import Settings
+from mqasync.message import new_id
+from mqasync.settlement import Settlement
+from mqasync.step import Step
+from mqasync.transports import aiormq_fast, amqp_message, load, rabbitmq, sqlite_file
+
+from ..brokers import RabbitMQ
+from ..conformance import receive
+from ..waiting import until
+from .load import FIRST_RETRIED, Load, loads
+
+MESSAGES = 4_000
+CLASSIC = {"x-queue-type": "classic"}  # a quorum queue keeps everything on the disk, whatever the publisher says
+
+
+def kill_under_load(server: RabbitMQ, **options: Any) -> set[int]:
+    """What is lost when the broker is killed and started again."""
+    with loads(server.url, MESSAGES, **options) as running:
+        for work in running:
+            work.until_confirmed(0.2)
+        server.kill()
+        server.restart()
+        for work in running:
+            work.until_confirmed(1.0)
+            work.stop = True
+        deadline = time.monotonic() + 10  # what is not handled by then was lost
+        while any(work.ledger.lost for work in running) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return {n for work in running for n in work.ledger.lost}
+
+
+def test_without_a_mutation_nothing_is_lost(server: RabbitMQ) -> None:
+    assert kill_under_load(server, options=CLASSIC) == set()
+
+
+def test_without_waiting_for_confirms_messages_are_lost(server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def publish(channel: Any, exchange: str, routing_key: str, messages: Any) -> None:
+        await aiormq_fast._write(channel, exchange, routing_key, messages)
+
+    monkeypatch.setattr(aiormq_fast, "publish", publish)
+    assert kill_under_load(server, options=CLASSIC)
+
+
+def test_without_persistence_messages_are_lost(server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    def transient(message: Any, message_id: str) -> Any:
+        properties = to_properties(message, message_id)
+        properties.delivery_mode = 1
+        return properties
+
+    to_properties = amqp_message.to_properties
+    monkeypatch.setattr(rabbitmq, "to_properties", transient)
+    with loads(server.url, MESSAGES, options=CLASSIC) as running:
+        # Given messages that wait in the queue, as nobody consumes it any more
+        for work in running:
+            work.hold.clear()
+            work.until(lambda work=work: not work.ledger.lost, "all so far are handled")  # type: ignore[misc]
+            for channel in work.channels:
+                work.call(channel.drain, 1.0)
+            work.hold.set()
+            work.until_confirmed(1.0)
+        server.kill()
+        server.restart()
+        left = server.control("list_queues", "messages")
+        assert sum(int(line) for line in left.split() if line.isdecimal()) < MESSAGES // 2, left
+
+
+def test_without_retry_a_failed_message_is_lost(server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget(self: Settlement, delivery: Any, error: BaseException) -> None:
+        self._ack_soon([delivery])
+
+    monkeypatch.setattr(Settlement, "fail", forget)
+    work = Load(server.url, MESSAGES, "uvloop")
+    work._thread.start()
+    work.hold.set()
+    work.until_confirmed(1.0)
+    work.until(lambda: len(work.ledger.processed) > 0.9 * MESSAGES and not work.held, "what does not fail is handled")
+    work.stop = True
+    work._finish.set()
+    work._thread.join(30)
+    assert FIRST_RETRIED in work.ledger.lost
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("kind", ["SQLite", "RabbitMQ"])
+async def test_acknowledging_before_the_outputs_are_confirmed_loses_what_a_stop_interrupts(
+    kind: str, early: bool, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def acknowledge_first(self: Channel, deliveries: Any) -> None:
+        self._settlement.acknowledge(deliveries)
+        await handle(self, deliveries)
+
+    async def never_confirmed(message: Message) -> None:
+        handled.set()
+        await asyncio.Event().wait()
+
+    handle: Callable[..., Any] = Channel._handle
+    if early:
+        monkeypatch.setattr(Channel, "_handle", acknowledge_first)
+    url = f"sqlite:{tmp_path}/test.db" if kind == "SQLite" else request.getfixturevalue("rabbitmq_url")
+    exchange, handled = f"E{new_id()}", asyncio.Event()
+
+    @consumer(exchange=exchange, id="q", to="anywhere")
+    async def step(body: dict[str, int]) -> dict[str, int]:
+        return body
+
+    brokers = Brokers(Settings(brokers={"main": url}))
+    channel = Channel(Step(step, never_confirmed, {}), brokers.route(exchange))
+    await channel.declare()
+    channel.start()
+    await brokers.publish(Message(body=b"{}", exchange=exchange))
+    # Given a step whose output is not confirmed, when it is stopped
+    await asyncio.wait_for(handled.wait(), 20)
+    if early:
+        await until(lambda: not channel.held, "the input is acknowledged")
+    await channel.drain(0.0)
+    # Then the message is there, or lost if it was acknowledged too early
+    assert await channel.depth() == (0 if early else 1)
+    await brokers.close()
+
+
+@pytest.mark.parametrize("change", ["RETRY", "RELEASE"])
+async def test_without_fencing_a_stale_owner_takes_a_message_from_the_one_who_works_on_it(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In SQLite; that it has no effect with fencing is in tests/conformance.py."""
+    sql = getattr(sqlite_file, change)
+    assert " AND taken = ?" in sql
+    monkeypatch.setattr(sqlite_file, change, sql.replace(" AND taken = ?", " AND ? IS NOT NULL"))
+    transports = [load(f"sqlite:{tmp_path}/test.db?lease=0.2") for _ in range(2)]
+    for transport in transports:
+        await transport.open()
+    await transports[0].declare("E", "q")
+    await transports[0].publish("E", [Message(body=b"1", exchange="E")])
+    stale, owner = [await transport.subscribe("E", "q", 10) for transport in transports]
+    held = await receive(stale, 1)
+    while not (mine := await owner.receive(1, 1.0)):
+        pass  # until the lease has run out
+    await owner.extend(mine)
+    # When the stale owner puts it back, then somebody gets it while its owner works on it
+    await (stale.retry(held[0], 0.0) if change == "RETRY" else stale.release(held))
+    assert await stale.receive(1, 0.5)
+    for transport in transports:
+        await transport.close()

@@ -1,0 +1,56 @@
+"""Many reconnects: memory, tasks and file descriptors stay as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+
+import psutil
+import pytest
+
+from .conftest import Record
+from .load import LOOPS, MESSAGES, Load
+from .proxy import Proxy
+
+RECONNECTS = 300 if MESSAGES >= 20_000 else 100  # `make faults` has the time
+WARM = 50  # reconnects until everything that is made once is there
+MAX_GROWTH = 20 * 1024 * 1024
+
+
+class Use:
+    """What this process uses now."""
+
+    def __init__(self, load: Load) -> None:
+        gc.collect()
+        self.memory = psutil.Process().memory_info().rss
+        self.files = len(os.listdir("/proc/self/fd"))
+        self.tasks = len(asyncio.all_tasks(load._event_loop))
+
+
+@pytest.mark.timeout(300)
+def test_many_reconnects_cost_nothing(proxy: Proxy, record: Record) -> None:
+    load = Load(f"amqp://guest:guest@127.0.0.1:{proxy.port}/", 10**9, next(iter(LOOPS)), pace=0.25)
+    load.start()
+    broker = load.brokers.route(load.exchange)
+
+    def reconnect(times: int) -> None:
+        for _ in range(times):
+            before = broker.reconnects
+            proxy.drop()
+            load.until(lambda before=before: broker.reconnects > before, "it connects again")  # type: ignore[misc]
+            load.until(lambda: all(channel.consuming for channel in load.channels), "it consumes again")
+
+    reconnect(WARM)
+    before = Use(load)
+    reconnect(RECONNECTS - WARM)
+    after = Use(load)
+    load.stop = True
+    load.finish()
+    assert after.memory - before.memory < MAX_GROWTH
+    assert abs(after.files - before.files) <= 4, f"{before.files} files became {after.files}"
+    assert abs(after.tasks - before.tasks) <= 8, f"{before.tasks} tasks became {after.tasks}"
+    grown = (after.memory - before.memory) / 1e6
+    record(
+        "RabbitMQ", f"{RECONNECTS} reconnects", [load], None, remark=f"memory {grown:+.1f} MB after the first {WARM}"
+    )
