@@ -3,12 +3,14 @@
 import asyncio
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mqasync import Message, Unroutable
+from mqasync import BrokerLost, Message, Unroutable
 from mqasync.message import new_id
 from mqasync.transports import aiormq_fast, load
+from mqasync.transports.amqp_errors import broker_errors
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,4 +43,21 @@ async def test_messages_go_through_with_and_without_the_shortcuts(
             if deliveries:
                 await subscription.ack(deliveries)
     assert bodies == [(message.id, message.body) for message in messages]
+    await transport.close()
+
+
+async def test_who_waits_on_a_channel_that_closes_is_told_and_so_is_who_comes_later(rabbitmq_url: str) -> None:
+    transport: Any = load(rabbitmq_url)
+    await transport.open()
+    channel = transport._channel
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(aiormq_fast.while_open(channel, wait()))
+    await asyncio.sleep(0)
+    await channel.connection.close(ConnectionError("cut"))
+    for one in (waiting, aiormq_fast.while_open(channel, wait())):
+        with pytest.raises(BrokerLost), broker_errors():
+            await asyncio.wait_for(one, 5)
     await transport.close()

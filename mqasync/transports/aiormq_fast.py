@@ -7,7 +7,7 @@ checks them, and where one is missing the public way is taken. Nothing else in m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,14 @@ async def consume(channel: Any, queue: str, arrived: Arrived) -> str:
         channel._on_deliver_frame = deliver
     ok = await channel.basic_consume(queue, delivered)
     return str(ok.consumer_tag)
+
+
+async def while_open(channel: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` on the channel; raise when the channel closes.
+
+    By itself aiormq would wait for ever to write to a connection that has ended with a full queue.
+    """
+    await channel.create_task(work)
 
 
 def on_blocked(connection: Any, tell: Callable[[str], None]) -> None:

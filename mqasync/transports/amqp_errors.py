@@ -58,3 +58,7 @@ def broker_errors() -> Iterator[None]:
         if task and task.cancelling():
             raise  # somebody asked for it
         raise BrokerLost("the connection ended") from error  # aiormq cancels who waits for a dead connection
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise BrokerLost("the channel was closed") from error  # aiormq's word where it has no reason

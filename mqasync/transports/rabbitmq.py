@@ -131,7 +131,8 @@ class RabbitMQTransport:
     async def _publish(self, exchange: str, routing_key: str, messages: Sequence[Message]) -> None:
         prepared = [(to_properties(message, next(self._ids)), message.body) for message in messages]
         with broker_errors():  # not bounded in time: a blocked connection is waited for
-            await aiormq_fast.publish(self._channel, exchange, routing_key, prepared)
+            publishing = aiormq_fast.publish(self._channel, exchange, routing_key, prepared)
+            await aiormq_fast.while_open(self._channel, publishing)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> RabbitMQSubscription:
         async def send_again(message: Message, delay: float) -> None:

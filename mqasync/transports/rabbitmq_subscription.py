@@ -77,30 +77,33 @@ class RabbitMQSubscription:
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         tags = sorted(delivery.tag for delivery in deliveries)
-        async with self._settling:
-            await self._ack(tags)
+        with broker_errors():
+            async with self._settling:
+                await aiormq_fast.while_open(self.channel, self._ack(tags))
 
     async def _ack(self, tags: Sequence[int]) -> None:
         for tag in tags:
             self._unsettled.pop(tag, None)
         oldest = next(iter(self._unsettled), tags[-1] + 1)
         contiguous = [tag for tag in tags if tag < oldest]  # nothing unsettled lies between them
-        with broker_errors():
-            if contiguous:
-                await self.channel.basic_ack(contiguous[-1], multiple=True, wait=False)
-            for tag in tags[len(contiguous) :]:
-                await self.channel.basic_ack(tag, wait=False)
+        if contiguous:
+            await self.channel.basic_ack(contiguous[-1], multiple=True, wait=False)
+        for tag in tags[len(contiguous) :]:
+            await self.channel.basic_ack(tag, wait=False)
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
         await self._send_again(replace(delivery.message, attempt=delivery.message.attempt + 1), delay)
         await self.ack([delivery])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        async with self._settling:
-            with broker_errors():
-                for delivery in deliveries:
-                    self._unsettled.pop(delivery.tag, None)
-                    await self.channel.basic_nack(delivery.tag, requeue=True, wait=False)
+        with broker_errors():
+            async with self._settling:
+                await aiormq_fast.while_open(self.channel, self._nack(deliveries))
+
+    async def _nack(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._unsettled.pop(delivery.tag, None)
+            await self.channel.basic_nack(delivery.tag, requeue=True, wait=False)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         pass  # RabbitMQ keeps a delivery for us as long as the channel lives
