@@ -11,6 +11,7 @@ from aiormq import exceptions as amqp
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, Unroutable
 
 REPLY_SECONDS = 10.0  # a broker that is starting may never answer a request
+NO_REASON = (Exception, StopAsyncIteration)  # what aiormq raises for a closed channel where it knows no reason
 REFUSALS = (
     amqp.AuthenticationError,
     amqp.ProbableAuthenticationError,
@@ -59,6 +60,16 @@ def broker_errors() -> Iterator[None]:
             raise  # somebody asked for it
         raise BrokerLost("the connection ended") from error  # aiormq cancels who waits for a dead connection
     except Exception as error:
-        if type(error) is not Exception:
+        if type(error) not in NO_REASON:
             raise
-        raise BrokerLost("the channel was closed") from error  # aiormq's word where it has no reason
+        raise BrokerLost("the channel was closed") from error
+
+
+@contextmanager
+def settling_errors() -> Iterator[None]:
+    """broker_errors, but a channel that the broker closes under a settlement is lost, whatever it says."""
+    try:
+        with broker_errors():
+            yield
+    except BrokerRefused as error:
+        raise BrokerLost(str(error)) from error

@@ -15,7 +15,7 @@ from ..errors import BrokerError, BrokerLost
 from ..message import Message
 from ..transport import Delivery
 from . import aiormq_fast
-from .amqp_errors import broker_errors, replies
+from .amqp_errors import replies, settling_errors
 from .amqp_message import returns, to_message
 from .amqp_poison import why_unreadable
 
@@ -77,7 +77,7 @@ class RabbitMQSubscription:
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         tags = sorted(delivery.tag for delivery in deliveries)
-        with broker_errors():
+        with settling_errors():
             async with self._settling:
                 await aiormq_fast.while_open(self.channel, self._ack(tags))
 
@@ -96,7 +96,7 @@ class RabbitMQSubscription:
         await self.ack([delivery])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        with broker_errors():
+        with settling_errors():
             async with self._settling:
                 await aiormq_fast.while_open(self.channel, self._nack(deliveries))
 

@@ -72,7 +72,7 @@ class Record:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table, and write it where `make reliability` asks for it."""
+    """Print the table, and write it where `make faults` asks for it."""
     if report.ROWS:
         terminalreporter.section("faults")
         terminalreporter.write_line(report.table())
