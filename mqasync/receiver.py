@@ -28,6 +28,7 @@ class Receiver:
         self.subscription: Subscription | None = None
         self.consuming = False
         self._exchange, self._id, self._prefetch = exchange, id, prefetch
+        self._name = f"{exchange}/{id}"
         self._broker = broker
         self._settlement = settlement
         self._closed = False
@@ -40,7 +41,7 @@ class Receiver:
     async def run(self) -> None:
         """Receive until `close`. Raises BrokerRefused if the broker refuses what it has never granted."""
         failures = 0
-        name, complaints = f"{self._exchange}/{self._id}", self._settlement.complaints
+        complaints = self._settlement.complaints
         while not self._closed:
             received = self._settlement.counts.received
             try:
@@ -49,7 +50,7 @@ class Receiver:
                 if isinstance(error, BrokerRefused) and self.subscription is None:
                     raise
                 failures = 1 if self._settlement.counts.received > received else failures + 1
-                complaints.say(f"{name}: the subscription is lost ({error}); taking it up again")
+                complaints.say(f"{self._name}: the subscription is lost ({error}); taking it up again")
                 await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
 
     async def _subscribe(self) -> None:
@@ -62,7 +63,7 @@ class Receiver:
             self._broker.lost(transport, error)
             raise
         if self.subscription:
-            log.warning("%s/%s: the subscription is taken up again", self._exchange, self._id)
+            log.warning("%s: the subscription is taken up again", self._name)
         self.subscription = subscription
         self.consuming = True
         keeper = asyncio.create_task(self._settlement.keep(subscription))

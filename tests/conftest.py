@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from typing import NoReturn
+from contextlib import AbstractContextManager, contextmanager
+from typing import NoReturn, TypeVar
 
 import pytest
 
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
+
+Broker = TypeVar("Broker")
 
 
 def unavailable(error: BrokerUnavailable) -> NoReturn:
@@ -18,14 +21,21 @@ def unavailable(error: BrokerUnavailable) -> NoReturn:
     pytest.skip(f"NOT TESTED: {error}")
 
 
-@pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitMQ]:
-    """A RabbitMQ that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
+@contextmanager
+def required(broker: AbstractContextManager[Broker]) -> Iterator[Broker]:
+    """The running broker; where it cannot be had the test is skipped, but failed in CI."""
     try:
-        with rabbitmq() as server:
+        with broker as server:
             yield server
     except BrokerUnavailable as error:
         unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """A RabbitMQ that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
+    with required(rabbitmq()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +47,5 @@ def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
     """A Redis that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
-    try:
-        with running_redis() as server:
-            yield server
-    except BrokerUnavailable as error:
-        unavailable(error)
+    with required(running_redis()) as server:
+        yield server

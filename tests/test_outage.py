@@ -14,19 +14,16 @@ from mqasync.channel import Channel
 from mqasync.config import Settings
 from mqasync.step import Step
 
-from .brokers import BrokerUnavailable, RabbitMQ, free_port, rabbitmq
-from .conftest import unavailable
+from .brokers import RabbitMQ, free_port, rabbitmq
+from .conftest import required
 from .waiting import until
 
 
 @pytest.fixture
 def private_rabbitmq() -> Iterator[RabbitMQ]:
     """A RabbitMQ of this test's own, to be killed."""
-    try:
-        with rabbitmq() as server:
-            yield server
-    except BrokerUnavailable as error:
-        unavailable(error)
+    with required(rabbitmq()) as server:
+        yield server
 
 
 async def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(private_rabbitmq: RabbitMQ) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..brokers import BrokerUnavailable, RabbitMQ, rabbitmq
-from ..conftest import unavailable
+from ..brokers import RabbitMQ, rabbitmq
+from ..conftest import required
 from . import report
 from .load import Load
 from .proxy import Proxy
@@ -17,11 +17,8 @@ from .proxy import Proxy
 @pytest.fixture(scope="session")
 def fragile_rabbitmq() -> Iterator[RabbitMQ]:
     """One RabbitMQ for all the tests that break it; each leaves it running."""
-    try:
-        with rabbitmq() as server:
-            yield server
-    except BrokerUnavailable as error:
-        unavailable(error)
+    with required(rabbitmq()) as server:
+        yield server
 
 
 @pytest.fixture
