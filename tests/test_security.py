@@ -46,9 +46,9 @@ from mqasync.step import Step
 from mqasync.transport import DEAD
 from mqasync.transports import load
 
-from .brokers import BrokerUnavailable, RabbitMQ, free_port, rabbitmq
+from .brokers import RabbitMQ, free_port, rabbitmq
 from .commands import CommandLine
-from .conftest import unavailable
+from .conftest import required
 from .test_user_mistakes import sentence
 from .waiting import until
 
@@ -104,11 +104,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TLS]:
         "ssl_options.verify = verify_peer",
         "ssl_options.fail_if_no_peer_cert = true\n",
     ]
-    try:
-        with rabbitmq("\n".join(lines)) as server:
-            yield TLS(server, port, directory)
-    except BrokerUnavailable as error:
-        unavailable(error)
+    with required(rabbitmq("\n".join(lines))) as server:
+        yield TLS(server, port, directory)
 
 
 @pytest.mark.parametrize("files", ["certfile=client.pem", "certfile=client.crt&keyfile=client.key"])
