@@ -31,6 +31,7 @@ class Receiver:
         self._name = f"{exchange}/{id}"
         self._broker = broker
         self._settlement = settlement
+        self._lost = 0  # times that a subscription was lost
         self._closed = False
 
     async def declare(self) -> None:
@@ -71,6 +72,7 @@ class Receiver:
             while not self._closed:
                 await self._receive(subscription)
         except BrokerLost:
+            self._lost += 1
             self._settlement.forget(self.waiting())  # they are no longer ours and come again
             raise
         finally:
@@ -80,14 +82,24 @@ class Receiver:
 
     async def _receive(self, subscription: Subscription) -> None:
         room = await self._settlement.room()
-        deliveries = await subscription.receive(room, RECEIVE_SECONDS)
+        deliveries = await self._take(subscription, room, RECEIVE_SECONDS)
         if any(map(suspect, deliveries)):
             await asyncio.sleep(SUSPECTS_SECONDS)
-            deliveries += await subscription.receive(room - len(deliveries), 0.0)
+            deliveries += await self._take(subscription, room - len(deliveries), 0.0)
             random.shuffle(deliveries)
         for delivery in deliveries:
             self._settlement.take(delivery)
             self.ready.put_nowait(delivery)
+
+    async def _take(self, subscription: Subscription, limit: int, timeout: float) -> list[Delivery]:
+        """Receive; a return that a lost connection explains is not one from a dead process.
+
+        After a crash nothing was lost in the new process yet, and every return counts again.
+        """
+        deliveries = await subscription.receive(limit, timeout)
+        for delivery in deliveries:
+            delivery.returned = max(0, delivery.returned - self._lost)
+        return deliveries
 
     def waiting(self) -> list[Delivery]:
         """Take out what no worker has begun."""
