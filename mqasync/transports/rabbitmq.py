@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl, urlsplit
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
+from yarl import URL
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message, new_id
@@ -86,14 +87,14 @@ class RabbitMQTransport:
         self._topology = Topology(publisher, self._options)
 
     async def _connect(self, purpose: str) -> AbstractConnection:
-        connecting = asyncio.ensure_future(
-            aio_pika.connect(
-                self._url,
-                ssl_context=amqp_tls.context(self._settings) if self._url.startswith("amqps:") else None,
-                heartbeat=self._settings.get("heartbeat", "10"),
-                client_properties={"connection_name": f"mqasync {purpose}"},
-            )
+        connection = aio_pika.Connection(
+            URL(self._url),
+            ssl_context=amqp_tls.context(self._settings) if self._url.startswith("amqps:") else None,
+            heartbeat=self._settings.get("heartbeat", "10"),
+            client_properties={"connection_name": f"mqasync {purpose}"},
         )
+        self._connections.append(connection)  # one that never connects has to be closed as well
+        connecting = asyncio.ensure_future(connection.connect())
         connecting.add_done_callback(lambda task: task.cancelled() or task.exception())  # perhaps nobody else asks
         try:
             # not awaited itself: cancelled while it fails, it would raise the failure and hide the cancellation
@@ -102,8 +103,7 @@ class RabbitMQTransport:
                 raise TimeoutError
         finally:
             connecting.cancel()
-        connection = connecting.result()
-        self._connections.append(connection)
+        connecting.result()
         return connection
 
     def _lose(self, connection: object, error: BaseException | None) -> None:

@@ -60,7 +60,9 @@ class Record:
         )
         report.ROWS.append(row)
         missing = [sorted(ledger.lost)[:20] for ledger in ledgers]
-        assert row.lost == 0, f"{missing} were confirmed and are lost; left in queues: {[load.depths for load in loads]}"
+        assert row.lost == 0, (
+            f"{missing} were confirmed and are lost; left in queues: {[load.depths for load in loads]}"
+        )
         for load in loads:
             queues = {name: depth for name, depth in load.depths.items() if name != "dead"}
             assert set(queues.values()) == {0}, f"{queues} are left on {load.loop_name}"

@@ -100,14 +100,22 @@ class Load:
         self._thread = threading.Thread(target=self._run, name=f"load-{loop}", daemon=True)
 
     def start(self) -> None:
-        """Return when messages go through, retried ones too.
+        """Publish, and return when messages go through, retried ones too."""
+        self.begin()
+        self.until_ready()
+        self.hold.set()
+
+    def begin(self) -> None:
+        """Connect and publish the first few."""
+        self._thread.start()
+
+    def until_ready(self) -> None:
+        """Wait until a retried message came through.
 
         A quorum queue that was declared less than a second before RabbitMQ 3.10.8 is killed forgets its TTL
         (4 of 4 times here), and what waits in it waits for ever: let the retry queue be older than that.
         """
-        self._thread.start()
         self.until(lambda: FIRST_RETRIED in self.ledger.processed, "a retried message is processed")
-        self.hold.set()
 
     def until(self, true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
         """Wait until `true()`."""
@@ -244,8 +252,12 @@ def loads(url: str, messages: int, **options: Any) -> Iterator[list[Load]]:
     """A load on asyncio and one on uvloop at the same time, half of the messages each."""
     running = [Load(url, messages // 2, loop, **options) for loop in LOOPS]
     for load in running:
-        load.start()
+        load.begin()
     try:
+        for load in running:
+            load.until_ready()
+        for load in running:
+            load.hold.set()
         yield running
     finally:
         for load in running:

@@ -85,7 +85,7 @@ def test_without_retry_a_failed_message_is_lost(server: RabbitMQ, monkeypatch: p
 
     monkeypatch.setattr(Settlement, "fail", forget)
     work = Load(server.url, MESSAGES, "uvloop")
-    work._thread.start()
+    work.begin()
     work.hold.set()
     work.until_confirmed(1.0)
     work.until(lambda: len(work.ledger.processed) > 0.9 * MESSAGES and not work.held, "what does not fail is handled")
