@@ -88,9 +88,8 @@ class RabbitMQTransport:
 
     async def _connect(self, purpose: str) -> AbstractConnection:
         connection = aio_pika.Connection(
-            URL(self._url),
+            URL(self._url).update_query(heartbeat=self._settings.get("heartbeat", "10")),
             ssl_context=amqp_tls.context(self._settings) if self._url.startswith("amqps:") else None,
-            heartbeat=self._settings.get("heartbeat", "10"),
             client_properties={"connection_name": f"mqasync {purpose}"},
         )
         self._connections.append(connection)  # one that never connects has to be closed as well
