@@ -7,6 +7,7 @@ prints its URL and stops it on Ctrl-C.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -38,10 +39,12 @@ def apt_install(package: str) -> None:
     if not shutil.which("apt-get") or os.geteuid() != 0:
         raise BrokerUnavailable(f"{package} is not installed, and installing it takes apt-get and root")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", package]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BrokerUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
+    with (Path(tempfile.gettempdir()) / "mqasync-apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the suite runs in more than one process
+        for command in (["apt-get", "update"], ["apt-get", "install", "-y", package]):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise BrokerUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
 
 
 class RabbitMQ:

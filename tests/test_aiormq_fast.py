@@ -49,7 +49,7 @@ async def test_messages_go_through_with_and_without_the_shortcuts(
 async def test_who_waits_on_a_channel_that_closes_is_told_and_so_is_who_comes_later(rabbitmq_url: str) -> None:
     transport: Any = load(rabbitmq_url)
     await transport.open()
-    channel = transport._channel
+    channel = transport._publishing.channel
 
     async def wait() -> None:
         await asyncio.Event().wait()

@@ -117,7 +117,7 @@ async def test_a_blocked_rabbitmq_connection_says_why_and_consuming_goes_on(
 
     transport: Any = load(rabbitmq_url)
     await transport.open()
-    connection = transport._channel.connection
+    connection = transport._publishing.channel.connection
     assert all(hasattr(connection, name) for name in aiormq_fast.BLOCKED_NAMES)
     from aiormq import spec
 
@@ -145,7 +145,7 @@ async def test_a_lost_publishing_connection_takes_the_consumers_along_to_the_nex
     await until(lambda: channel.consuming, "it consumes")
     # When only the connection that publishes ends, as if nobody published
     transport: Any = await broker.connected()
-    await transport._channel.connection.close(ConnectionError("cut"))
+    await transport._publishing.channel.connection.close(ConnectionError("cut"))
     # Then the next failing message is retried all the same
     await until(lambda: broker.reconnects == 1 and channel.consuming, "it consumes again")
     await brokers.publish(Message(body=b"{}", exchange="lost-publisher"))

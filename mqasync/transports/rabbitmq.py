@@ -16,7 +16,6 @@ What it cannot do: tell a drained delivery from one whose process died (returned
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,11 +27,11 @@ from aio_pika.abc import AbstractConnection
 from yarl import URL
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
-from ..message import Message, new_id
+from ..message import Message
 from ..transport import Features, Options
-from . import aiormq_fast, amqp_poison, amqp_tls
+from . import amqp_poison, amqp_tls
 from .amqp_errors import REPLY_SECONDS, broker_errors, replies
-from .amqp_message import to_properties
+from .amqp_publishing import Publishing
 from .amqp_topology import Topology
 from .rabbitmq_subscription import RabbitMQSubscription
 
@@ -69,7 +68,6 @@ class RabbitMQTransport:
                     problem = f"{key!r} is not a queue argument of RabbitMQ: they start with 'x-'"
                     raise ConfigurationError(problem, "exchanges", exchange, "options", key)
         self._options = options
-        self._ids = map(f"{new_id()}-{{}}".format, itertools.count())  # AMQP message ids, each used once
         self._connections: list[AbstractConnection] = []
         self._subscriptions: list[RabbitMQSubscription] = []
 
@@ -79,10 +77,8 @@ class RabbitMQTransport:
         with broker_errors(), amqp_tls.refusals():
             publisher = await self._connect("publish")
             self._consumer = await self._connect("consume")
-            async with asyncio.timeout(REPLY_SECONDS):
-                channel = await publisher.channel(on_return_raises=True)
-                self._channel = await channel.get_underlay_channel()
-        aiormq_fast.on_blocked(self._channel.connection, partial(setattr, self, "blocked"))
+            self._publishing = Publishing(publisher, partial(setattr, self, "blocked"))
+            await self._publishing.open()
         publisher.close_callbacks.add(self._lose)
         self._topology = Topology(publisher, self._options)
 
@@ -115,23 +111,17 @@ class RabbitMQTransport:
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         await self._topology.exchange(exchange)
-        await self._publish(exchange, "", messages)
+        await self._publishing.publish(exchange, "", messages)
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         queue = f"{exchange}.{id}"
         if delay > 0:
             queue = await self._topology.retry_queue(exchange, queue, delay)
         try:
-            await self._publish("", queue, messages)
+            await self._publishing.publish("", queue, messages)
         except Unroutable as error:
             self._topology.forget(queue)
             raise BrokerLost(f"the queue {queue} is gone") from error
-
-    async def _publish(self, exchange: str, routing_key: str, messages: Sequence[Message]) -> None:
-        prepared = [(to_properties(message, next(self._ids)), message.body) for message in messages]
-        with broker_errors():  # not bounded in time: a blocked connection is waited for
-            publishing = aiormq_fast.publish(self._channel, exchange, routing_key, prepared)
-            await aiormq_fast.while_open(self._channel, publishing)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> RabbitMQSubscription:
         async def send_again(message: Message, delay: float) -> None:

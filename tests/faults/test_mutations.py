@@ -17,7 +17,7 @@ from mqasync.config import Settings
 from mqasync.message import new_id
 from mqasync.settlement import Settlement
 from mqasync.step import Step
-from mqasync.transports import aiormq_fast, amqp_message, load, rabbitmq, sqlite_file
+from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, load, sqlite_file
 
 from ..brokers import RabbitMQ
 from ..conformance import receive
@@ -63,7 +63,7 @@ def test_without_persistence_messages_are_lost(server: RabbitMQ, monkeypatch: py
         return properties
 
     to_properties = amqp_message.to_properties
-    monkeypatch.setattr(rabbitmq, "to_properties", transient)
+    monkeypatch.setattr(amqp_publishing, "to_properties", transient)
     with loads(server.url, MESSAGES, options=CLASSIC) as running:
         # Given messages that wait in the queue, as nobody consumes it any more
         for work in running:

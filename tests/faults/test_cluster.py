@@ -1,0 +1,60 @@
+"""A cluster of three RabbitMQ nodes behind a load balancer: one killed, one cut off, while messages flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ..conftest import required
+from .cluster import Node, cluster, partition
+from .conftest import Record
+from .load import MESSAGES, Load, loads
+from .proxy import Proxy
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[Node]]:
+    """Three nodes."""
+    with required(cluster()) as running:
+        yield running
+
+
+def until_flowing(running: list[Load]) -> None:
+    """Wait until every load has processed more."""
+    for load in running:
+        before = len(load.ledger.processed)
+        load.until(lambda load=load, before=before: len(load.ledger.processed) > before + 50, "messages flow again")  # type: ignore[misc]
+
+
+def test_a_killed_node_loses_nothing(nodes: list[Node], record: Record) -> None:
+    with Proxy(nodes[0].port) as balancer, loads(f"{address(balancer)}?heartbeat=5", MESSAGES) as running:
+        for load in running:
+            load.until_confirmed(0.2)
+        nodes[0].kill()
+        balancer.target = nodes[1].port
+        back = time.monotonic()
+        for load in running:
+            load.finish()
+    record("RabbitMQ cluster", "one node of three killed (SIGKILL)", running, back, within=15.0)
+
+
+def test_a_partition_loses_nothing(nodes: list[Node], record: Record) -> None:
+    with Proxy(nodes[0].port) as balancer, loads(f"{address(balancer)}?heartbeat=5", MESSAGES) as running:
+        for load in running:
+            load.until_confirmed(0.2)
+        with required(partition(nodes[0], nodes[1:])):
+            balancer.target = nodes[1].port
+            back = time.monotonic()
+            until_flowing(running)
+        for load in running:
+            load.finish()
+    record("RabbitMQ cluster", "one node of three cut off for a while", running, back, within=30.0)
+
+
+def address(balancer: Proxy) -> str:
+    """The URL of what is behind it."""
+    return f"amqp://guest:guest@127.0.0.1:{balancer.port}/"
