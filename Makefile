@@ -33,8 +33,8 @@ LOCK := $(BIN)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --s
 lock: ## Make both lock files anew from pyproject.toml
 	$(PYTHON) -m venv $(BIN)/lock
 	$(BIN)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
-	$(LOCK) --upgrade --output-file requirements.lock pyproject.toml
-	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
+	$(LOCK) --upgrade --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
 # The environment, with exactly the versions of requirements-dev.lock
 .venv/ready: requirements-dev.lock pyproject.toml

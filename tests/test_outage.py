@@ -1,9 +1,8 @@
-"""RabbitMQ killed and started again under load: nothing confirmed is lost, and closing never hangs."""
+"""A RabbitMQ that is away: closing never hangs, and no cancellation gets lost."""
 
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,6 @@ from mqasync.step import Step
 
 from .brokers import RabbitMQ, free_port, rabbitmq
 from .conftest import required
-from .waiting import until
 
 
 @pytest.fixture
@@ -24,48 +22,6 @@ def private_rabbitmq() -> Iterator[RabbitMQ]:
     """A RabbitMQ of this test's own, to be killed."""
     with required(rabbitmq()) as server:
         yield server
-
-
-async def test_nothing_confirmed_is_lost_when_the_broker_is_killed_under_load(private_rabbitmq: RabbitMQ) -> None:
-    seen: Counter[int] = Counter()
-    brokers = Brokers(Settings(brokers={"main": private_rabbitmq.url}))
-
-    @consumer(exchange="in", id="step", to="out", concurrency=20)
-    async def step(body: dict[str, int]) -> dict[str, int]:
-        await asyncio.sleep(0.001)
-        return body
-
-    @consumer(exchange="out", id="sink")
-    async def sink(body: dict[str, int]) -> None:
-        seen[body["n"]] += 1
-
-    channels = [Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange)) for one in (step, sink)]
-    for channel in channels:
-        await channel.declare()
-        channel.start()
-    confirmed: set[int] = set()
-    numbers = iter(range(100_000))
-    stop = False
-
-    async def publish() -> None:
-        while not stop:
-            n = next(numbers)
-            await brokers.publish(Message(body=b'{"n": %d}' % n, exchange="in"))
-            confirmed.add(n)
-
-    publishers = [asyncio.create_task(publish()) for _ in range(50)]
-    await until(lambda: len(seen) > 4000, "messages go through")  # see Load.start in tests/faults
-    await asyncio.to_thread(private_rabbitmq.kill)
-    await asyncio.to_thread(private_rabbitmq.restart)
-    before = len(seen)
-    await until(lambda: len(seen) > before + 500, "messages go through again", patience=60)
-    stop = True
-    await asyncio.gather(*publishers)
-    await until(lambda: not confirmed - seen.keys(), "everything confirmed is handled", patience=60)
-    for channel in channels:
-        await channel.drain(5.0)
-    await brokers.close()
-    print(f"{len(confirmed)} confirmed, {sum(seen.values()) - len(seen)} handled twice")
 
 
 async def test_draining_and_closing_are_bounded_while_the_broker_is_away(private_rabbitmq: RabbitMQ) -> None:
