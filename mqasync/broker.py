@@ -94,6 +94,8 @@ class Broker:
             raise
         if self._failures:
             log.warning("broker %s at %s is connected again", self.name, self.address)
+        if transport.warning and not self._ever_connected:
+            log.warning("broker %s at %s: %s", self.name, self.address, transport.warning)
         self.reconnects += self._ever_connected
         self._ever_connected = True
         return transport

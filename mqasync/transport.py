@@ -28,6 +28,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool  # messages survive a restart of the broker
     shared: bool  # other processes can use the same queues
     counts_returns: bool  # Delivery.returned counts deliveries whose process died
+    keeps_keys_together: bool = False  # messages of one key go to one consumer at a time, in order
     max_bytes: int  # largest body
 
 
@@ -47,6 +48,8 @@ class Transport(Protocol):
     features: Features
     blocked: str
     """Why the broker takes no messages for now, where it says so; else empty."""
+    warning: str
+    """How this server, as it is set up, can lose messages it has confirmed; known after open(), else empty."""
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options; no input or output. Raises ConfigurationError."""

@@ -63,6 +63,7 @@ class MemoryTransport:
 
     features = Features(durable=False, shared=False, counts_returns=False, max_bytes=128 * 1024 * 1024)
     blocked = ""
+    warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options, as the contract says."""

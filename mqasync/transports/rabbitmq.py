@@ -45,6 +45,7 @@ class RabbitMQTransport:
 
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
     blocked = ""
+    warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
         self._url, _, query = url.partition("?")

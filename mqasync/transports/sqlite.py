@@ -43,6 +43,7 @@ class SQLiteTransport:
 
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
     blocked = ""
+    warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options, as the contract says."""
