@@ -10,6 +10,7 @@ from contextlib import suppress
 from .broker import Broker
 from .dedup import Dedup, Seen
 from .errors import BrokerError, InvalidMessage, Reject
+from .lanes import Lanes
 from .message import Message
 from .quarantine import Quarantine, suspect
 from .receiver import Receiver
@@ -53,7 +54,8 @@ class Channel:
         self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
         prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
         self._settlement = Settlement(step.consumer, prefetch, broker, observe)
-        self._receiver = Receiver(self.exchange, self.id, prefetch, broker, self._settlement)
+        self._ready = Lanes(ordered=options.ordered is not None)
+        self._receiver = Receiver(self.exchange, self.id, prefetch, broker, self._settlement, self._ready)
         self.declare = self._receiver.declare
         self.counts = self._settlement.counts
         self._dedup = Dedup(self.name, seen, self._settlement.complaints) if seen else None
@@ -96,6 +98,8 @@ class Channel:
                 await self._come_back(deliveries)
             finally:
                 self._quarantine.leave(alone)
+                for delivery in deliveries:
+                    self._ready.done(delivery)
 
     async def _come_back(self, deliveries: Sequence[Delivery]) -> None:
         await asyncio.sleep(TROUBLE_SECONDS)
@@ -103,15 +107,14 @@ class Channel:
 
     async def _next(self) -> list[Delivery]:
         """The next delivery; for a batch handler as many as come within `batch_wait`."""
-        ready = self._receiver.ready
         if self._size == 1:
-            return [await ready.get()]
+            return [await self._ready.get()]
         async with self._collecting:
-            deliveries = [await ready.get()]
+            deliveries = [await self._ready.get()]
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._options.batch_wait):
                     while len(deliveries) < self._size:
-                        deliveries.append(await ready.get())
+                        deliveries.append(await self._ready.get())
             return deliveries
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:

@@ -35,7 +35,8 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `backoff`: longest wait before the first retry, doubled for each further one up to `max_backoff`.
     `batch_size`, `batch_wait`: for `list[T]` handlers, how many and how long to wait for them.
     `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
-    (README: Handling a message twice).
+    (README: Handling a message twice). `ordered`: "key" handles messages of one key one after another, as they
+    came, while those of other keys run beside them (README: Keeping an order).
     """
 
     to: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     batch_size: int = 100
     batch_wait: float = 0.1
     dedup: float | None = None
+    ordered: str | None = None
 
 
 def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> ConsumerOptions:
@@ -62,6 +64,8 @@ def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> Consu
             values[name] = seconds(values[name])
     if values["dedup"] == 0:
         raise ConfigurationError(f"dedup is {given['dedup']!r}; it takes a duration of more than 0, such as 1h")
+    if values["ordered"] not in (None, "key"):
+        raise ConfigurationError(f"ordered is {values['ordered']!r}; it takes 'key', or nothing at all")
     for name, least in (("concurrency", 1), ("prefetch", 1), ("retries", 0), ("batch_size", 1)):
         value = values[name]
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
@@ -140,6 +144,7 @@ def consumer(
     batch_size: int = 100,
     batch_wait: float | str = 0.1,
     dedup: float | str | None = None,
+    ordered: str | None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]:
     """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
 
@@ -149,7 +154,7 @@ def consumer(
     """
     given = dict(
         to=to, concurrency=concurrency, prefetch=prefetch, timeout=timeout, retries=retries, backoff=backoff,
-        max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait, dedup=dedup,
+        max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait, dedup=dedup, ordered=ordered,
     )  # fmt: skip
     return lambda function: Handler(function, exchange=exchange, id=id, **given)
 

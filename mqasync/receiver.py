@@ -9,6 +9,7 @@ import random
 from .backoff import pause
 from .broker import Broker
 from .errors import BrokerError, BrokerLost, BrokerRefused
+from .lanes import Lanes
 from .quarantine import suspect
 from .settlement import Settlement
 from .transport import Delivery, Subscription
@@ -23,14 +24,16 @@ SUSPECTS_SECONDS = 0.1  # how long to wait for those that came back together
 class Receiver:
     """Puts the deliveries of queue (exchange, id) into `ready`, as many as `settlement` has room for."""
 
-    def __init__(self, exchange: str, id: str, prefetch: int, broker: Broker, settlement: Settlement) -> None:
-        self.ready: asyncio.Queue[Delivery] = asyncio.Queue()
+    def __init__(
+        self, exchange: str, id: str, prefetch: int, broker: Broker, settlement: Settlement, ready: Lanes
+    ) -> None:
         self.subscription: Subscription | None = None
         self.consuming = False
         self._exchange, self._id, self._prefetch = exchange, id, prefetch
         self._name = f"{exchange}/{id}"
         self._broker = broker
         self._settlement = settlement
+        self._ready = ready
         self._lost = 0  # times that a subscription was lost
         self._closed = False
 
@@ -73,7 +76,7 @@ class Receiver:
                 await self._receive(subscription)
         except BrokerLost:
             self._lost += 1
-            self._settlement.forget(self.waiting())  # they are no longer ours and come again
+            self._settlement.forget(self._ready.take_all())  # they are no longer ours and come again
             raise
         finally:
             self.consuming = False
@@ -89,7 +92,7 @@ class Receiver:
             random.shuffle(deliveries)
         for delivery in deliveries:
             self._settlement.take(delivery)
-            self.ready.put_nowait(delivery)
+            self._ready.put(delivery)
 
     async def _take(self, subscription: Subscription, limit: int, timeout: float) -> list[Delivery]:
         """Receive; a return that a lost connection explains is not one from a dead process.
@@ -101,13 +104,9 @@ class Receiver:
             delivery.returned = max(0, delivery.returned - self._lost)
         return deliveries
 
-    def waiting(self) -> list[Delivery]:
-        """Take out what no worker has begun."""
-        return [self.ready.get_nowait() for _ in range(self.ready.qsize())]
-
     async def close(self) -> None:
         """Stop receiving and put back what no worker has begun."""
         self._closed = True
         if self.subscription:
             await self.subscription.close()
-        await self._settlement.release(self.waiting())
+        await self._settlement.release(self._ready.take_all())

@@ -28,6 +28,11 @@ class Step:
     def __init__(self, consumer: Consumer, publish: Publish, injected: Mapping[str, Any]) -> None:
         self.consumer = consumer
         self.signature = of_consumer(consumer.handler)
+        if self.signature.batch and consumer.options.ordered:
+            raise ConfigurationError(
+                f"{where(consumer.handler)} takes a list, and ordered={consumer.options.ordered!r} is for handlers of"
+                " single messages; a list with concurrency=1, the default, keeps the order anyway"
+            )
         self.published = 0
         self._decode = decoder(self.signature.body)
         self._publish = publish

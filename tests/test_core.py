@@ -556,3 +556,91 @@ async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
     assert sorted(seen) == [5, 6, 7, 8, 9, 10, 11]
     assert await channel.depth() == 0
     await brokers.close()
+
+
+async def test_messages_of_one_key_are_handled_one_after_another_and_other_keys_beside_them(
+    brokers: Brokers, exchange: str
+) -> None:
+    order: dict[str | None, list[int]] = {"a": [], "b": [], None: []}
+    at_work: Counter[str | None] = Counter()
+    most: Counter[str | None] = Counter()
+    together = 0
+
+    @consumer(exchange=exchange, id="q", concurrency=5, prefetch=100, ordered="key")
+    async def handler(body: int, message: Message) -> None:
+        nonlocal together
+        at_work[message.key] += 1
+        most[message.key] = max(most[message.key], at_work[message.key])
+        together = max(together, at_work.total())
+        await asyncio.sleep(0.001 * (body % 3))
+        order[message.key].append(body)
+        at_work[message.key] -= 1
+
+    async with working(brokers, handler):
+        for n in range(30):
+            for key in order:
+                await publish(brokers, exchange, b"%d" % n, key=key)
+        await until(lambda: sum(map(len, order.values())) == 90, "all are handled")
+    assert order["a"] == order["b"] == list(range(30)), "in the order they came"
+    assert (most["a"], most["b"]) == (1, 1)
+    assert together > 1, "different keys are handled at the same time"
+    assert sorted(order[None]) == list(range(30))
+
+
+async def test_a_busy_key_keeps_no_worker_from_other_keys_and_a_drain_gives_back_what_waits_behind_it(
+    brokers: Brokers, exchange: str
+) -> None:
+    release, other = asyncio.Event(), asyncio.Event()
+    handled: list[int] = []
+
+    @consumer(exchange=exchange, id="q", concurrency=2, prefetch=100, ordered="key")
+    async def handler(body: int, message: Message) -> None:
+        if message.key == "other":
+            other.set()
+        else:
+            handled.append(body)
+            await release.wait()
+
+    async with working(brokers, handler, grace=0.0) as (channel,):
+        # Given ten messages of one key, the first of which takes its time
+        await publish(brokers, exchange, *(b"%d" % n for n in range(10)), key="busy")
+        await until(lambda: channel.held == 10, "all are in hand")
+        # When one of another key comes, then it is handled
+        await publish(brokers, exchange, b"99", key="other")
+        await asyncio.wait_for(other.wait(), PATIENCE)
+        assert len(handled) == 1
+    assert await channel.depth() == 10, "none of the ten was acknowledged, all are back"
+
+
+async def test_a_key_goes_on_after_a_message_that_failed(brokers: Brokers, exchange: str) -> None:
+    handled: list[int] = []
+
+    @consumer(exchange=exchange, id="q", prefetch=100, ordered="key")
+    async def handler(body: int) -> None:
+        if body == 1:
+            raise Reject("never this one")
+        handled.append(body)
+
+    async with working(brokers, handler):
+        for n in range(4):
+            await publish(brokers, exchange, b"%d" % n, key="a")
+        await until(lambda: len(handled) == 3, "the others are handled")
+    assert handled == [0, 2, 3]
+
+
+@pytest.mark.parametrize("ordered", ["id", True, 1, ""])
+def test_ordered_takes_key_and_nothing_else(ordered: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"ordered is {ordered!r}; it takes 'key'"):
+
+        @consumer(exchange="e", id="q", ordered=ordered)
+        async def handler(body: int) -> None: ...
+
+
+def test_a_batch_cannot_be_ordered() -> None:
+    @consumer(exchange="e", id="q", ordered="key")
+    async def handler(bodies: list[int]) -> None: ...
+
+    async def publish(message: Message) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"handler.* takes a list, and ordered='key'"):
+        Step(handler, publish, {})
