@@ -23,11 +23,13 @@ SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", 
 
 
 def load(url: str, options: Options | None = None) -> Transport:
-    """The transport for `url`, not opened yet.
+    """The transport for `url`, not opened yet; a scheme `package.module.Class` is a transport of the user's own.
 
     Raises ConfigurationError for an unknown scheme, a missing client library or a wrong URL or option.
     """
     scheme = url.partition(":")[0]
+    if "." in scheme.strip("."):
+        return cast(Transport, _users_class(scheme)(url, options or {}))
     if scheme not in SCHEMES:
         raise ConfigurationError(f"no transport for the URL scheme {scheme!r}: there are {', '.join(SCHEMES)}")
     return cast(Transport, _class(scheme, *SCHEMES[scheme])(url, options or {}))
@@ -51,3 +53,12 @@ def _class(scheme: str, module: str, name: str, extra: str) -> Any:
         raise ConfigurationError(
             f"the URL scheme {scheme!r} needs the package {error.name!r}: pip install '{package}'"
         ) from error
+
+
+def _users_class(scheme: str) -> Any:
+    """The class that a scheme with dots names. Raises ConfigurationError where there is none."""
+    module, _, name = scheme.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"no transport {name!r} can be imported from {module!r}: {error}") from error
