@@ -42,4 +42,4 @@ def test_every_block_of_the_readme_does_what_it_shows(tmp_path: Path) -> None:
         )
         assert re.fullmatch(pattern(expected), done.stdout), f"{commands} printed\n{done.stdout}"
         ran += 1
-    assert ran == 8
+    assert ran == 9
