@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test faults soak bench lint lock clean
+.PHONY: run test faults soak bench docs lint lock clean
 
 run: .venv/ready ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
 	$(BIN)/mqasync run services.cth --until-idle
@@ -21,6 +21,9 @@ soak: .venv/ready ## Random faults for some minutes: make soak SEED=7 MINUTES=10
 
 bench: .venv/ready ## Figures as ratios against aio-pika and aiormq, from one run
 	$(BIN)/python -m bench
+
+docs: .venv/ready ## docs/brokers.md, from what the transports say of themselves
+	$(BIN)/python -m tests.test_brokers_document
 
 lint: .venv/ready ## Style and types
 	$(BIN)/ruff check .
