@@ -10,7 +10,7 @@ import pytest
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
-from .servers.postgres import Postgres, postgres  # noqa: E402
+from .servers import postgres  # noqa: E402
 
 Broker = TypeVar("Broker")
 
@@ -53,7 +53,7 @@ def redis_server() -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
+def postgres_server() -> Iterator[postgres.Postgres]:
     """A PostgreSQL that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
-    with required(postgres()) as server:
+    with required(postgres.running()) as server:
         yield server

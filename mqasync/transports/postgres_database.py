@@ -83,7 +83,8 @@ class Database:
                     yield connection
         except BrokerLost as error:
             if isinstance(error.__cause__, TimeoutError):
-                connection.terminate()  # and all of this is lost, by _ended
+                connection.terminate()
+                self._ended(connection)
             raise
         finally:
             free.put_nowait(connection)

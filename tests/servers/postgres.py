@@ -8,11 +8,12 @@ import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import psutil
 
 from ..brokers import START_SECONDS, BrokerUnavailable, apt_install, free_port
@@ -84,6 +85,32 @@ class Postgres:
         assert not done.returncode, done.stderr
         return done.stdout.strip()
 
+    def set(self, **settings: str) -> None:
+        """Change settings of the running server."""
+        for name, value in settings.items():
+            self.execute(f"ALTER SYSTEM SET {name} = {value}")
+        self.execute("SELECT pg_reload_conf()")
+        for name, value in settings.items():
+            deadline = time.monotonic() + START_SECONDS
+            while self.execute(f"SHOW {name}") != value:
+                assert time.monotonic() < deadline, f"{name} does not become {value}"
+                time.sleep(0.05)
+
+    def end_connections(self) -> None:
+        """End every connection of mqasync, as an administrator may."""
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mqasync'")
+
+    @asynccontextmanager
+    async def locked(self, table: str) -> AsyncIterator[None]:
+        """Nobody else gets at the table."""
+        connection = await asyncpg.connect(self.login, ssl=False)
+        try:
+            async with connection.transaction():
+                await connection.execute(f"LOCK TABLE {table}")
+                yield
+        finally:
+            await connection.close()
+
     def kill(self) -> None:
         """SIGKILL all of its processes, the first of them first, or it would start the others again."""
         assert self.process
@@ -101,7 +128,7 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def running() -> Iterator[Postgres]:
     """A running PostgreSQL, installed first where it is missing."""
     if not Postgres.program("postgres"):
         apt_install("postgresql")
