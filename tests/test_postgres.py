@@ -82,9 +82,10 @@ def test_a_url_with_a_mistake_is_refused_and_names_it_and_not_the_password(query
     assert "geheim" not in str(refused.value)
 
 
-def test_a_url_without_a_host_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="a PostgreSQL URL names a host"):
-        load("postgres:///mine")
+@pytest.mark.parametrize("host", ["", "one:5432,two:5432", "one:99999", "one:x"])
+def test_a_url_without_one_host_and_its_port_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="a PostgreSQL URL names one host"):
+        load(f"postgres://{host}/mine")
 
 
 def test_the_password_is_in_no_representation() -> None:
@@ -169,6 +170,20 @@ async def test_a_role_that_may_make_nothing_works_with_the_tables_that_are_there
     subscription = await transport.subscribe("E", "q", 10)
     await subscription.ack(await receive(subscription, 1))
     assert await transport.depth("E", "q") == 0
+
+
+async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_not_counted_as_returned(
+    url: str, connect: Open
+) -> None:
+    closing, other = await connect(url), await connect(url)
+    await closing.declare("E", "q")
+    await closing.publish("E", [message(1)])
+    await receive(await closing.subscribe("E", "q", 10), 1)
+    receiving = asyncio.create_task((await other.subscribe("E", "q", 10)).receive(10, PATIENCE))
+    await asyncio.sleep(0.1)
+    await closing.close()
+    (delivery,) = await asyncio.wait_for(receiving, 2.0)  # by its lease it would come after 30 s
+    assert (delivery.message.attempt, delivery.returned) == (1, 0)
 
 
 async def test_a_connection_that_the_server_ends_is_noticed_at_once_by_who_waits(

@@ -17,6 +17,7 @@ KEYS = ("schema", "lease", "connections", "sslmode", *tls.FILES)
 # as PostgreSQL takes it without folding, and short enough for the name of a channel
 SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MOST_CONNECTIONS = 100
+DEFAULT_PORT = 5432
 
 
 class Address:
@@ -24,9 +25,14 @@ class Address:
 
     def __init__(self, url: str) -> None:
         """Check `url`."""
-        parts = urlsplit(url)
+        rule = "a PostgreSQL URL names one host: postgresql://user:password@host:port/database"
+        try:
+            parts = urlsplit(url)
+            port = parts.port or DEFAULT_PORT
+        except ValueError as error:
+            raise ConfigurationError(f"{rule}; a port is a number up to 65535") from error
         if not parts.hostname:
-            raise ConfigurationError("a PostgreSQL URL names a host: postgresql://user:password@host:port/database")
+            raise ConfigurationError(rule)
         self._given = dict(parse_qsl(parts.query, keep_blank_values=True))
         for key in self._given:
             if key not in KEYS:
@@ -40,12 +46,12 @@ class Address:
         self.encrypted = self._encrypted()
         self.arguments: dict[str, Any] = {
             "host": parts.hostname,
-            "port": parts.port or 5432,
+            "port": port,
             "user": unquote(parts.username or "") or None,
             "password": unquote(parts.password or "") or None,
             "database": unquote(parts.path[1:]) or None,
         }
-        self.name = f"{parts.hostname}:{parts.port or 5432}"
+        self.name = f"{parts.hostname}:{port}"
 
     def _seconds(self, key: str, default: float) -> float:
         value = self._given.get(key, str(default))

@@ -32,7 +32,7 @@ class Postgres:
         self.login = f"postgresql://mqasync:{self.password}@{self.address}"
         self.url = f"{self.login}?sslmode=off"
         self.process: subprocess.Popen[bytes] | None = None
-        # who starts it is nobody's user, so not `runuser`, which would stand between us and the server
+        # not `runuser`, which would stand between us and the server: a SIGKILL has to reach the server itself
         self._user: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
 
     @staticmethod
@@ -80,7 +80,8 @@ class Postgres:
 
     def execute(self, statement: str) -> str:
         """Run one statement as an administrator and return what it gives."""
-        command = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", statement, self.login]
+        options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", statement, self.login]
+        command = [self.program("psql"), *options]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert not done.returncode, done.stderr
         return done.stdout.strip()
