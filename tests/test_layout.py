@@ -9,11 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from mqasync.transports import SCHEMES
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mqasync"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 150
-LIBRARIES = {"aio_pika", "aiormq", "pamqp", "sqlite3", "inotify_simple", "redis", "aiokafka", "aiobotocore", "nats"}
+LIBRARIES = {
+    "aio_pika",
+    "aiormq",
+    "pamqp",
+    "sqlite3",
+    "inotify_simple",
+    "redis",
+    "aiokafka",
+    "aiobotocore",
+    "nats",
+    "asyncpg",
+}
 
 
 def module_name(path: Path) -> str:
@@ -72,7 +85,7 @@ def test_imports_have_no_circles() -> None:
 
 
 def test_no_transport_imports_another_and_the_core_imports_no_brokers_library() -> None:
-    transports = {"mqasync.transports.memory", "mqasync.transports.sqlite", "mqasync.transports.rabbitmq"}
+    transports = {f"mqasync.transports.{module}" for module, _, _ in SCHEMES.values()}
     for path in FILES:
         own = module_name(path)
         libraries = {name.split(".")[0] for name in imports(path)} & LIBRARIES

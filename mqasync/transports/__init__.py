@@ -17,6 +17,8 @@ SCHEMES = {
     "sqlite": ("sqlite", "SQLiteTransport", ""),
     "amqp": ("rabbitmq", "RabbitMQTransport", ""),
     "amqps": ("rabbitmq", "RabbitMQTransport", ""),
+    "postgresql": ("postgres", "PostgresTransport", "postgres"),
+    "postgres": ("postgres", "PostgresTransport", "postgres"),
 }
 # the same for what remembers ids
 SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", "redis"))

@@ -27,14 +27,13 @@ from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
 from ..transport import Delivery, Features, Options
 from . import sqlite_file as sql
+from .leased import LEASE_SECONDS, WATCH_SECONDS, LeasedSubscription
 
 try:
     from inotify_simple import INotify, flags
 except ImportError:  # not on Linux
     INotify = None
 
-LEASE_SECONDS = 30.0
-WATCH_SECONDS = 5.0  # look so often even if nobody wakes us
 POLL_SECONDS = 0.1  # look so often where nobody can wake us
 
 
@@ -118,37 +117,23 @@ class SQLiteTransport:
         return BrokerLost(f"{self.file.path} has no queue of {id!r} at exchange {exchange!r}")
 
 
-class SQLiteSubscription:
+class SQLiteSubscription(LeasedSubscription):
     """One consumer of one queue and what it holds."""
 
     def __init__(self, transport: SQLiteTransport, queue: int, prefetch: int) -> None:
         """Made by SQLiteTransport.subscribe."""
-        self.lease: float | None = transport.lease
-        self.changed = asyncio.Event()
-        self.held: set[sql.Tag] = set()
-        self._transport, self._file = transport, transport.file
-        self._queue, self._prefetch = queue, prefetch
-        self._closed = False
+        super().__init__(transport.lease, prefetch)
+        self._transport, self._file, self._queue = transport, transport.file, queue
 
-    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Take what is due, oldest first; while nothing is, wait for a change, a due time or the timeout."""
-        deadline = time.monotonic() + timeout
-        while not self._closed:
-            self.changed.clear()
-            deliveries, pause = await self._file.run(self._take, limit)
-            if self._file.closed:
-                break  # and has given them back
-            pause = min(pause, deadline - time.monotonic())
-            if deliveries or pause <= 0:
-                return deliveries
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self.changed.wait()
-        if self._file.closed:
-            raise BrokerLost(f"the SQLite file {self._file.path} was closed")
-        return []
+    @property
+    def gone(self) -> str:
+        """Not empty once the file was closed."""
+        return f"the SQLite file {self._file.path} was closed" if self._file.closed else ""
 
-    def _take(self, limit: int) -> tuple[list[Delivery], float]:
+    async def _take(self, limit: int) -> tuple[list[Delivery], float]:
+        return await self._file.run(self._look, limit)
+
+    def _look(self, limit: int) -> tuple[list[Delivery], float]:
         """Thread: the deliveries that are due and fit; if there are none, when to look again."""
         longest = WATCH_SECONDS if self._transport.inotify else POLL_SECONDS
         limit = min(limit, self._prefetch - len(self.held))
@@ -174,23 +159,14 @@ class SQLiteSubscription:
         await self._settle(sql.RELEASE, deliveries)
 
     async def _settle(self, change: str, deliveries: Sequence[Delivery], *due: float, sync: str = "FULL") -> None:
-        tags = [delivery.tag for delivery in deliveries]
-        try:
+        with self._settling(deliveries) as tags:
             await self._file.run(self._file.write, change, [(*due, *tag) for tag in tags], sync)
-        finally:  # where that failed, they come back by their leases
-            self.held.difference_update(tags)
-            self.changed.set()  # there is room below the prefetch
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Move the end of the lease."""
         end = time.time() + self._transport.lease
         rows = [(end, *delivery.tag) for delivery in deliveries]
         await self._file.run(self._file.write, sql.EXTEND, rows, "NORMAL")
-
-    async def close(self) -> None:
-        """Stop receiving."""
-        self._closed = True
-        self.changed.set()
 
 
 def _parse(url: str) -> tuple[str, float]:

@@ -16,14 +16,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from sqlite3 import SQLITE_BUSY, SQLITE_ERROR, SQLITE_FULL, SQLITE_IOERR, SQLITE_NOMEM, SQLITE_PROTOCOL
 from typing import Any, TypeVar
 
-import msgspec
-from msgspec.structs import replace
-
 from ..errors import BrokerLost, BrokerRefused
 from ..message import Message
+from .leased import Tag, from_row, to_envelope
 
 T = TypeVar("T")
-Tag = tuple[int, int]  # n and taken of a row: it is ours as long as nobody else took it
 Taken = tuple[Tag, int, Message]  # the int: how often it was returned
 
 LOCKED_SECONDS = 30.0  # who writes for longer than this hangs
@@ -157,10 +154,7 @@ class File:
 
     def put(self, messages: Sequence[Message], delay: float, sql: str, exchange: str, *id: str) -> bool:
         """Thread: write a row for each message and each queue that `sql` finds; False if it finds none."""
-        rows = []
-        for message in messages:
-            envelope = msgspec.json.encode(replace(message, exchange=exchange, body=b"")).decode()
-            rows.append((message.attempt, envelope, message.body))
+        rows = [(message.attempt, to_envelope(message, exchange).decode(), message.body) for message in messages]
         with self._transaction("FULL") as db:
             due = time.time() + delay
             queues = db.execute(sql, (exchange, *id)).fetchall()
@@ -173,9 +167,6 @@ class File:
             now = time.time()
             rows = sorted(db.execute(TAKE, (now + lease, queue, now, limit)))
         return [
-            ((n, taken), returned, replace(DECODER.decode(envelope), attempt=attempt, body=body))
+            ((n, taken), returned, from_row(envelope, attempt, body))
             for n, taken, returned, attempt, envelope, body in rows
         ]
-
-
-DECODER = msgspec.json.Decoder(Message)

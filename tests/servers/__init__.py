@@ -1,0 +1,1 @@
+"""Real servers for tests, a file for each kind: installed, started, killed; nothing is asserted here."""

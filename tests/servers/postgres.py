@@ -1,0 +1,143 @@
+"""A private PostgreSQL that can be killed and started again on the same port and data; nothing is asserted here."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+
+from ..brokers import START_SECONDS, BrokerUnavailable, apt_install, free_port
+
+USER = "postgres"  # who runs it where the tests are run by root, as whom it refuses
+
+
+class Postgres:
+    """One server with the role mqasync and its password, which may do everything in the database postgres."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.password = secrets.token_hex(8)
+        self.address = f"127.0.0.1:{self.port}/postgres"
+        self.login = f"postgresql://mqasync:{self.password}@{self.address}"
+        self.url = f"{self.login}?sslmode=off"
+        self.process: subprocess.Popen[bytes] | None = None
+        # not `runuser`, which would stand between us and the server: a SIGKILL has to reach the server itself
+        self._user: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
+
+    @staticmethod
+    def program(name: str) -> str:
+        """The newest of the installed versions; Debian's wrappers in /usr/bin know clusters of their own only."""
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+        return str(found[-1]) if found else ""
+
+    def make(self) -> None:
+        """Make the data directory, with every setting as it comes."""
+        password_file = self.directory / "password"
+        password_file.write_text(self.password)
+        self.own(self.directory, password_file)
+        command = [self.program("initdb"), "--pgdata", str(self.directory / "data"), "--username", "mqasync"]
+        options = ["--auth", "scram-sha-256", "--pwfile", str(password_file), "--encoding", "UTF8", "--no-sync"]
+        done = subprocess.run([*command, *options], cwd="/", capture_output=True, text=True, check=False, **self._user)
+        if done.returncode:
+            raise BrokerUnavailable(f"initdb failed: {done.stderr[-600:]}")
+
+    def own(self, *paths: Path) -> None:
+        """Give the files to who runs the server, and to nobody else."""
+        for path in paths:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+            if self._user:
+                entry = pwd.getpwnam(USER)
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+
+    def start(self, **settings: str) -> None:
+        """Return when it accepts connections, after a crash too; `settings` are for this run."""
+        given = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", **settings}
+        command = [self.program("postgres"), "-D", str(self.directory / "data")]
+        for name, value in given.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.directory / "console").open("ab") as console:
+            self.process = subprocess.Popen(
+                command, cwd="/", stdout=console, stderr=console, start_new_session=True, **self._user
+            )
+        ready = [self.program("pg_isready"), "--quiet", "--host", "127.0.0.1", "--port", str(self.port)]
+        deadline = time.monotonic() + START_SECONDS
+        while subprocess.run(ready, check=False).returncode:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                log = (self.directory / "console").read_text(errors="replace")
+                raise BrokerUnavailable(f"PostgreSQL did not start: {log[-600:]}")
+            time.sleep(0.05)
+
+    def execute(self, statement: str) -> str:
+        """Run one statement as an administrator and return what it gives."""
+        options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", statement, self.login]
+        command = [self.program("psql"), *options]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        return done.stdout.strip()
+
+    def set(self, **settings: str) -> None:
+        """Change settings of the running server."""
+        for name, value in settings.items():
+            self.execute(f"ALTER SYSTEM SET {name} = {value}")
+        self.execute("SELECT pg_reload_conf()")
+        for name, value in settings.items():
+            deadline = time.monotonic() + START_SECONDS
+            while self.execute(f"SHOW {name}") != value:
+                assert time.monotonic() < deadline, f"{name} does not become {value}"
+                time.sleep(0.05)
+
+    def end_connections(self) -> None:
+        """End every connection of mqasync, as an administrator may."""
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mqasync'")
+
+    @asynccontextmanager
+    async def locked(self, table: str) -> AsyncIterator[None]:
+        """Nobody else gets at the table."""
+        connection = await asyncpg.connect(self.login, ssl=False)
+        try:
+            async with connection.transaction():
+                await connection.execute(f"LOCK TABLE {table}")
+                yield
+        finally:
+            await connection.close()
+
+    def kill(self) -> None:
+        """SIGKILL all of its processes, the first of them first, or it would start the others again."""
+        assert self.process
+        family = [psutil.Process(self.process.pid)]
+        family += family[0].children(recursive=True)
+        for process in family:
+            process.kill()
+        self.process.wait()
+        psutil.wait_procs(family, timeout=START_SECONDS)  # it does not start while one of them has its memory
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self.process and self.process.poll() is None:
+            self.kill()
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """A running PostgreSQL, installed first where it is missing."""
+    if not Postgres.program("postgres"):
+        apt_install("postgresql")
+    with tempfile.TemporaryDirectory(prefix="mqasync-postgres-") as directory:
+        server = Postgres(Path(directory))
+        try:
+            server.make()
+            server.start()
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,322 @@
+"""The postgres transport keeps the contract; and its own: URL, settings, schema, TLS, lost connections."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
+from mqasync.message import new_id
+from mqasync.transport import Features
+from mqasync.transports import load, postgres
+from mqasync.transports.postgres import PostgresTransport
+
+from .brokers import free_port
+from .conformance import Conformance, message, numbers, receive
+from .conftest import required
+from .servers.postgres import Postgres, running
+from .waiting import PATIENCE
+
+Open = Callable[[str], Awaitable[PostgresTransport]]
+
+
+class TestPostgres(Conformance):
+    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
+
+    @pytest.fixture
+    def url(self, postgres_server: Postgres) -> str:
+        return f"{postgres_server.url}&lease=3"
+
+
+@pytest.fixture
+def url(postgres_server: Postgres) -> str:
+    """In a schema that nobody has used."""
+    return f"{postgres_server.url}&schema=s{new_id().replace('-', '')}"
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Open]:
+    """Open a transport; all are closed after the test."""
+    opened: list[PostgresTransport] = []
+
+    async def connect(url: str) -> PostgresTransport:
+        transport = load(url)
+        assert isinstance(transport, PostgresTransport)
+        opened.append(transport)
+        await transport.open()
+        return transport
+
+    yield connect
+    for transport in opened:
+        await transport.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("sslmode=require", "sslmode is 'require'; there are: verify-full, off"),
+        ("sslmode=", "sslmode is ''; there are: verify-full, off"),
+        ("ssl=false", "'ssl' cannot be set in a PostgreSQL URL; there are: schema, lease, connections, sslmode, cafil"),
+        ("host=/tmp", "'host' cannot be set"),
+        ("password=geheim", "'password' cannot be set"),
+        ("sslmode=off&cafile=ca.pem", "cafile is for sslmode=verify-full; sslmode=off connects without encryption"),
+        ("keyfile=client.key", "keyfile is the private key of a certificate; certfile has to name that one"),
+        ("lease=0", "lease is '0', which is not a number of seconds above 0"),
+        ("lease=nan", "lease is 'nan'"),
+        ("lease=x", "lease is 'x'"),
+        ("connections=1", "connections is '1'; it takes a number from 2 to 100"),
+        ("connections=many", "connections is 'many'"),
+        ("schema=Mine", "schema is 'Mine'; it takes 1 to 63 of the characters a-z 0-9 _"),
+        ('schema=a";DROP', "schema is 'a\";DROP'"),
+        ("schema=pg_mine", "schema is 'pg_mine'"),
+        ("schema=" + "a" * 64, "schema is 'a"),
+    ],
+)
+def test_a_url_with_a_mistake_is_refused_and_names_it_and_not_the_password(query: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(f"postgresql://me:geheim@localhost/mine?{query}")
+    assert problem in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["", "one:5432,two:5432", "one:99999", "one:x"])
+def test_a_url_without_one_host_and_its_port_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="a PostgreSQL URL names one host"):
+        load(f"postgres://{host}/mine")
+
+
+def test_the_password_is_in_no_representation() -> None:
+    transport = load("postgres://me:geheim@localhost/mine")
+    assert isinstance(transport, PostgresTransport)
+    assert "geheim" not in f"{transport!r} {transport.database!r} {vars(transport)}"
+
+
+def test_an_option_is_refused_and_says_where_it_stands() -> None:
+    with pytest.raises(ConfigurationError, match="unknown option 'fillfactor'") as refused:
+        load("postgres://localhost/mine", {"E": {"fillfactor": 70}})
+    assert refused.value.keys == ("exchanges", "E", "options", "fillfactor")
+
+
+async def test_a_wrong_password_and_a_database_that_is_not_there_are_refused(
+    postgres_server: Postgres, connect: Open
+) -> None:
+    with pytest.raises(BrokerRefused, match='password authentication failed for user "mqasync"') as refused:
+        await connect(postgres_server.url.replace(postgres_server.password, "geheim"))
+    assert "geheim" not in str(refused.value)
+    with pytest.raises(BrokerRefused, match='database "nowhere" does not exist'):
+        await connect(postgres_server.url.replace("/postgres?", "/nowhere?"))
+
+
+async def test_where_nobody_listens_the_broker_is_lost(connect: Open) -> None:
+    with pytest.raises(BrokerLost, match="Connect call failed"):
+        await connect(f"postgres://me@127.0.0.1:{free_port()}/mine?sslmode=off")
+
+
+async def test_a_server_as_it_comes_needs_no_warning_and_one_that_does_not_wait_for_its_disk_does(
+    postgres_server: Postgres, connect: Open
+) -> None:
+    assert (await connect(postgres_server.url)).warning == ""
+    role = f"r{new_id()[:8]}"
+    postgres_server.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'x'")
+    postgres_server.execute(f"ALTER ROLE {role} SET synchronous_commit = off")
+    warning = (await connect(f"postgres://{role}:x@{postgres_server.address}?sslmode=off")).warning
+    assert "it can lose confirmed messages" in warning
+    assert "since synchronous_commit = off; set that to on in postgresql.conf, or where ALTER ROLE" in warning
+
+
+async def test_a_server_with_fsync_off_is_warned_of(postgres_server: Postgres, connect: Open) -> None:
+    try:
+        postgres_server.set(fsync="off", full_page_writes="off")
+        assert "since fsync = off, full_page_writes = off; " in (await connect(postgres_server.url)).warning
+    finally:
+        postgres_server.set(fsync="on", full_page_writes="on")
+
+
+async def test_many_that_open_an_empty_database_at_once_make_its_tables_once(url: str, connect: Open) -> None:
+    transports = await asyncio.gather(*(connect(f"{url}&connections=2") for _ in range(20)))
+    await asyncio.gather(*(transport.declare("E", "q") for transport in transports))
+    await asyncio.gather(*(transport.publish("E", [message(n)]) for n, transport in enumerate(transports)))
+    subscription = await transports[0].subscribe("E", "q", 100)
+    assert sorted(numbers(await receive(subscription, 20))) == list(range(20))
+
+
+async def test_each_schema_is_a_broker_of_its_own(postgres_server: Postgres, url: str, connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    ours, theirs = await connect(url), await connect(postgres_server.url)
+    for transport in (ours, theirs):
+        await transport.declare(exchange, "q")
+    await ours.publish(exchange, [message(1)])
+    assert await theirs.depth(exchange, "q") == 0
+    assert await ours.depth(exchange, "q") == 1
+
+
+async def test_a_role_that_may_make_nothing_works_with_the_tables_that_are_there(
+    postgres_server: Postgres, url: str, connect: Open
+) -> None:
+    schema, role = url.rpartition("=")[2], f"r{new_id()[:8]}"
+    postgres_server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    theirs = f"postgres://{role}:x@{postgres_server.address}?sslmode=off&schema={schema}"
+    with pytest.raises(BrokerRefused, match="permission denied for database"):
+        await connect(theirs)
+    await connect(url)
+    postgres_server.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+    postgres_server.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
+    transport = await connect(theirs)
+    await transport.declare("E", "q")
+    await transport.publish("E", [message(1)])
+    subscription = await transport.subscribe("E", "q", 10)
+    await subscription.ack(await receive(subscription, 1))
+    assert await transport.depth("E", "q") == 0
+
+
+async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_not_counted_as_returned(
+    url: str, connect: Open
+) -> None:
+    closing, other = await connect(url), await connect(url)
+    await closing.declare("E", "q")
+    await closing.publish("E", [message(1)])
+    await receive(await closing.subscribe("E", "q", 10), 1)
+    receiving = asyncio.create_task((await other.subscribe("E", "q", 10)).receive(10, PATIENCE))
+    await asyncio.sleep(0.1)
+    await closing.close()
+    (delivery,) = await asyncio.wait_for(receiving, 2.0)  # by its lease it would come after 30 s
+    assert (delivery.message.attempt, delivery.returned) == (1, 0)
+
+
+async def test_a_connection_that_the_server_ends_is_noticed_at_once_by_who_waits(
+    postgres_server: Postgres, url: str, connect: Open
+) -> None:
+    transport = await connect(url)
+    await transport.declare("E", "q")
+    subscription = await transport.subscribe("E", "q", 10)
+    receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+    await asyncio.sleep(0.1)
+    await asyncio.to_thread(postgres_server.end_connections)
+    with pytest.raises(BrokerLost, match="ended"):
+        await asyncio.wait_for(receiving, 2.0)  # it would look again by itself after WATCH_SECONDS only
+    with pytest.raises(BrokerLost):
+        await transport.publish("E", [message(1)])
+
+
+async def test_a_statement_that_gets_no_answer_in_time_loses_the_connection(
+    postgres_server: Postgres, url: str, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = await connect(url)
+    await transport.declare("E", "q")
+    monkeypatch.setattr("mqasync.transports.postgres_database.REPLY_SECONDS", 0.3)
+    async with postgres_server.locked(f"{url.rpartition('=')[2]}.messages"):
+        with pytest.raises(BrokerLost, match="no answer in time"):
+            await transport.publish("E", [message(1)])
+        with pytest.raises(BrokerLost, match="ended"):
+            await transport.declare("E", "other")
+
+
+async def test_a_schema_that_somebody_drops_is_made_again_by_the_next_connection(
+    postgres_server: Postgres, url: str, connect: Open
+) -> None:
+    transport = await connect(url)
+    await transport.declare("E", "q")
+    postgres_server.execute(f"DROP SCHEMA {url.rpartition('=')[2]} CASCADE")
+    with pytest.raises(BrokerLost, match='relation "messages" does not exist'):
+        await transport.publish("E", [message(1)])
+    again = await connect(url)
+    await again.declare("E", "q")
+    await again.publish("E", [message(2)])
+    assert numbers(await receive(await again.subscribe("E", "q", 10), 1)) == [2]
+
+
+async def test_a_row_that_a_stranger_wrote_arrives_as_unreadable(
+    postgres_server: Postgres, url: str, connect: Open
+) -> None:
+    transport = await connect(url)
+    await transport.declare("E", "q")
+    columns = "(queue, due, attempt, envelope, body)"
+    table = f"{url.rpartition('=')[2]}.messages"
+    postgres_server.execute(f"INSERT INTO {table} {columns} VALUES (1, now(), 1, 'nonsense', '17')")
+    subscription = await transport.subscribe("E", "q", 10)
+    (delivery,) = await receive(subscription, 1)
+    assert delivery.unreadable.startswith("its envelope is not ours: ")
+    assert (delivery.message.body, delivery.message.exchange) == (b"17", "E")
+    await subscription.ack([delivery])
+    assert await transport.depth("E", "q") == 0
+
+
+async def test_what_is_too_much_for_one_statement_is_written_in_parts_and_in_order(
+    url: str, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "STATEMENT_BYTES", 10)
+    sent = [Message(body=b"%d" % n * size, exchange="E") for n, size in enumerate((1, 30, 4, 5, 2, 11, 1))]
+    assert [[len(one.body) for one in part] for part in postgres.parts(sent)] == [[1], [30], [4, 5], [2], [11], [1]]
+    transport = await connect(url)
+    await transport.declare("E", "q")
+    await transport.publish("E", sent)
+    assert [delivery.message for delivery in await receive(await transport.subscribe("E", "q", 10), 7)] == sent
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, which the server's certificate is of, and other.pem."""
+    directory = tmp_path_factory.mktemp("certificates")
+    for name in ("ca", "other"):
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(directory / f"{name}.pem")
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(directory / f"{name}-server.pem")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificates: Path) -> Iterator[Postgres]:
+    """A PostgreSQL that speaks TLS too."""
+    with tempfile.TemporaryDirectory(prefix="mqasync-tls-") as directory:
+        copy = Path(directory) / "server.pem"
+        copy.write_bytes((certificates / "ca-server.pem").read_bytes())
+        with required(running()) as server:
+            server.own(Path(directory), copy)
+            server.stop()
+            server.start(ssl="on", ssl_cert_file=str(copy), ssl_key_file=str(copy))
+            yield server
+
+
+async def test_messages_pass_over_tls_that_is_verified(tls_server: Postgres, certificates: Path, connect: Open) -> None:
+    transport = await connect(f"{tls_server.login}?cafile={certificates}/ca.pem")
+    await transport.declare("E", "q")
+    await transport.publish("E", [message(1)])
+    assert numbers(await receive(await transport.subscribe("E", "q", 10), 1)) == [1]
+    encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name ="
+    assert tls_server.execute(f"{encrypted} 'mqasync'") == "t"
+
+
+@pytest.mark.parametrize(
+    ("host", "query", "problem"),
+    [
+        ("127.0.0.1", "sslmode=verify-full", "its certificate is not trusted: unable to get local issuer"),
+        (
+            "127.0.0.1",
+            "cafile={certificates}/other.pem",
+            "its certificate is not trusted: unable to get local issuer",
+        ),
+        ("localhost", "cafile={certificates}/ca.pem", "its certificate is not trusted: Hostname mismatch"),
+    ],
+)
+async def test_a_certificate_that_is_not_trusted_is_refused(
+    tls_server: Postgres, certificates: Path, connect: Open, host: str, query: str, problem: str
+) -> None:
+    login = tls_server.login.replace("127.0.0.1", host)
+    with pytest.raises(BrokerRefused, match=problem):
+        await connect(f"{login}?{query.format(certificates=certificates)}")
+
+
+async def test_a_server_without_tls_is_refused_unless_the_url_says_so(postgres_server: Postgres, connect: Open) -> None:
+    with pytest.raises(BrokerRefused, match="it does not offer TLS; sslmode=off in the URL connects without"):
+        await connect(postgres_server.login)
+
+
+async def test_a_file_that_cannot_be_used_is_named(postgres_server: Postgres, connect: Open) -> None:
+    with pytest.raises(ConfigurationError, match="cafile is '/nowhere', which is not a file"):
+        await connect(f"{postgres_server.login}?cafile=/nowhere")
