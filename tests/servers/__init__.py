@@ -1,0 +1,1 @@
+"""One real server for each broker, for tests and benchmarks; nothing is asserted here."""
