@@ -34,10 +34,9 @@ from . import kafka_url
 from .kafka_connection import Connection
 from .kafka_errors import REPLY_SECONDS
 from .kafka_requests import Committed
-from .kafka_subscription import KafkaSubscription
+from .kafka_subscription import CLOSE_SECONDS, KafkaSubscription
 from .kafka_topics import REPLICAS, Topics, group_of, own_topic
 
-CLOSE_SECONDS = 3.0
 HEARTBEAT_SECONDS = 0.5  # at the longest; by its answer a member learns that the group rebalances
 FETCH_SECONDS = 0.25  # how long a broker holds a request for records, in which no other partition can be asked for
 FOR_EVER = 2**31 - 1
@@ -123,7 +122,7 @@ class KafkaTransport:
         try:
             await connection.call(subscription.open(topics), self._settings.session + REPLY_SECONDS)
         except BaseException:
-            await self._within(CLOSE_SECONDS, subscription)
+            await subscription.leave()
             raise
         return subscription
 
@@ -146,15 +145,10 @@ class KafkaTransport:
     async def depth(self, exchange: str, id: str) -> int:
         return await self._open().call(self._topics.depth(exchange, id), REPLY_SECONDS)
 
-    async def _within(self, seconds: float, *subscriptions: KafkaSubscription) -> None:
-        """Let them leave; who cannot, in an outage, goes on trying without us."""
-        if leaving := [asyncio.ensure_future(subscription.leave()) for subscription in subscriptions]:
-            await asyncio.wait(leaving, timeout=seconds)
-
     async def close(self) -> None:
         if self._closed or self._connection is None:
             return
         self._closed = True
+        await asyncio.gather(*(subscription.leave() for subscription in self._subscriptions))
         self._lose("the transport was closed")
-        await self._within(CLOSE_SECONDS, *self._subscriptions)
         await asyncio.wait([asyncio.ensure_future(self._connection.close())], timeout=CLOSE_SECONDS)

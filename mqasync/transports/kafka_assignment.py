@@ -94,10 +94,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             async with asyncio.timeout(seconds):
                 await self._commit()
 
-    async def end(self) -> None:
+    async def end(self, commit: bool) -> None:
         """Commit for the last time; what is not settled by now goes to somebody else."""
         self._committing.cancel()
-        if self.ours.is_set():
+        if commit and self.ours.is_set():
             await self._commit_within(HANDOVER_SECONDS)
         for tracker in self.trackers.values():
             tracker.alive = False

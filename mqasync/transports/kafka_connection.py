@@ -7,7 +7,6 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused
 from ..message import Message
-from .kafka_errors import REPLY_SECONDS, broker_errors
+from .kafka_errors import REPLY_SECONDS, broker_errors, stopped
 from .kafka_message import to_headers
 from .kafka_requests import Requests
 from .kafka_topics import MAX_MESSAGE_BYTES
@@ -147,8 +146,7 @@ class Connection:
         if self._watching:
             self._watching.cancel()
         self.lose("the transport was closed")
-        sender: Any = self.producer._sender
-        with suppress(kafka.KafkaError, OSError):
-            # who waited for what is not written was told; stop() alone would go on to write it, for seconds
-            await sender.close()
-            await self.producer.stop()
+        # who waited for what is not written was told; stop() alone would go on to write it, for seconds
+        client: Any = self.producer.client
+        await stopped(self.producer._sender.close(), client)
+        await stopped(self.producer.stop(), client)

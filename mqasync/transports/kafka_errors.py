@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aiokafka import errors as kafka
 
@@ -58,6 +59,14 @@ def broker_errors() -> Iterator[None]:
         if task and task.cancelling():
             raise  # somebody asked for it
         raise BrokerLost("the connection ended") from error
+
+
+async def stopped(stopping: Coroutine[Any, Any, None], client: Any) -> None:
+    """Wait for a stop() of aiokafka, which in an outage raises what its own tasks raise, and leaves `client` open."""
+    task = asyncio.ensure_future(stopping)
+    await asyncio.wait([task])
+    if task.cancelled() or task.exception():
+        await asyncio.wait([asyncio.ensure_future(client.close())])
 
 
 def _words(error: Exception) -> str:
