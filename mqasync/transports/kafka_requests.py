@@ -1,0 +1,139 @@
+"""The few requests of Kafka's protocol for which aiokafka has no method that fits; no queue is known here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiokafka import errors as kafka
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.structs import TopicPartition
+
+Committed = dict[TopicPartition, tuple[int, str]]
+"""What a group has committed: the offset and the note with it."""
+
+READY_PAUSE = 0.05
+NOT_READY = (  # what brokers say in the moments after a start, a new topic or a change of leaders
+    kafka.GroupCoordinatorNotAvailableError,
+    kafka.GroupLoadInProgressError,
+    kafka.LeaderNotAvailableError,
+    kafka.NotControllerError,
+    kafka.NotCoordinatorForGroupError,
+    kafka.NotLeaderForPartitionError,
+    kafka.UnknownTopicOrPartitionError,
+)
+LATEST = -1  # the "time" of the end of a partition
+BROKER = 4  # a kind of resource that has configs
+NO_MEMBER = -1, ""  # generation and member of who commits without being in the group
+
+
+class Requests:
+    """Sends through `client`, an AIOKafkaClient; raises what aiokafka raises."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def cluster(self, topics: Iterable[str] = ()) -> dict[str, Any]:
+        """What any broker tells of the cluster and `topics`; makes no topic, whatever the server is set to."""
+        nodes = [broker.nodeId for broker in self._client.cluster.brokers()]
+        random.shuffle(nodes)
+        request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+        failure: kafka.KafkaError = kafka.KafkaConnectionError("no broker is known")
+        for node in nodes:
+            try:
+                told: dict[str, Any] = (await self._client.send(node, request)).to_object()
+                return told
+            except kafka.KafkaError as error:
+                failure = error
+        raise failure
+
+    async def leaders(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        """The node that leads each partition of those `topics` that exist."""
+        leaders = {}
+        for topic in (await self.cluster(topics))["topics"]:
+            if topic["error_code"] != kafka.UnknownTopicOrPartitionError.errno:
+                _check(topic["error_code"], topic["topic"])
+                for partition in topic["partitions"]:
+                    _check(kafka.LeaderNotAvailableError.errno if partition["leader"] < 0 else 0, topic["topic"])
+                    leaders[TopicPartition(topic["topic"], partition["partition"])] = partition["leader"]
+        return leaders
+
+    async def create(self, topic: str, partitions: int, replication: int, configs: Mapping[str, str]) -> None:
+        """Make a topic, if it is not there, and wait until it is known."""
+        controller = (await self.cluster())["controller_id"]
+        wanted: Any = (topic, partitions, replication, [], list(configs.items()))
+        response = await self._client.send(controller, CreateTopicsRequest([wanted], 5000, False))
+        (told,) = response.to_object()["topic_errors"]
+        if told["error_code"] != kafka.TopicAlreadyExistsError.errno:
+            _check(told["error_code"], told.get("error_message") or topic)
+        await self.ready(self._known, topic)
+
+    async def _known(self, topic: str) -> None:
+        if not await self.leaders([topic]):
+            raise kafka.UnknownTopicOrPartitionError(topic)
+
+    async def ends(self, leaders: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The offset that the next message of each partition will get."""
+        by_leader: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        for (topic, partition), leader in leaders.items():
+            by_leader[leader][topic].append((partition, LATEST))
+        ends = {}
+        for leader, topics in by_leader.items():
+            response = await self._client.send(leader, OffsetRequest(-1, 0, list(topics.items())))
+            for topic, partitions in response.topics:
+                for partition, code, _, offset in partitions:
+                    _check(code, topic)
+                    ends[TopicPartition(topic, partition)] = offset
+        return ends
+
+    async def committed(self, group: str) -> Committed:
+        """All that `group` has committed."""
+        response = await self._coordinator(group, OffsetFetchRequest(group, None))
+        _check(response.error_code, group)
+        committed = {}
+        for topic, partitions in response.topics:
+            for partition, offset, note, code in partitions:
+                _check(code, topic)
+                committed[TopicPartition(topic, partition)] = (offset, note or "")
+        return committed
+
+    async def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit for a group without members; UnknownMemberIdError where it has some."""
+        topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        for (topic, partition), offset in offsets.items():
+            topics[topic].append((partition, offset, ""))
+        response = await self._coordinator(group, OffsetCommitRequest(group, *NO_MEMBER, -1, list(topics.items())))
+        for topic, partitions in response.topics:
+            for _, code in partitions:
+                _check(code, topic)
+
+    async def config(self, name: str) -> str:
+        """A config of some broker; empty where we may not ask."""
+        node = self._client.get_random_node()
+        response = await self._client.send(node, DescribeConfigsRequest([(BROKER, str(node), [name])]))
+        entries = response.to_object()["resources"][0]["config_entries"]
+        return str(entries[0]["config_value"] or "") if entries else ""
+
+    async def _coordinator(self, group: str, request: Any) -> Any:
+        """Send to the broker that keeps `group`."""
+        return await self._client.send(await self._client.coordinator_lookup(0, group), request)
+
+    async def ready(self, request: Any, *arguments: Any) -> Any:
+        """The answer of one of the methods above, asked again as long as the cluster is not ready for it."""
+        while True:
+            try:
+                return await request(*arguments)
+            except NOT_READY:
+                await asyncio.sleep(READY_PAUSE)
+
+
+def _check(code: int, what: str) -> None:
+    """Raise what an error code stands for."""
+    if code:
+        raise kafka.for_code(code)(what)
