@@ -10,6 +10,7 @@ import pytest
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
+from .servers.sqs import CREDENTIALS, Moto, moto  # noqa: E402
 
 Broker = TypeVar("Broker")
 
@@ -49,3 +50,17 @@ def redis_server() -> Iterator[Redis]:
     """A Redis that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
     with required(running_redis()) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def sqs_server() -> Iterator[Moto]:
+    """A moto that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
+    with required(moto()) as server:
+        yield server
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials for moto in the environment, also of processes that the test starts."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)

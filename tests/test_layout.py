@@ -13,7 +13,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mqasync"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 150
-LIBRARIES = {"aio_pika", "aiormq", "pamqp", "sqlite3", "inotify_simple", "redis", "aiokafka", "aiobotocore", "nats"}
+LIBRARIES = {
+    "aio_pika",
+    "aiormq",
+    "pamqp",
+    "sqlite3",
+    "inotify_simple",
+    "redis",
+    "aiokafka",
+    "aiobotocore",
+    "botocore",
+    "nats",
+}
 
 
 def module_name(path: Path) -> str:

@@ -17,6 +17,7 @@ SCHEMES = {
     "sqlite": ("sqlite", "SQLiteTransport", ""),
     "amqp": ("rabbitmq", "RabbitMQTransport", ""),
     "amqps": ("rabbitmq", "RabbitMQTransport", ""),
+    "sqs": ("sqs", "SQSTransport", "sqs"),
 }
 # the same for what remembers ids
 SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", "redis"))

@@ -1,0 +1,1 @@
+"""A real server for each broker, started by the tests; asserts nothing."""
