@@ -29,14 +29,14 @@ from yarl import URL
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
 from ..transport import Features, Options
-from . import amqp_poison, amqp_tls
+from . import amqp_poison, amqp_tls, tls
 from .amqp_errors import REPLY_SECONDS, broker_errors, replies
 from .amqp_publishing import Publishing
 from .amqp_topology import Topology
 from .rabbitmq_subscription import RabbitMQSubscription
 
 CLOSE_SECONDS = 3.0
-URL_KEYS = ("heartbeat", *amqp_tls.FILES)
+URL_KEYS = ("heartbeat", *tls.FILES)
 MISSED_HEARTBEATS = 2  # as RabbitMQ itself counts; aiormq would wait for three
 
 
@@ -56,7 +56,7 @@ class RabbitMQTransport:
         heartbeat = self._settings.get("heartbeat", "10")
         if not heartbeat.isdecimal():
             raise ConfigurationError(f"heartbeat is {heartbeat!r}; it takes whole seconds")
-        for key in amqp_tls.FILES:
+        for key in tls.FILES:
             if key in self._settings and not url.startswith("amqps:"):
                 raise ConfigurationError(f"{key} is for amqps://; an amqp:// URL connects without encryption")
         if "keyfile" in self._settings and "certfile" not in self._settings:
@@ -86,7 +86,7 @@ class RabbitMQTransport:
     async def _connect(self, purpose: str) -> AbstractConnection:
         connection = aio_pika.Connection(
             URL(self._url).update_query(heartbeat=self._settings.get("heartbeat", "10")),
-            ssl_context=amqp_tls.context(self._settings) if self._url.startswith("amqps:") else None,
+            ssl_context=tls.context(self._settings) if self._url.startswith("amqps:") else None,
             client_properties={"connection_name": f"mqasync {purpose}"},
         )
         self._connections.append(connection)  # one that never connects has to be closed as well

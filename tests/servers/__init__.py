@@ -1,0 +1,1 @@
+"""Real brokers for the tests, one file each; each installs what is missing and ends only what it started."""
