@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message, new_id
 from ..transport import Features, Options
+from . import redis_leases, redis_server
 from . import redis_scripts as scripts
-from . import redis_server
 from .redis_connection import Connection
 from .redis_message import to_arguments
 from .redis_subscription import RedisSubscription
@@ -54,7 +54,7 @@ class RedisTransport:
     async def open(self) -> None:
         await self._commands.open()
         self.warning = await redis_server.check(self._commands)
-        for script in scripts.ALL:
+        for script in (*scripts.ALL, *redis_leases.ALL):
             await script.load(self._commands)
 
     async def declare(self, exchange: str, id: str, bound: bool = True) -> None:

@@ -54,8 +54,12 @@ class Connection:
         else:
             self._redis = redis.Connection(**settings)
         with broker_errors():
-            async with asyncio.timeout(REPLY_SECONDS):
-                await self._redis.connect()
+            try:
+                async with asyncio.timeout(REPLY_SECONDS):
+                    await self._redis.connect()  # type: ignore[no-untyped-call]
+            except TimeoutError as error:  # a Redis without TLS waits for ever for the end of a line
+                hint = "; is it a port for TLS?" if self._address.encrypted else ""
+                raise BrokerLost(f"no answer within {REPLY_SECONDS:g} s{hint}") from error
         self._lost = ""
         self._tasks = [asyncio.create_task(work(self._redis)) for work in (self._write, self._read)]
 

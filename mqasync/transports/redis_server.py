@@ -14,7 +14,7 @@ UNKNOWN = "it does not tell this user how it keeps messages: it needs `appendonl
 
 
 async def check(connection: Connection) -> str:
-    """How this server can lose messages that it has confirmed; empty if it does not. Raises BrokerRefused if too old."""
+    """How this server can lose what it has confirmed, else empty. Raises BrokerRefused if it is too old."""
     try:
         information = await _information(connection)
     except BrokerRefused:
@@ -34,10 +34,11 @@ async def check(connection: Connection) -> str:
 
 
 async def _information(connection: Connection) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for section in ("server", "memory", "persistence"):
         text: bytes = await connection.call("INFO", section)
-        found.update(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        for line in text.decode().splitlines():
+            name, _, found[name] = line.partition(":")
     return found
 
 

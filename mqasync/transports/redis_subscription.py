@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from ..errors import BrokerError, BrokerLost
 from ..transport import Delivery
-from . import redis_scripts as scripts
+from . import redis_leases as leases
 from .redis_connection import CLOSE_SECONDS, REPLY_SECONDS, Connection
 from .redis_errors import only_lost
 from .redis_message import from_fields, to_envelope
+from .redis_scripts import GROUP, TIDY, Script
 
 WATCH_SECONDS = 1.0  # look so often for what others delayed and for what dead processes held
 BUSY_SECONDS = 0.005  # look no more often than that
@@ -51,7 +52,7 @@ class RedisSubscription:
         """Connect. Raises BrokerLost where there is no such queue."""
         await self._own.open()
         self._client = await self._own.call("CLIENT", "ID")
-        if not await scripts.TIDY.run(self._commands, (self.stream,), round(TIDY_SECONDS * 1000)):
+        if not await TIDY.run(self._commands, (self.stream,), round(TIDY_SECONDS * 1000)):
             raise BrokerLost(f"there is no queue {self.stream}")
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
@@ -86,10 +87,10 @@ class RedisSubscription:
     async def _look(self, limit: int) -> list[Delivery]:
         """Let what is due be received; take what others held for too long."""
         given_up, self._given_up = self._given_up, []
-        await self._run(scripts.RELEASE, given_up)
+        await self._run(leases.RELEASE, given_up)
         self._look_at = math.inf
         look = (self._name, limit, self._milliseconds, len(self._held))
-        taken, due = await scripts.LOOK.run(self._commands, self._keys, *look)
+        taken, due = await leases.LOOK.run(self._commands, self._keys, *look)
         pause = WATCH_SECONDS if due < 0 else min(max(due / 1000, BUSY_SECONDS), WATCH_SECONDS)
         self._look_at = min(self._look_at, time.monotonic() + pause)
         return [self._delivery(entry, fields, count) for count, (entry, fields) in taken]
@@ -100,7 +101,7 @@ class RedisSubscription:
         if self._closed:
             return []
         block: tuple[str | int, ...] = ("BLOCK", math.ceil(pause * 1000)) if pause > 0 else ()
-        command = ("XREADGROUP", "GROUP", scripts.GROUP, self._name, "COUNT", limit, *block)
+        command = ("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", limit, *block)
         self._waits = True
         try:
             reply: Any = await self._own.call(
@@ -130,21 +131,21 @@ class RedisSubscription:
             await self._commands.call("CLIENT", "UNBLOCK", self._client)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        await self._settle(scripts.ACK, deliveries)
+        await self._settle(leases.ACK, deliveries)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        await self._settle(scripts.RELEASE, deliveries)
+        await self._settle(leases.RELEASE, deliveries)
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
         message = replace(delivery.message, attempt=delivery.message.attempt + 1)
-        await self._settle(scripts.RETRY, [delivery], max(0, math.ceil(delay * 1000)), to_envelope(message))
+        await self._settle(leases.RETRY, [delivery], max(0, math.ceil(delay * 1000)), to_envelope(message))
         await self.expect(delay)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         with only_lost():
-            await self._run(scripts.EXTEND, deliveries)
+            await self._run(leases.EXTEND, deliveries)
 
-    async def _settle(self, script: scripts.Script, deliveries: Sequence[Delivery], *more: int | bytes) -> None:
+    async def _settle(self, script: Script, deliveries: Sequence[Delivery], *more: int | bytes) -> None:
         try:
             with only_lost():
                 await self._run(script, deliveries, *more)
@@ -155,7 +156,7 @@ class RedisSubscription:
             self._held.difference_update(delivery.tag for delivery in deliveries)
             self._room.set()
 
-    async def _run(self, script: scripts.Script, deliveries: Sequence[Delivery], *more: int | bytes) -> None:
+    async def _run(self, script: Script, deliveries: Sequence[Delivery], *more: int | bytes) -> None:
         tags = [part for delivery in deliveries for part in delivery.tag]
         if tags:
             await script.run(self._commands, self._keys, self._name, *tags, *more)
@@ -178,4 +179,4 @@ class RedisSubscription:
         await self.close()
         with suppress(BrokerError, TimeoutError):  # in an outage it goes back by its lease
             async with asyncio.timeout(CLOSE_SECONDS):
-                await scripts.LEAVE.run(self._commands, (self.stream,), self._name)
+                await leases.LEAVE.run(self._commands, (self.stream,), self._name)
