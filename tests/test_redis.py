@@ -346,7 +346,7 @@ async def test_a_tls_server_that_is_not_the_right_one_is_refused(tls: TLS, url: 
 
 async def test_without_our_certificate_a_server_that_wants_one_is_not_reached(tls: TLS) -> None:
     """It says so after its part of the handshake, and resets the connection: the reset may come first."""
-    with pytest.raises((BrokerRefused, BrokerLost), match="TLS handshake: certificate required|reset|[Cc]losed"):
+    with pytest.raises((BrokerRefused, BrokerLost), match=r"TLS handshake: certificate required|reset|[Cc]losed"):
         async with opened(f"{tls.url}?cafile={tls.directory}/ca.pem"):
             pass
 
