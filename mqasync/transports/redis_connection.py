@@ -21,6 +21,7 @@ from .redis_errors import broker_errors, translated
 from .redis_url import Address
 
 REPLY_SECONDS = 10.0
+SLOWEST = 1_000_000  # bytes a second that a line carries at least
 CLOSE_SECONDS = 2.0
 
 
@@ -40,7 +41,8 @@ class Connection:
         self._address = address
         self._packed: list[bytes] = []  # commands to be written
         self._something = asyncio.Event()  # is to be written
-        self._replies: deque[asyncio.Future[Any]] = deque()  # to what was called, in that order
+        self._replies: deque[tuple[asyncio.Future[Any], int]] = deque()  # to what was called, and how long that was
+        self._bytes = 0  # in commands that were not answered yet
         self._tasks: list[asyncio.Task[None]] = []
         self._redis: redis.Connection | None = None
         self._lost = "it is not connected"
@@ -67,15 +69,19 @@ class Connection:
         """The reply to one command. Raises BrokerLost, BrokerBusy or BrokerRefused.
 
         A server that does not answer within `patience` seconds is lost: the commands behind this one wait as well.
+        They are counted from when a slow line has carried everything there.
         """
         if self._lost or not self._redis:
             raise BrokerLost(self._lost)
-        self._packed += self._redis.pack_command(*command)
-        self._something.set()
+        packed = self._redis.pack_command(*command)
+        size = sum(map(len, packed))
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._replies.append(reply)
+        self._packed += packed
+        self._something.set()
+        self._replies.append((reply, size))
+        self._bytes += size
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(patience + self._bytes / SLOWEST):
                 return await reply
         except TimeoutError:
             self._lose(BrokerLost(f"no answer within {patience:g} s"))
@@ -106,7 +112,8 @@ class Connection:
             self._lose(error)
 
     def _answer(self, reply: Any = None, error: Exception | None = None) -> None:
-        future = self._replies.popleft()
+        future, size = self._replies.popleft()
+        self._bytes -= size
         if future.done():
             return  # who called was cancelled
         if error:

@@ -62,12 +62,12 @@ end
 """
 
 # KEYS: stream, delayed, due. ARGV: consumer, limit, lease in milliseconds, how much the consumer holds. What is due
-# can be received from now on; what somebody else held for longer than the lease is taken. Returns that, as
-# {count, {entry, fields}}, and in how many milliseconds something becomes due (-1: nothing will).
+# can be received from now on; what somebody else held for longer than the lease is taken, up to the limit. Returns
+# that, as {count, {entry, fields}}, and in how many milliseconds something becomes due (-1: nothing will).
 LOOK = Script(
     """
 local moment = now()
-for _, entry in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', moment, 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
+for _, entry in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', moment, 'BYSCORE', 'LIMIT', 0, 1000)) do
     local found = redis.call('XRANGE', KEYS[2], entry, entry)[1]
     if found then
         redis.call('XADD', KEYS[1], '*', unpack(found[2]))

@@ -21,6 +21,8 @@ from .redis_scripts import GROUP, TIDY, Script
 
 WATCH_SECONDS = 1.0  # look so often for what others delayed and for what dead processes held
 BUSY_SECONDS = 0.005  # look no more often than that
+LONGEST_SECONDS = 60.0  # that large messages may take on a slow line
+CLAIMED = 10  # messages that are taken from others in one look
 TIDY_SECONDS = 60.0  # who holds nothing and has asked for nothing for so long is forgotten, and known again if it asks
 
 Tag = tuple[str, int]  # an entry and how often it was delivered: it is ours as long as nobody else took it
@@ -43,7 +45,6 @@ class RedisSubscription:
         self._given_up: list[Delivery] = []  # settling them failed
         self._room = asyncio.Event()  # something was settled
         self._look_at = 0.0
-        self._waits = False  # in Redis
         self._idle = asyncio.Event()  # nobody receives
         self._idle.set()
         self._closed = self._lost = False
@@ -89,9 +90,10 @@ class RedisSubscription:
         given_up, self._given_up = self._given_up, []
         await self._run(leases.RELEASE, given_up)
         self._look_at = math.inf
-        look = (self._name, limit, self._milliseconds, len(self._held))
+        look = (self._name, min(limit, CLAIMED), self._milliseconds, len(self._held))
         taken, due = await leases.LOOK.run(self._commands, self._keys, *look)
         pause = WATCH_SECONDS if due < 0 else min(max(due / 1000, BUSY_SECONDS), WATCH_SECONDS)
+        pause = 0.0 if taken else pause  # there may be more
         self._look_at = min(self._look_at, time.monotonic() + pause)
         return [self._delivery(entry, fields, count) for count, (entry, fields) in taken]
 
@@ -101,14 +103,14 @@ class RedisSubscription:
         if self._closed:
             return []
         block: tuple[str | int, ...] = ("BLOCK", math.ceil(pause * 1000)) if pause > 0 else ()
-        command = ("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", limit, *block)
-        self._waits = True
+        command = ("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", limit, *block, "STREAMS", self.stream, ">")
+        asking = asyncio.create_task(self._own.call(*command, patience=LONGEST_SECONDS))
         try:
-            reply: Any = await self._own.call(
-                *command, "STREAMS", self.stream, ">", patience=max(pause, 0.0) + REPLY_SECONDS
-            )
+            while not (await asyncio.wait((asking,), timeout=max(pause, 0.0) + REPLY_SECONDS))[0]:
+                await self._commands.call("PING")  # is it there, and the reply only long?
+            reply: Any = await asking
         finally:
-            self._waits = False
+            asking.cancel()
         return [self._delivery(entry, fields, 1) for _, entries in reply or () for entry, fields in entries]
 
     def _delivery(self, entry: bytes, fields: Sequence[bytes], count: int) -> Delivery:
@@ -122,7 +124,7 @@ class RedisSubscription:
         moment = time.monotonic() + delay
         if moment < self._look_at:
             self._look_at = moment
-            if self._waits:
+            if not self._idle.is_set():
                 await self._interrupt()
 
     async def _interrupt(self) -> None:
