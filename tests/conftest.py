@@ -11,6 +11,9 @@ pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faul
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
 from .servers import postgres  # noqa: E402
+from .servers.kafka import Kafka, kafka  # noqa: E402
+from .servers.redis import DurableRedis, durable_redis  # noqa: E402
+from .servers.sqs import CREDENTIALS, Moto, moto  # noqa: E402
 
 Broker = TypeVar("Broker")
 
@@ -57,3 +60,31 @@ def postgres_server() -> Iterator[postgres.Postgres]:
     """A PostgreSQL that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
     with required(postgres.running()) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_broker() -> Iterator[DurableRedis]:
+    """A Redis that loses nothing and that all tests share: do not stop it. Where it cannot be had: as above."""
+    with required(durable_redis()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[Kafka]:
+    """A Kafka that all tests share: do not stop it. Where it cannot be had: as above."""
+    with required(kafka()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqs_server() -> Iterator[Moto]:
+    """A moto that all tests share: do not stop it. Where it cannot be had: as above."""
+    with required(moto()) as server:
+        yield server
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials for moto in the environment, also of processes that the test starts."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)

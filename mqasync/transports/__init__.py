@@ -17,6 +17,11 @@ SCHEMES = {
     "sqlite": ("sqlite", "SQLiteTransport", ""),
     "amqp": ("rabbitmq", "RabbitMQTransport", ""),
     "amqps": ("rabbitmq", "RabbitMQTransport", ""),
+    "redis": ("redis", "RedisTransport", "redis"),
+    "rediss": ("redis", "RedisTransport", "redis"),
+    "kafka": ("kafka", "KafkaTransport", "kafka"),
+    "kafkas": ("kafka", "KafkaTransport", "kafka"),
+    "sqs": ("sqs", "SQSTransport", "sqs"),
     "postgresql": ("postgres", "PostgresTransport", "postgres"),
     "postgres": ("postgres", "PostgresTransport", "postgres"),
 }

@@ -11,10 +11,10 @@ import msgspec
 
 from ..errors import ConfigurationError
 from ..transport import Options
-from . import amqp_tls
+from . import tls
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-URL_KEYS = ("session", "mechanism", *amqp_tls.FILES)
+URL_KEYS = ("session", "mechanism", *tls.FILES)
 PARTITIONS = 8  # no more consumers than that can share a queue
 EXAMPLE = "kafka://user:password@host:port,host:port"
 
@@ -24,7 +24,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     servers: list[str]
     session: float  # seconds
-    tls: dict[str, str] | None  # the files of amqp_tls
+    tls: dict[str, str] | None  # the files of tls
     user: str
     password: str
     mechanism: str
@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
             "bootstrap_servers": self.servers,
             "client_id": "mqasync",
             "security_protocol": protocol,
-            "ssl_context": None if self.tls is None else amqp_tls.context(self.tls),
+            "ssl_context": None if self.tls is None else tls.context(self.tls),
             "sasl_mechanism": self.mechanism,
             "sasl_plain_username": self.user or None,
             "sasl_plain_password": self.password or None,
@@ -64,7 +64,7 @@ def parse(url: str) -> Settings:
         raise ConfigurationError(f"a user has a password, and a password a user: {EXAMPLE}")
     if "mechanism" in query and not user:
         raise ConfigurationError(f"mechanism is for a user and password: {EXAMPLE}")
-    files = {key: query[key] for key in amqp_tls.FILES if key in query}
+    files = {key: query[key] for key in tls.FILES if key in query}
     if files and parts.scheme != "kafkas":
         raise ConfigurationError(f"{next(iter(files))} is for kafkas://; a kafka:// URL connects without encryption")
     if "keyfile" in files and "certfile" not in files:

@@ -1,4 +1,4 @@
-"""TLS: the files that a URL names to a context that verifies; no connection, no URL and no broker here."""
+"""TLS: files that a URL names to a context that verifies, failures to words; no connection, URL or broker here."""
 
 from __future__ import annotations
 
@@ -32,3 +32,16 @@ def context(settings: Mapping[str, str]) -> ssl.SSLContext:
             rule = "a certificate and its private key, in PEM and without a passphrase"
             raise ConfigurationError(f"{what} are not {rule}") from error
     return made
+
+
+def why_for_good(error: BaseException | None, instead: str) -> str:
+    """Why TLS will fail the next time too; empty if it may not. `instead` is what to use where nobody speaks TLS."""
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
+    if "_ALERT_" in reason:
+        words = reason.partition("_ALERT_")[2].replace("_", " ").lower()
+        return f"it ended the TLS handshake: {words}; certfile= and keyfile= name our certificate"
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return f"what listens there does not speak TLS: use {instead}"
+    return ""
