@@ -3,9 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
+
+from mqasync.message import new_id
 
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
@@ -88,3 +91,15 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials for moto in the environment, also of processes that the test starts."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+
+
+def url_of(kind: str, request: pytest.FixtureRequest, directory: Path) -> str:
+    """The URL of a broker of that kind, with short leases: messages of a dead process come back soon."""
+    if kind == "memory":
+        return f"memory:{new_id()}"
+    if kind == "sqlite":
+        return f"sqlite:{directory}/test.db?lease=1"
+    if kind == "sqs":
+        request.getfixturevalue("aws")
+    server = request.getfixturevalue("redis_broker" if kind == "redis" else f"{kind}_server")
+    return str(server.url) + {"redis": "?lease=1", "postgres": "&lease=1"}.get(kind, "")

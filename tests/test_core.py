@@ -33,18 +33,15 @@ from mqasync.outbox import UNCONFIRMED
 from mqasync.step import Step
 from mqasync.transport import DEAD
 
+from .conftest import url_of
 from .waiting import PATIENCE, until
 
-BROKERS = ["memory", "sqlite", "rabbitmq"]
-SHARED = ["sqlite", "rabbitmq"]  # those that several processes can use
+SHARED = ["sqlite", "rabbitmq", "redis", "kafka", "sqs", "postgres"]  # those that several processes can use
+BROKERS = ["memory", *SHARED]
 
 
 def settings_for(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    if kind == "memory":
-        return Settings(brokers={"main": f"memory:{new_id()}"})
-    if kind == "sqlite":
-        return Settings(brokers={"main": f"sqlite:{tmp_path}/test.db?lease=1"})
-    return Settings(brokers={"main": request.getfixturevalue("rabbitmq_url")})
+    return Settings(brokers={"main": url_of(kind, request, tmp_path)})
 
 
 @pytest.fixture(params=BROKERS)

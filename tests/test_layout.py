@@ -24,6 +24,7 @@ LIBRARIES = {
     "redis",
     "aiokafka",
     "aiobotocore",
+    "botocore",
     "nats",
     "asyncpg",
 }
