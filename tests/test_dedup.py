@@ -504,3 +504,9 @@ def test_without_the_redis_package_the_sentence_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.startswith("ConfigurationError the URL scheme 'redis' needs the package 'redis")
     assert done.stdout.endswith("pip install 'mqasync[redis]'\n")
+
+
+@pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_check_hostname=false"])
+def test_no_url_switches_off_that_tls_is_verified(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot set {option.partition('=')[0]}: TLS is always verified"):
+        load_seen(f"rediss://:secret@redis.example:6379/0?{option}", "e", "q", 60.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -12,6 +13,7 @@ from ..masking import masked
 
 TIMEOUT_SECONDS = 2.0  # a Redis that does not answer must not stall the queue
 MAX_CONNECTIONS = 10_000  # one for each handler at work; the library's own limit of 100 would count as an outage
+VERIFYING = {"ssl_cert_reqs", "ssl_check_hostname"}  # redis-py takes them from a URL
 
 
 class SeenInRedis:
@@ -21,6 +23,8 @@ class SeenInRedis:
         self._address = masked(url)
         self._prefix = f"mqasync:seen:{exchange}/{id}:"
         self._milliseconds = max(1, round(ttl * 1000))
+        for option in VERIFYING & dict(parse_qsl(urlsplit(url).query)).keys():
+            raise ConfigurationError(f"dedup {self._address} cannot set {option}: TLS is always verified")
         try:
             self._redis = Redis.from_url(
                 url,
