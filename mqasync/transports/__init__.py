@@ -17,6 +17,8 @@ SCHEMES = {
     "sqlite": ("sqlite", "SQLiteTransport", ""),
     "amqp": ("rabbitmq", "RabbitMQTransport", ""),
     "amqps": ("rabbitmq", "RabbitMQTransport", ""),
+    "nats": ("nats", "NATSTransport", "nats"),
+    "natss": ("nats", "NATSTransport", "nats"),
 }
 # the same for what remembers ids
 SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", "redis"))
