@@ -13,7 +13,7 @@ Delivery: a stream for each exchange, mqasync-EXCHANGE, and a durable pull consu
 Order: first in, first out with one consumer and no retries; what is released comes first again.
 Delay: exact, by the wall clocks of sender and receiver: a consumer puts back what comes too early.
 Dead letters: a consumer "id~dead" of the same stream.
-What it cannot do: carry more than the server's max_payload, headers included (1 MiB, if it is not set; 112 KiB are
+What it cannot do: carry more than the server's max_payload, headers included (1 MiB, if it is not set; 128 KiB are
     kept free for headers); tell a released delivery from one whose process died (returned counts both); tell
     whether it syncs to the disk (see `warning`). Needs nats-server 2.10.
 """
@@ -35,7 +35,7 @@ from ..transport import Features, Options
 from . import nats_tls
 from .nats_connection import Connection
 from .nats_errors import NO_RESPONDERS, answer
-from .nats_message import RESERVED_BYTES, to_headers
+from .nats_message import RESERVED_BYTES, size, to_nats
 from .nats_subscription import NATSSubscription
 from .nats_topology import API, NANOSECONDS, Topology, check_options, stream_name, subject, token
 
@@ -83,13 +83,21 @@ class NATSTransport:
     async def open(self) -> None:
         tls = nats_tls.context(self._settings) if self._secure else None
         self._connection = Connection(self._lose)
-        await self._connection.open(self._address, tls, self._credentials)
-        if tuple(map(int, re.findall(r"\d+", self._connection.version)[:2])) < OLDEST:
-            raise BrokerRefused(f"nats-server {self._connection.version} is too old: 2.10 is the first that will do")
+        try:
+            await self._connection.open(self._address, tls, self._credentials)
+        except BrokerLost as error:
+            if tls and self._connection.server.get("tls_verify") and "certfile" not in self._settings:
+                raise BrokerRefused("it wants to see our certificate: certfile= and keyfile= name it") from error
+            raise
+        version = str(self._connection.server.get("version", ""))
+        if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+            raise BrokerRefused(f"nats-server {version} is too old: 2.10 is the first that will do")
         self._topology = Topology(self._connection, self._options, self._lease)
         try:
             await self._topology.ask("INFO")
         except BrokerBusy as error:
+            if self._connection.server.get("jetstream"):  # it is starting, or its cluster is
+                raise BrokerLost(str(error)) from error
             raise BrokerRefused(str(error)) from error
         largest = self._connection.max_payload - RESERVED_BYTES
         self.features = msgspec.structs.replace(self.features, max_bytes=largest)
@@ -118,12 +126,12 @@ class NATSTransport:
 
     async def _publish(self, to: str, messages: Sequence[Message], due: float | None = None) -> None:
         """Publish and wait until each is confirmed."""
-        requests = [(to, message.body, to_headers(message, due)) for message in messages]
+        requests = [(to, *to_nats(message, due)) for message in messages]
         for _, body, headers in requests:
-            size = len(body) + sum(len(name) + len(text) + 4 for name, text in headers.items()) + 12
-            if size > self._connection.max_payload:  # the server would close the connection
+            length = len(body) + size(headers)
+            if length > self._connection.max_payload:  # the server would close the connection
                 limit = f"max_payload of the NATS server is {self._connection.max_payload:,}"
-                raise BrokerRefused(f"a message of {size:,} bytes with its headers for {to}; {limit}")
+                raise BrokerRefused(f"a message of {length:,} bytes with its headers for {to}; {limit}")
         for reply in await self._connection.ask(requests):
             if (reply.headers or {}).get("Status") == NO_RESPONDERS:
                 raise Unroutable(f"nothing takes what is published to {to}")

@@ -7,13 +7,15 @@ import itertools
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused
-from .nats_errors import REPLY_SECONDS, broker_errors, why_not_connected
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused
+from .nats_client import connect
+from .nats_errors import REPLY_SECONDS, broker_errors
 
 CLOSE_SECONDS = 3.0
 WATCH_SECONDS = 5.0  # ask so often whether the server is there
@@ -30,54 +32,22 @@ class Connection:
         self.lost = ""  # why
         self._on_lost = on_lost
         self._client = Client()
+        self._inbox = self._client.new_inbox()
         self._numbers = itertools.count()
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}  # by number, with the subject that was asked
         self._complaint: Exception | None = None
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None
 
     async def open(self, url: str, tls: ssl.SSLContext | None, credentials: Sequence[str]) -> None:
         """Connect; `credentials` are user and password, a token, or none. Raises BrokerLost or BrokerRefused."""
-        names = ("user", "password") if len(credentials) == 2 else ("token",)
-        secrets = {name: self._secret(value, tls) for name, value in zip(names, credentials, strict=False)}
-        try:
-            async with asyncio.timeout(REPLY_SECONDS):
-                await self._client.connect(
-                    url,
-                    name="mqasync",
-                    tls=tls,
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,  # 0 would be for ever
-                    reconnect_time_wait=0,
-                    connect_timeout=int(REPLY_SECONDS),
-                    pending_size=0,  # so that publishing never waits: nats-py swallows the cancellation of who does
-                    error_cb=self._complain,
-                    disconnected_cb=self._ended,
-                    closed_cb=self._ended,
-                    **secrets,  # type: ignore[arg-type]
-                )
-            self._check(tls)
-        except (BrokerError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # nats-py lets through whatever a name lookup or a handshake raises
-            raise why_not_connected(self._complaint or error) from error
-        self._inbox = self._client.new_inbox()
+        await connect(self._client, url, tls, credentials, self._complain)
+        # not by its callbacks: its close may fail half-way (a reset connection with something left to send)
+        for task in (self._client._reading_task, self._client._flusher_task):
+            assert task
+            task.add_done_callback(self._ended)
         await self.hear(f"{self._inbox}.*", self._answered)
         self._watch = asyncio.create_task(self._look())
-
-    def _secret(self, value: str, tls: ssl.SSLContext | None) -> Callable[[], str]:
-        """What nats-py calls just before it sends the secret: after the TLS handshake, if there was one."""
-
-        def secret() -> str:
-            self._check(tls)
-            return value
-
-        return secret
-
-    def _check(self, tls: ssl.SSLContext | None) -> None:
-        """nats-py goes on without TLS where the server, or somebody between, does not ask for it. We do not."""
-        if tls and not self._client._server_info.get("tls_required"):
-            raise BrokerRefused("what listens there does not speak TLS: use nats://, or set up TLS in the server")
 
     @property
     def max_payload(self) -> int:
@@ -85,22 +55,30 @@ class Connection:
         return int(self._client.max_payload)
 
     @property
-    def version(self) -> str:
-        """The server's."""
-        return str(self._client._server_info.get("version", ""))
+    def server(self) -> Mapping[str, Any]:
+        """What the server says of itself: version, jetstream and more."""
+        return dict(self._client._server_info)
 
     async def _complain(self, error: Exception) -> None:
+        """What the server does not permit is not answered otherwise, and names the subject in lower case."""
         self._complaint = error
+        text = str(error).removeprefix("nats: ").lower()
+        if text.startswith("permissions violation"):
+            for subject, future in self._waiting.values():
+                if not future.done() and (f'"{subject}"'.lower() in text or self._inbox.lower() in text):
+                    future.set_exception(BrokerRefused(text))
 
-    async def _ended(self) -> None:
-        self.lose(str(self._client.last_error or self._complaint or "the connection ended"))
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        reason = error or self._client.last_error or self._complaint or "the connection ended"
+        self.lose(str(reason).removeprefix("nats: "))
 
     def lose(self, reason: str) -> None:
         """From now on everything raises BrokerLost."""
         if self.lost:
             return
         self.lost = reason
-        for future in self._waiting.values():
+        for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(BrokerLost(reason))
                 future.exception()  # perhaps nobody asks any more
@@ -114,8 +92,9 @@ class Connection:
         """
         missed = 0
         while missed < MISSED:
-            await asyncio.sleep(WATCH_SECONDS)
             try:
+                if not missed:
+                    await asyncio.sleep(WATCH_SECONDS)
                 await self.echo(WATCH_SECONDS)
                 missed = 0
             except BrokerBusy:
@@ -135,24 +114,22 @@ class Connection:
 
     async def _receive(self, numbers: Sequence[str], requests: Sequence[Request], timeout: float) -> list[Msg]:
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in numbers]
-        self._waiting.update(zip(numbers, futures, strict=True))
+        futures = []
         try:
             for number, (subject, body, headers) in zip(numbers, requests, strict=True):
+                futures.append(loop.create_future())
+                self._waiting[number] = subject, futures[-1]
                 await self.tell(subject, body, headers, f"{self._inbox}.{number}")
             async with asyncio.timeout(timeout):
                 return list(await asyncio.gather(*futures))
         except TimeoutError as error:
-            complaint = str(self._complaint or "")
-            if "permissions violation" in complaint and requests[0][0].lower() in complaint:
-                raise BrokerRefused(complaint.removeprefix("nats: ")) from error
             raise BrokerBusy(f"no answer within {timeout:g} s") from error
         finally:
             for number in numbers:
                 self._waiting.pop(number, None)
 
     async def _answered(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject.rpartition(".")[2])
+        _, future = self._waiting.get(message.subject.rpartition(".")[2], ("", None))
         if future and not future.done():
             future.set_result(message)
 
@@ -190,3 +167,5 @@ class Connection:
             self._closing = asyncio.ensure_future(self._client.close())
         with suppress(Exception):
             await asyncio.wait_for(asyncio.shield(self._closing), CLOSE_SECONDS)
+        if self._client._transport:  # where its close has failed or waits for a dead socket
+            self._client._transport.close()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused
 
 REPLY_SECONDS = 10.0  # a server that is starting or has no leader may never answer a request
 NO_RESPONDERS = "503"  # the status of "nobody listens to this subject"
+NOT_ENABLED = (10039, 10076)  # JetStream, for this account or at all
 CREDENTIALS = "user and password, or a token, are given in the URL before the @"
 
 
@@ -55,7 +56,8 @@ def answer(data: bytes) -> dict[str, Any] | None:
     if failure.get("code") == 404:
         return None
     text = f"JetStream says: {failure.get('description', failure)}"
+    code = failure.get("code", 500)
     # 429: too many requests; from 500 on: no leader, no space, a full stream
-    if failure.get("code", 500) == 429 or failure.get("code", 500) >= 500:
+    if code == 429 or (code >= 500 and failure.get("err_code") not in NOT_ENABLED):
         raise BrokerBusy(text)
     raise BrokerRefused(text)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
+from nats.aio.msg import Msg
 
-from ..message import Message, new_id
+from ..message import Message, output_id
 
 ID, TIME, ATTEMPT, KEY, PRODUCER = "mqasync-id", "mqasync-time", "mqasync-attempt", "mqasync-key", "mqasync-producer"
 DUE = "mqasync-due"  # seconds since 1970 before which nobody is to handle it
 PACKED = "mqasync-packed"  # the headers that NATS cannot carry as they are: MessagePack in base64
+PREFIX = "mqasync-prefix"  # the same before the body, which is so many bytes long
+MAX_HEADER_BYTES = 48 * 1024  # JetStream takes 64 KiB
 MAX_ATTEMPT = 1_000_000
 YEAR_3000 = 32_503_680_000.0  # no message was published after it
 OURS = "mqasync-"
@@ -22,13 +24,13 @@ NAMES = re.compile(
     r"(?!nats-|status$|description$)[!#$%&'*+\-.^_`|~0-9a-z]+", re.IGNORECASE
 )  # nats- commands JetStream
 TEXTS = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")  # nats-py trims spaces and replaces ends of lines
-# at most this much of a message are its headers and its subject: 64 KiB of its own (publisher.py) and those of
-# a dead letter, both in base64
-RESERVED_BYTES = 112 * 1024
+# at most this much of a message are its headers: 64 KiB of its own (publisher.py), those of a dead letter, and what
+# MessagePack puts between them
+RESERVED_BYTES = 128 * 1024
 
 
-def to_headers(message: Message, due: float | None = None) -> dict[str, str]:
-    """The headers of one publish of `message`, not to be handled before `due`."""
+def to_nats(message: Message, due: float | None = None) -> tuple[bytes, dict[str, str]]:
+    """Payload and headers for one publish of `message`, not to be handled before `due`."""
     headers = {name: text for name, text in message.headers.items() if not name.startswith(OURS)}
     headers |= {ID: message.id, TIME: repr(message.time)}
     if message.attempt != 1:
@@ -37,32 +39,52 @@ def to_headers(message: Message, due: float | None = None) -> dict[str, str]:
         headers[KEY] = message.key
     if message.producer:
         headers[PRODUCER] = message.producer
-    if due is not None:
-        headers[DUE] = repr(due)
     packed = {name: text for name, text in headers.items() if not (NAMES.fullmatch(name) and TEXTS.fullmatch(text))}
+    native = {name: text for name, text in headers.items() if name not in packed}
+    if due is not None:
+        native[DUE] = repr(due)
     if packed:
-        headers = {name: text for name, text in headers.items() if name not in packed}
-        headers[PACKED] = base64.b64encode(msgspec.msgpack.encode(packed)).decode()
-    return headers
+        native[PACKED] = base64.b64encode(msgspec.msgpack.encode(packed)).decode()
+    if size(native) <= MAX_HEADER_BYTES:
+        return message.body, native
+    prefix = msgspec.msgpack.encode(headers)
+    native = {PREFIX: str(len(prefix))} | ({DUE: native[DUE]} if DUE in native else {})
+    return prefix + message.body, native
 
 
-def to_message(exchange: str, headers: Mapping[str, str] | None, body: bytes) -> Message:
+def size(headers: Mapping[str, str]) -> int:
+    """How many bytes they are on the wire."""
+    return sum(len(name) + len(text) + 4 for name, text in headers.items()) + 12
+
+
+def to_message(exchange: str, delivery: Msg) -> Message:
     """The message of a delivery, published by mqasync or by anyone else."""
-    given = {str(name): str(text) for name, text in (headers or {}).items() if NAMES.fullmatch(str(name))}
+    headers, body, stored = delivery.headers or {}, delivery.data, delivery.metadata
+    given = {str(name): str(text) for name, text in headers.items() if NAMES.fullmatch(str(name))}
     with suppress(ValueError, msgspec.MsgspecError):
-        packed = base64.b64decode(given.pop(PACKED, ""), validate=True)
-        given |= msgspec.msgpack.decode(packed, type=dict[str, str]) if packed else {}
+        if PACKED in given:
+            given |= _unpacked(base64.b64decode(given[PACKED], validate=True))
+        if PREFIX in given:
+            length = int(given[PREFIX])
+            given |= _unpacked(body[:length])
+            body = body[length:]
     attempt = given.get(ATTEMPT, "")
     return Message(
         body=body,
         exchange=exchange,
-        id=given.get(ID) or new_id(),
+        id=given.get(ID)
+        or headers.get("Nats-Msg-Id")
+        or output_id(stored.stream, stored.sequence.stream, stored.timestamp),
         producer=given.get(PRODUCER, ""),
-        time=_seconds(given.get(TIME)) or time.time(),
+        time=_seconds(given.get(TIME)) or stored.timestamp.timestamp(),
         attempt=min(max(int(attempt), 1), MAX_ATTEMPT) if re.fullmatch("[0-9]{1,9}", attempt) else 1,
         headers={name: text for name, text in given.items() if not name.startswith(OURS)},
         key=given.get(KEY),
     )
+
+
+def _unpacked(data: bytes) -> dict[str, str]:
+    return msgspec.msgpack.decode(data, type=dict[str, str])
 
 
 def due(headers: Mapping[str, str] | None) -> float:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from ..errors import BrokerError, BrokerLost
+from ..errors import BrokerBusy, BrokerError, BrokerLost
 from ..message import Message
 from ..transport import Delivery
 from . import nats_message
@@ -57,7 +57,7 @@ class NATSSubscription:
         returned = message.metadata.num_delivered - 1
         if nats_message.due(message.headers):
             returned = max(0, returned - 1)  # once it was put back because it was too early
-        content = nats_message.to_message(self._exchange, message.headers, message.data)
+        content = nats_message.to_message(self._exchange, message)
         delivery = Delivery(content, self, tag, returned)
         self._held.add(delivery)
         self._buffer.append(delivery)
@@ -94,8 +94,14 @@ class NATSSubscription:
         return [self._buffer.popleft() for _ in range(count)]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        for tag in self._take(deliveries):
+        await self._acknowledge(self._take(deliveries))
+
+    async def _acknowledge(self, tags: Sequence[Tag]) -> None:
+        """Return when JetStream has done it: where it syncs to the disk we would run ahead of it, without end."""
+        for tag in tags[:-1]:
             await self._connection.tell(tag.reply, ACK)
+        with suppress(BrokerBusy):  # an ack may get lost
+            await self._connection.ask([(tag.reply, ACK, None) for tag in tags[-1:]])
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
         for tag in self._take([delivery]):
@@ -104,7 +110,7 @@ class NATSSubscription:
             except BrokerError as error:  # such as a full stream: the core puts it back
                 self._held.add(delivery)
                 raise BrokerLost(str(error)) from error
-            await self._connection.tell(tag.reply, ACK)
+            await self._acknowledge([tag])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         for tag in self._take(deliveries):
