@@ -180,6 +180,35 @@ async def test_a_strangers_message_arrives_with_an_id_that_stays(
     assert [delivery.message for delivery in await receive(subscription, 2)] == [each.message for each in first]
 
 
+@pytest.mark.parametrize(
+    ("headers", "unreadable"),
+    [
+        (b"X", True),
+        (b"NATS/1.0", True),
+        (b"NATS/1.0 \xff\xff\xff \xff\r\n\r\n", False),
+        (b"NATS/1.0\r\n\xff: \xff\r\n", False),
+    ],
+)
+async def test_headers_that_no_client_writes_do_not_end_the_connection(
+    headers: bytes, unreadable: bool, nats_server: NATS, opened: Open
+) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    reader, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
+    size = b"%d %d" % (len(headers), len(headers) + 1)
+    writer.write(b'CONNECT {"headers": true, "verbose": false}\r\n')
+    writer.write(b"HPUB %s %s\r\n%s1\r\nPING\r\n" % (subject(exchange).encode(), size, headers))
+    await reader.readuntil(b"PONG\r\n")
+    writer.close()
+    (delivery,) = await receive(subscription, 1)
+    assert bool(delivery.unreadable) == unreadable
+    await subscription.ack([delivery])
+    await transport.publish(exchange, [message(2)])
+    assert numbers(await receive(subscription, 1)) == [2]
+
+
 async def test_headers_that_would_command_jetstream_are_only_carried(nats_server: NATS, opened: Open) -> None:
     exchange = f"E{new_id()}"
     transport = await opened(nats_server.url)
@@ -286,25 +315,39 @@ async def test_max_payload_of_the_server_is_the_limit(locked: NATS, opened: Open
     assert (delivery.message.body, delivery.message.headers) == (body, headers)
 
 
-async def test_a_server_that_is_too_old_or_without_jetstream_is_refused(opened: Open) -> None:
+async def refused(url: str, problem: str) -> None:
+    """It is refused so, and closed before this returns."""
+    transport = load(url)
+    with pytest.raises(BrokerRefused, match=problem):
+        await transport.open()
+    await transport.close()
+
+
+async def test_a_server_that_is_too_old_is_refused_and_one_without_tls_hears_no_password() -> None:
     heard: list[bytes] = []
+    gone = asyncio.Semaphore(0)
 
     async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"version": "2.9.10", "headers": true, "max_payload": 1048576}\r\n')
-        heard.append(await reader.readuntil(b"PING\r\n"))
+        heard.append(await reader.read(1000))
         writer.write(b"PONG\r\n")
-        await reader.read()
+        while await reader.read(1000):
+            pass
         writer.close()
+        gone.release()
 
     async with await asyncio.start_server(old, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        with pytest.raises(BrokerRefused, match=r"nats-server 2\.9\.10 is too old"):
-            await opened(f"nats://127.0.0.1:{port}")
-        # And nobody who does not speak TLS hears a password
-        heard.clear()
-        with pytest.raises(BrokerRefused, match="does not speak TLS"):
-            await opened(f"natss://user:password@127.0.0.1:{port}")
-        assert heard == []
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await refused(f"nats://user:secret@{address}", r"nats-server 2\.9\.10 is too old")
+        await refused(f"natss://user:secret@{address}", "does not speak TLS")
+        for _ in range(2):
+            await gone.acquire()
+    assert [b"secret" in text for text in heard] == [True, False]
+
+
+async def test_a_server_without_jetstream_is_refused() -> None:
+    with running_nats(jetstream=None) as server:
+        await refused(server.url, "nats-server -js")
 
 
 @pytest.fixture(scope="module")

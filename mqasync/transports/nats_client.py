@@ -15,6 +15,17 @@ from ..errors import BrokerError, BrokerRefused
 from .nats_errors import REPLY_SECONDS, why_not_connected
 
 NEVER = 1_000_000  # seconds
+UNREADABLE = "why the headers cannot be read"  # among the headers of such a message; no name there has a space
+
+
+class TolerantClient(Client):
+    """One that goes on reading after headers that are none, which anybody can publish and JetStream keeps."""
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except Exception as error:
+            return {UNREADABLE: f"its headers are not those of NATS: {headers[:40]!r} ({error})"}
 
 
 async def connect(

@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused
-from .nats_client import connect
+from .nats_client import TolerantClient, connect
 from .nats_errors import REPLY_SECONDS, broker_errors
 
 CLOSE_SECONDS = 3.0
@@ -31,7 +30,7 @@ class Connection:
     def __init__(self, on_lost: Callable[[str], None]) -> None:
         self.lost = ""  # why
         self._on_lost = on_lost
-        self._client = Client()
+        self._client = TolerantClient()
         self._inbox = self._client.new_inbox()
         self._numbers = itertools.count()
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}  # by number, with the subject that was asked
@@ -163,9 +162,10 @@ class Connection:
         self.lose("the transport was closed")
         if self._watch:
             self._watch.cancel()
-        if self._closing is None:
+        if self._closing is None and self._client._reading_task:  # after a failed handshake its close never ends
             self._closing = asyncio.ensure_future(self._client.close())
-        with suppress(Exception):
-            await asyncio.wait_for(asyncio.shield(self._closing), CLOSE_SECONDS)
+        if self._closing:
+            with suppress(Exception):
+                await asyncio.wait_for(asyncio.shield(self._closing), CLOSE_SECONDS)
         if self._client._transport:  # where its close has failed or waits for a dead socket
             self._client._transport.close()  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from ..errors import BrokerBusy, BrokerError, BrokerLost
 from ..message import Message
 from ..transport import Delivery
 from . import nats_message
+from .nats_client import UNREADABLE
 from .nats_connection import Connection
 from .nats_pull import NANOSECONDS, Pull
 
@@ -58,7 +59,8 @@ class NATSSubscription:
         if nats_message.due(message.headers):
             returned = max(0, returned - 1)  # once it was put back because it was too early
         content = nats_message.to_message(self._exchange, message)
-        delivery = Delivery(content, self, tag, returned)
+        unreadable = (message.headers or {}).get(UNREADABLE, "")
+        delivery = Delivery(content, self, tag, returned, unreadable)
         self._held.add(delivery)
         self._buffer.append(delivery)
 

@@ -60,17 +60,17 @@ def _build(directory: Path) -> None:
 class NATS:
     """One private server with JetStream, synced to the disk, that can be killed and started on the same port and data.
 
-    `settings` are lines of its configuration, such as `max_payload: 2MB` or a whole block.
+    `settings` are lines of its configuration, such as `max_payload: 2MB` or a whole block, `jetstream` those in
+    JetStream's own block; without it there is no JetStream.
     """
 
-    def __init__(self, directory: Path, settings: str = "", jetstream: str = "sync_interval: always") -> None:
+    def __init__(self, directory: Path, settings: str = "", jetstream: str | None = "sync_interval: always") -> None:
         self.directory = directory
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        (directory / "nats.conf").write_text(
-            f"listen: 127.0.0.1:{self.port}\njetstream {{ store_dir: {directory}/data\n{jetstream} }}\n{settings}\n"
-        )
+        block = "" if jetstream is None else f"jetstream {{ store_dir: {directory}/data\n{jetstream} }}"
+        (directory / "nats.conf").write_text(f"listen: 127.0.0.1:{self.port}\n{block}\n{settings}\n")
 
     def start(self) -> None:
         """Return when it says that it is ready."""
@@ -107,7 +107,7 @@ class NATS:
 
 
 @contextmanager
-def running_nats(settings: str = "", jetstream: str = "sync_interval: always") -> Iterator[NATS]:
+def running_nats(settings: str = "", jetstream: str | None = "sync_interval: always") -> Iterator[NATS]:
     """A running NATS server, built or installed first where it is missing."""
     program()
     with tempfile.TemporaryDirectory(prefix="mqasync-nats-") as directory:
