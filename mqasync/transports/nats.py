@@ -1,21 +1,23 @@
 """NATS JetStream through nats-py; the contract only: no retrying, decoding or handling.
 
-URL: nats://user:password@host:port or nats://token@host:port, or natss:// for TLS, always verified. After "?":
-    lease (seconds until an unsettled delivery comes back by itself, default 30; a queue has one lease, which the
-    last URL that names it sets), sync=always (says that the server is set up so, and ends the warning), cafile,
-    certfile, keyfile. A cluster goes by a host name with several addresses.
+URL: nats://user:password@host:port, or natss:// for TLS, always verified. After "?":
+    token (instead of user and password), lease (seconds until an unsettled delivery comes back by itself, default 30;
+    a queue has one lease, which the last URL that names it sets), sync=always (says that the server is set up so, and
+    ends the warning), cafile, certfile, keyfile. A cluster goes by a host name with several addresses.
 Options: by exchange, settings of its stream: num_replicas, max_age (seconds), max_bytes, max_msgs, compression
     (none or s2). A stream that is full takes no more; max_age drops what is older, acknowledged or not.
 Delivery: a stream for each exchange, mqasync-EXCHANGE, and a durable pull consumer of it for each id; dots in their
     names are written "~". A message is kept in a file until every queue has acknowledged it. Anybody can publish to
-    the subject mqasync.EXCHANGE. A delivery is leased; settling it later has no effect.
-    What a killed process held comes back one lease later and is counted.
+    the subject mqasync.EXCHANGE. A delivery is leased: who holds it longer without extending it loses it, and settling
+    it then has no effect. What a killed process held comes back one lease later and is counted.
 Order: first in, first out with one consumer and no retries; what is released comes first again.
 Delay: exact, by the wall clocks of sender and receiver: a consumer puts back what comes too early.
+Attempts: a retry is a new message, for its own queue alone, since JetStream counts deliveries and nothing else.
 Dead letters: a consumer "id~dead" of the same stream.
 What it cannot do: carry more than the server's max_payload, headers included (1 MiB, if it is not set; 128 KiB are
     kept free for headers); tell a released delivery from one whose process died (returned counts both); tell
-    whether it syncs to the disk (see `warning`). Needs nats-server 2.10.
+    whether it syncs to the disk (see `warning`); serve more than 512 waiting consumers of one id. Needs
+    nats-server 2.10.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from .nats_topology import API, NANOSECONDS, Topology, check_options, stream_nam
 
 OLDEST = (2, 10)  # the first with several filters for a consumer
 PORT = 4222
-URL_KEYS = ("lease", "sync", *nats_tls.FILES)
+URL_KEYS = ("token", "lease", "sync", *nats_tls.FILES)
 NOT_SYNCED = (
     "JetStream syncs to the disk every two minutes, unless it is told otherwise, and does not tell: a power cut loses"
     " what it has confirmed since. Set `sync_interval: always` in the server's jetstream {} block, then add"
@@ -74,7 +76,7 @@ class NATSTransport:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         self._secure = parts.scheme == "natss"
         self._address = f"{'tls' if self._secure else 'nats'}://{host}:{parts.port or PORT}"
-        self._credentials = [unquote(secret) for secret in (parts.username, parts.password) if secret is not None]
+        self._credentials = _credentials(parts.username, parts.password, self._settings.get("token"))
         self._lease = _lease(self._settings["lease"]) if "lease" in self._settings else None
         check_options(options)
         self._options = options
@@ -161,6 +163,17 @@ class NATSTransport:
             with suppress(BrokerError):
                 await self._connection.echo(1.0)  # the server has read it all
         await self._connection.close()
+
+
+def _credentials(user: str | None, password: str | None, token: str | None) -> list[str]:
+    """User and password, a token, or nothing."""
+    if (user is None) != (password is None):  # NATS's own tools take a lone user for a token, and people for no secret
+        raise ConfigurationError("a NATS URL names user and password both; a token is given as ?token=...")
+    if user is None or password is None:
+        return [] if token is None else [token]
+    if token is not None:
+        raise ConfigurationError("a NATS URL names user and password, or a token, not both")
+    return [unquote(user), unquote(password)]
 
 
 def _lease(text: str) -> float:

@@ -15,7 +15,7 @@ from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused
 REPLY_SECONDS = 10.0  # a server that is starting or has no leader may never answer a request
 NO_RESPONDERS = "503"  # the status of "nobody listens to this subject"
 NOT_ENABLED = (10039, 10076)  # JetStream, for this account or at all
-CREDENTIALS = "user and password, or a token, are given in the URL before the @"
+CREDENTIALS = "nats://user:password@host, or nats://host?token=..., says who we are"
 
 
 @contextmanager
