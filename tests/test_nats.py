@@ -133,6 +133,27 @@ async def test_a_retry_into_a_full_stream_is_lost_and_can_be_released(nats_serve
     assert numbers(await receive(subscription, 1)) == [1]
 
 
+@pytest.mark.parametrize("settle", ["ack", "release", "retry", "extend"])
+async def test_who_has_lost_a_delivery_cannot_settle_it_for_the_new_owner(
+    settle: str, nats_server: NATS, opened: Open
+) -> None:
+    exchange = f"E{new_id()}"
+    transport, other = await opened(f"{nats_server.url}?lease=1"), await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    loser = await transport.subscribe(exchange, "q", 10)
+    lost = await receive(loser, 1)
+    owner = await other.subscribe(exchange, "q", 10)
+    owned = await receive(owner, 1)  # when the lease has ended
+    if settle == "retry":
+        await loser.retry(lost[0], 0.0)
+    else:
+        await getattr(loser, settle)(lost)
+    await nothing(loser)
+    await owner.release(owned)
+    assert numbers(await receive(owner, 1)) == [1]
+
+
 async def test_what_was_put_back_because_it_was_too_early_has_not_returned(nats_server: NATS, opened: Open) -> None:
     exchange = f"E{new_id()}"
     transport = await opened(nats_server.url)
