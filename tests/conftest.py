@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faul
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
 from .servers import postgres  # noqa: E402
 from .servers.kafka import Kafka, kafka  # noqa: E402
+from .servers.nats import NATS, running_nats  # noqa: E402
 from .servers.redis import DurableRedis, durable_redis  # noqa: E402
 from .servers.sqs import CREDENTIALS, Moto, moto  # noqa: E402
 
@@ -80,6 +81,13 @@ def kafka_server() -> Iterator[Kafka]:
 
 
 @pytest.fixture(scope="session")
+def nats_server() -> Iterator[NATS]:
+    """A NATS server that all tests share: do not stop it. Where it cannot be had: as above."""
+    with required(running_nats()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def sqs_server() -> Iterator[Moto]:
     """A moto that all tests share: do not stop it. Where it cannot be had: as above."""
     with required(moto()) as server:
@@ -102,4 +110,4 @@ def url_of(kind: str, request: pytest.FixtureRequest, directory: Path) -> str:
     if kind == "sqs":
         request.getfixturevalue("aws")
     server = request.getfixturevalue("redis_broker" if kind == "redis" else f"{kind}_server")
-    return str(server.url) + {"redis": "?lease=1", "postgres": "&lease=1"}.get(kind, "")
+    return str(server.url) + {"redis": "?lease=1", "postgres": "&lease=1", "nats": "?lease=1"}.get(kind, "")

@@ -1,0 +1,433 @@
+"""The nats transport keeps the contract, and says what is wrong with a URL, its options and the server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+import trustme
+from nats.aio.client import Client
+
+from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync.errors import BrokerBusy
+from mqasync.message import new_id
+from mqasync.transport import DEAD, Features, Options, Transport
+from mqasync.transports import load
+from mqasync.transports.nats_topology import stream_name, subject
+
+from .conformance import Conformance, message, nothing, numbers, receive
+from .conftest import required
+from .servers.nats import NATS, running_nats
+from .waiting import until
+
+Open = Callable[..., Awaitable[Transport]]
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Open]:
+    """Open a transport; it is closed after the test, whether it opened or not."""
+    transports: list[Transport] = []
+
+    async def open(url: str, options: Options | None = None) -> Transport:
+        transports.append(load(url, options))
+        await transports[-1].open()
+        return transports[-1]
+
+    yield open
+    for transport in transports:
+        await transport.close()
+
+
+async def refused(url: str, problem: str) -> None:
+    """It is refused so, and closed before this returns."""
+    transport = load(url)
+    with pytest.raises(BrokerRefused, match=problem):
+        await transport.open()
+    await transport.close()
+
+
+class TestNATS(Conformance):
+    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=(1024 - 128) * 1024)
+
+    @pytest.fixture
+    def url(self, nats_server: NATS) -> str:
+        return f"{nats_server.url}?lease=3"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("nats://", "names a host"),
+        ("nats://h/path", "no path"),
+        ("nats://h?leas=3", "'leas' cannot be set in a NATS URL; there are: token, lease, sync, cafile"),
+        ("nats://h?lease=soon", "lease='soon'"),
+        ("nats://h?lease=-1", "lease='-1'"),
+        ("nats://h?sync=never", "sync is 'never'; it takes always"),
+        ("nats://secret@h", r"a token is given as \?token"),
+        ("nats://user:password@h?token=t", "not both"),
+        ("nats://h?cafile=ca.pem", "cafile is for natss://"),
+        ("natss://h?keyfile=key.pem", "certfile has to name"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_the_reason(url: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as refusal:
+        load(url)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"storage": "memory"}, "'storage' is not a setting of a NATS stream; there are: num_replicas"),
+        ({"num_replicas": 0}, "num_replicas is 0"),
+        ({"max_age": "1h"}, "max_age is '1h'"),
+        ({"max_msgs": True}, "max_msgs is True"),
+        ({"compression": "zip"}, "compression is 'zip'; it takes none or s2"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_the_reason(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as refusal:
+        load("nats://h", {"E": options})
+    assert refusal.value.keys[:3] == ("exchanges", "E", "options")
+
+
+async def test_it_warns_that_jetstream_does_not_sync_until_the_url_says_that_it_does(
+    nats_server: NATS, opened: Open
+) -> None:
+    assert "sync_interval: always" in (await opened(nats_server.url)).warning
+    assert (await opened(f"{nats_server.url}?sync=always")).warning == ""
+
+
+async def test_nobody_there_is_lost(opened: Open) -> None:
+    with pytest.raises(BrokerLost, match="Connect call failed"):
+        await opened("nats://127.0.0.1:9")
+
+
+async def test_options_are_those_of_the_stream_and_other_ones_later_are_refused(
+    nats_server: NATS, opened: Open
+) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url, {exchange: {"max_msgs": 2, "max_age": 3600, "compression": "s2"}})
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1), message(2)])
+    with pytest.raises(BrokerBusy, match="maximum messages exceeded"):
+        await transport.publish(exchange, [message(3)])
+    assert await transport.depth(exchange, "q") == 2, "what is full drops nothing"
+    other = await opened(nats_server.url, {exchange: {"max_msgs": 3}})
+    with pytest.raises(BrokerRefused, match="max_msgs 2 instead of 3"):
+        await other.declare(exchange, "q")
+
+
+async def test_a_retry_into_a_full_stream_is_lost_and_can_be_released(nats_server: NATS, opened: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url, {exchange: {"max_msgs": 1}})
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    subscription = await transport.subscribe(exchange, "q", 10)
+    (delivery,) = await receive(subscription, 1)
+    with pytest.raises(BrokerLost, match="maximum messages exceeded"):
+        await subscription.retry(delivery, 0.0)
+    await subscription.release([delivery])
+    assert numbers(await receive(subscription, 1)) == [1]
+
+
+@pytest.mark.parametrize("settle", ["ack", "release", "retry", "extend"])
+async def test_who_has_lost_a_delivery_cannot_settle_it_for_the_new_owner(
+    settle: str, nats_server: NATS, opened: Open
+) -> None:
+    exchange = f"E{new_id()}"
+    transport, other = await opened(f"{nats_server.url}?lease=1"), await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    loser = await transport.subscribe(exchange, "q", 10)
+    lost = await receive(loser, 1)
+    owner = await other.subscribe(exchange, "q", 10)
+    owned = await receive(owner, 1)  # when the lease has ended
+    if settle == "retry":
+        await loser.retry(lost[0], 0.0)
+    else:
+        await getattr(loser, settle)(lost)
+    await nothing(loser)
+    await owner.release(owned)
+    assert numbers(await receive(owner, 1)) == [1]
+
+
+async def test_what_was_put_back_because_it_was_too_early_has_not_returned(nats_server: NATS, opened: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    await transport.send(exchange, "q", [message(1)], delay=0.5)
+    for returned in (0, 1):
+        (delivery,) = await receive(subscription, 1)
+        assert delivery.returned == returned
+        await subscription.release([delivery])
+
+
+async def test_the_lease_that_a_url_names_becomes_that_of_the_queue_and_no_lease_changes_nothing(
+    nats_server: NATS, opened: Open
+) -> None:
+    exchange = f"E{new_id()}"
+    for query, lease in (("", 30.0), ("?lease=7", 7.0), ("", 7.0)):
+        transport = await opened(nats_server.url + query)
+        await transport.declare(exchange, "q")
+        assert (await transport.subscribe(exchange, "q", 10)).lease == lease
+
+
+async def test_a_queue_that_was_declared_unbound_can_be_bound_later(nats_server: NATS, opened: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q", bound=False)
+    await transport.send(exchange, "q", [message(1)])
+    await transport.declare(exchange, "q")
+    await transport.declare(exchange, "q", bound=False)
+    await transport.publish(exchange, [message(2)])
+    assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 2)) == [1, 2]
+
+
+async def test_names_with_dots_and_without_are_different_queues(nats_server: NATS, opened: Open) -> None:
+    transport = await opened(nats_server.url)
+    base = new_id()
+    exchanges = [f"{base}.x", f"{base}-x", f"{base}_x", f"{base}..x"]
+    for exchange in exchanges:
+        await transport.declare(exchange, "q")
+    for n, exchange in enumerate(exchanges):
+        await transport.publish(exchange, [message(n)])
+    for n, exchange in enumerate(exchanges):
+        assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [n]
+
+
+@pytest.fixture
+async def stranger(nats_server: NATS) -> AsyncIterator[Client]:
+    """A client that knows nothing of mqasync."""
+    client = await nats.connect(nats_server.url)
+    yield client
+    await client.close()
+
+
+async def test_a_strangers_message_arrives_with_an_id_that_stays(
+    nats_server: NATS, opened: Open, stranger: Client
+) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    evil = {"mqasync-attempt": "-5", "mqasync-time": "nan", "mqasync-due": "x", "mqasync-packed": "%", "a": "b"}
+    await stranger.jetstream().publish(subject(exchange), b"1", headers=evil)
+    await stranger.jetstream().publish(subject(exchange), b"2", headers={"Nats-Msg-Id": "mine"})
+    subscription = await transport.subscribe(exchange, "q", 10)
+    first = await receive(subscription, 2)
+    assert (first[0].message.headers, first[0].message.attempt) == ({"a": "b"}, 1)
+    assert (first[1].message.headers, first[1].message.id) == ({}, "mine")
+    await subscription.release(first)
+    assert [delivery.message for delivery in await receive(subscription, 2)] == [each.message for each in first]
+
+
+@pytest.mark.parametrize(
+    "headers", [b"X", b"NATS/1.0", b"NATS/1.0 \xff\xff\xff \xff\r\n\r\n", b"NATS/1.0\r\n\xff: \xff\r\n"]
+)
+async def test_headers_that_no_client_writes_do_not_end_the_connection(
+    headers: bytes, nats_server: NATS, opened: Open
+) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    reader, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
+    size = b"%d %d" % (len(headers), len(headers) + 1)
+    writer.write(b'CONNECT {"headers": true, "verbose": false}\r\n')
+    writer.write(b"HPUB %s %s\r\n%s1\r\nPING\r\n" % (subject(exchange).encode(), size, headers))
+    await reader.readuntil(b"PONG\r\n")
+    writer.close()
+    (delivery,) = await receive(subscription, 1)
+    assert delivery.message.body == b"1"
+    if headers in (b"X", b"NATS/1.0"):  # the others the server may have mended
+        assert "its headers are not those of NATS" in delivery.unreadable
+    await subscription.ack([delivery])
+    await transport.publish(exchange, [message(2)])
+    assert numbers(await receive(subscription, 1)) == [2]
+
+
+async def test_headers_that_would_command_jetstream_are_only_carried(nats_server: NATS, opened: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    headers = {"Nats-Expected-Stream": "other", "nats-rollup": "all", "Status": "503", " a ": " b ", "": "c"}
+    sent = Message(body=b"", exchange=exchange, headers=headers)
+    await transport.publish(exchange, [sent, sent])
+    subscription = await transport.subscribe(exchange, "q", 10)
+    assert [delivery.message for delivery in await receive(subscription, 2)] == [sent, sent]
+
+
+async def test_a_deleted_consumer_loses_the_subscription_and_makes_the_exchange_unroutable(
+    nats_server: NATS, opened: Open, stranger: Client
+) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q")
+    await transport.declare(exchange, "q" + DEAD, bound=False)
+    subscription = await transport.subscribe(exchange, "q", 10)
+    receiving = asyncio.create_task(subscription.receive(10, 20.0))
+    await until(lambda: bool(subscription._pull._missing), "it is receiving")  # type: ignore[attr-defined]
+    await stranger.jsm().delete_consumer(stream_name(exchange), "q")
+    with pytest.raises(BrokerLost):
+        await receiving
+    with pytest.raises(BrokerLost):
+        await transport.send(exchange, "q", [message(1)])
+    with pytest.raises(Unroutable):
+        await transport.publish(exchange, [message(1)])
+    # And it can be declared again, even if the stream was deleted as well
+    await stranger.jsm().delete_stream(stream_name(exchange))
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(2)])
+    assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [2]
+
+
+async def test_a_strangers_stream_is_refused(nats_server: NATS, opened: Open, stranger: Client) -> None:
+    exchange = f"E{new_id()}"
+    await stranger.jsm().add_stream(name=stream_name(exchange), subjects=[exchange])
+    transport = await opened(nats_server.url)
+    with pytest.raises(BrokerRefused, match="with retention 'limits' instead of 'interest'"):
+        await transport.declare(exchange, "q")
+
+
+async def test_what_no_consumer_needs_any_more_leaves_the_disk(
+    nats_server: NATS, opened: Open, stranger: Client
+) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    for id in ("one", "two"):
+        await transport.declare(exchange, id)
+    await transport.publish(exchange, [message(n) for n in range(20)])
+    for id, left in (("one", 20), ("two", 0)):
+        subscription = await transport.subscribe(exchange, id, 100)
+        await subscription.ack(await receive(subscription, 20))
+        assert (await stranger.jsm().stream_info(stream_name(exchange))).state.messages == left
+        await nothing(subscription)
+
+
+# How the server is set up
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NATS]:
+    """A server with a password, permissions and a small max_payload."""
+    settings = """
+        max_payload: 300KB
+        authorization { users: [
+            {user: "us/er", password: "s@cret"},
+            {user: reader, password: other, permissions: {publish: {deny: "mqasync.Forbidden"}}}
+        ] }
+    """
+    with required(running_nats(settings)) as server:
+        yield server
+
+
+def at(server: NATS, credentials: str) -> str:
+    return server.url.replace("://", f"://{credentials}@")
+
+
+async def test_a_wrong_password_is_refused_and_not_told(locked: NATS, opened: Open) -> None:
+    await opened(at(locked, "us%2Fer:s%40cret"))
+    for url in (at(locked, "us%2Fer:s%40crets"), f"{locked.url}?token=s%40cret", locked.url):
+        with pytest.raises(BrokerRefused, match=r"(?i)authorization violation") as refusal:
+            await opened(url)
+        assert "cret" not in str(refusal.value)
+
+
+async def test_a_token_opens_a_server_that_asks_for_one() -> None:
+    with running_nats("authorization { token: t0/ken }") as server:
+        transport = load(f"{server.url}?token=t0%2Fken")
+        await transport.open()
+        await transport.close()
+        await refused(f"{server.url}?token=other", r"(?i)authorization violation")
+
+
+async def test_what_is_not_permitted_is_refused_at_once(locked: NATS, opened: Open) -> None:
+    transport = await opened(at(locked, "reader:other"))
+    await transport.declare("Forbidden", "q")
+    with pytest.raises(BrokerRefused, match=r"(?i)permissions violation"):
+        await asyncio.wait_for(transport.publish("Forbidden", [message(1)]), 5)
+
+
+async def test_max_payload_of_the_server_is_the_limit(locked: NATS, opened: Open) -> None:
+    transport = await opened(at(locked, "us%2Fer:s%40cret"))
+    assert transport.features.max_bytes == (300 - 128) * 1024
+    await transport.declare("Large", "q")
+    body, headers = b"x" * transport.features.max_bytes, {"x": "\n" * 64 * 1024}
+    await transport.publish("Large", [Message(body=body, exchange="Large", headers=headers)])
+    with pytest.raises(BrokerRefused, match="max_payload of the NATS server is 307,200"):
+        await transport.publish("Large", [Message(body=body + body, exchange="Large")])
+    (delivery,) = await receive(await transport.subscribe("Large", "q", 10), 1)
+    assert (delivery.message.body, delivery.message.headers) == (body, headers)
+
+
+async def test_a_server_that_is_too_old_is_refused_and_one_without_tls_hears_no_password() -> None:
+    heard: list[bytes] = []
+    gone = asyncio.Semaphore(0)
+
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"version": "2.9.10", "headers": true, "max_payload": 1048576}\r\n')
+        heard.append(await reader.read(1000))
+        writer.write(b"PONG\r\n")
+        while await reader.read(1000):
+            pass
+        writer.close()
+        gone.release()
+
+    async with await asyncio.start_server(old, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await refused(f"nats://user:secret@{address}", r"nats-server 2\.9\.10 is too old")
+        await refused(f"natss://user:secret@{address}", "does not speak TLS")
+        for _ in range(2):
+            await gone.acquire()
+    assert [b"secret" in text for text in heard] == [True, False]
+
+
+async def test_a_server_without_jetstream_is_refused() -> None:
+    with running_nats(jetstream=None) as server:
+        await refused(server.url, "nats-server -js")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("certificates")
+    for name in ("", "other-"):
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(directory / f"{name}ca.pem"))
+        for owner in ("127.0.0.1", "client@example.org"):
+            certificate = authority.issue_cert(owner)
+            path = str(directory / f"{name}{owner.split('@')[0]}.pem")
+            certificate.private_key_and_cert_chain_pem.write_to_path(path)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def secure(certificates: Path) -> Iterator[NATS]:
+    """A server that speaks TLS only, to those whose certificate it trusts."""
+    mine = certificates / "127.0.0.1.pem"
+    settings = f"tls {{ cert_file: {mine}, key_file: {mine}, ca_file: {certificates}/ca.pem, verify: true }}"
+    with required(running_nats(settings)) as server:
+        server.url = server.url.replace("nats:", "natss:")
+        yield server
+
+
+async def test_tls_is_verified_on_both_sides(secure: NATS, certificates: Path, opened: Open) -> None:
+    us, trusted = f"certfile={certificates}/client.pem", f"cafile={certificates}/ca.pem"
+    transport = await opened(f"{secure.url}?{trusted}&{us}")
+    await transport.declare("E", "q")
+    await transport.publish("E", [message(1)])
+    assert numbers(await receive(await transport.subscribe("E", "q", 10), 1)) == [1]
+    for url, problem in (
+        (f"{secure.url}?{us}", "certificate is not trusted"),
+        (f"{secure.url}?{us}&cafile={certificates}/other-ca.pem", "certificate is not trusted"),
+        (f"{secure.url}?{trusted}", "it wants to see our certificate"),
+        (secure.url.replace("natss:", "nats:"), "certificate is not trusted"),
+    ):
+        with pytest.raises(BrokerRefused, match=problem):
+            await opened(url)
+    with pytest.raises((BrokerRefused, BrokerLost)):  # as the connection breaks before or after it has told us
+        await opened(f"{secure.url}?{trusted}&certfile={certificates}/other-client.pem")
+    with pytest.raises(ConfigurationError, match="which is not a file"):
+        await opened(f"{secure.url}?cafile=none.pem")
