@@ -207,6 +207,20 @@ async def test_a_transport_that_is_closed_while_it_receives_keeps_nothing(
     assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
 
 
+async def test_a_transport_that_is_closed_gives_back_what_it_holds_at_once(
+    sqs_server: Moto, transport: Transport, exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(n) for n in range(25)])
+    other = load(sqs_server.url.replace("lease=3", "lease=300"))
+    await other.open()
+    await receive(await other.subscribe(exchange, "q", 100), 25)
+    await other.close()
+    returned = await receive(await transport.subscribe(exchange, "q", 100), 25)
+    assert sorted(numbers(returned)) == list(range(25))
+    assert {delivery.returned for delivery in returned} == {1}
+
+
 async def test_a_receive_that_is_cancelled_all_the_same_loses_nothing(transport: Transport, exchange: str) -> None:
     await transport.declare(exchange, "q")
     subscription = await transport.subscribe(exchange, "q", 10)
@@ -256,8 +270,8 @@ async def test_a_fifo_queue_takes_a_repeated_publish_once_and_a_replayed_dead_le
     held = await receive(subscription, 1)
     await transport.send(fifo, "q" + DEAD, [one])
     assert numbers(await receive(await transport.subscribe(fifo, "q" + DEAD, 10), 1)) == [1]
-    await subscription.ack(held)
     await transport.send(fifo, "q", [one])
+    await subscription.ack(held)
     assert numbers(await receive(subscription, 1)) == [1]
 
 
