@@ -1,11 +1,29 @@
-"""The sqs transport keeps the contract, on moto."""
+"""The sqs transport keeps the contract, on moto; and what SNS and SQS alone have."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from aiobotocore.session import get_session
+from botocore.exceptions import ClientError
+from msgspec.structs import replace
 
-from mqasync.transport import Features
+from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync.errors import BrokerBusy, MessageTooLarge
+from mqasync.transport import DEAD, Features, Transport
+from mqasync.transports import load
+from mqasync.transports.sqs_errors import broker_errors, check_batch
+from mqasync.transports.sqs_message import MAX_BYTES, MAX_REQUEST, batches, pack, unpack
+from mqasync.transports.sqs_names import queue_name, topic_name
 
-from .conformance import Conformance
+from .brokers import free_port
+from .conformance import Conformance, message, numbers, receive
 from .servers.sqs import Moto
+from .waiting import PATIENCE
 
 
 class TestSQS(Conformance):
@@ -14,3 +32,358 @@ class TestSQS(Conformance):
     @pytest.fixture
     def url(self, sqs_server: Moto, aws: None) -> str:
         return sqs_server.url
+
+
+@pytest.fixture
+def exchange() -> Iterator[str]:
+    yield f"{time.time_ns():x}"
+
+
+@pytest.fixture
+async def transport(sqs_server: Moto, aws: None, exchange: str) -> AsyncIterator[Transport]:
+    """With a lease longer than any test: what comes back earlier was given back. `exchange` is FIFO by its name."""
+    transport = load(sqs_server.url.replace("lease=3", "lease=300"), {exchange + ".fifo": {"fifo": True}})
+    await transport.open()
+    yield transport
+    await transport.close()
+
+
+@pytest.fixture
+async def strangers(sqs_server: Moto, aws: None) -> AsyncIterator[tuple[Any, Any]]:
+    """Clients for SNS and SQS that know nothing of mqasync."""
+    where = {"region_name": "eu-central-1", "endpoint_url": sqs_server.endpoint}
+    async with get_session().create_client("sns", **where) as sns, get_session().create_client("sqs", **where) as sqs:
+        yield sns, sqs
+
+
+# URL and options
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqs://", "'' is not an AWS region"),
+        ("sqs://EU!", "'EU!' is not an AWS region"),
+        ("sqs://eu-central-1/queue", "'eu-central-1/queue' is not an AWS region"),
+        ("sqs://eu-central-1?wait=0", "wait is '0'; it takes whole seconds from 1 to 20"),
+        ("sqs://eu-central-1?wait=²", "wait is '²'"),
+        ("sqs://eu-central-1?lease=2.5", "lease is '2.5'; it takes whole seconds from 1 to 43,200"),
+        ("sqs://eu-central-1?lease=50000", "lease is '50000'"),
+        ("sqs://eu-central-1?verify=no", "'verify' cannot be set in an sqs:// URL; there are: endpoint, wait, lease"),
+        ("sqs://eu-central-1?endpoint=127.0.0.1:5000", "endpoint is '127.0.0.1:5000'; it takes http://host:port"),
+        ("sqs://eu-central-1?endpoint=ftp://host", "endpoint is 'ftp://host'"),
+    ],
+)
+def test_a_wrong_url_is_refused_and_named(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load(url)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqs://KEY:hush-hush@eu-central-1", "sqs://eu-central-1?endpoint=http://KEY:hush-hush@127.0.0.1:5000"]
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="AWS environment") as error:
+        load(url)
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fifo": "yes"}, "fifo is 'yes'; it takes true or false"),
+        ({"VisibilityTimeout": 3}, "'VisibilityTimeout' is not an option of SQS; there are: fifo, MessageRetention"),
+        ({"MessageRetentionPeriod": [1]}, "MessageRetentionPeriod is [1]; it takes a text"),
+        ({"DeduplicationScope": "queue"}, "DeduplicationScope is for FIFO queues"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_its_place_in_the_configuration(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load("sqs://eu-central-1", {"E": options})
+    assert said in str(error.value)
+    assert error.value.keys == ("exchanges", "E", "options", next(iter(options)))
+
+
+async def test_a_queue_that_exists_with_another_attribute_is_refused(
+    sqs_server: Moto, transport: Transport, exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    other = load(sqs_server.url, {exchange: {"MessageRetentionPeriod": 60}})
+    await other.open()
+    try:
+        with pytest.raises(BrokerRefused, match=r"MessageRetentionPeriod '1209600'; '60' is configured"):
+            await other.declare(exchange, "q")
+        await other.declare(exchange, "new")
+        await other.declare(exchange, "new")
+    finally:
+        await other.close()
+
+
+# the server
+
+
+async def test_a_server_other_than_aws_is_warned_of(transport: Transport, sqs_server: Moto) -> None:
+    assert sqs_server.endpoint in transport.warning
+    assert "keep messages in memory" in transport.warning
+    assert load("sqs://eu-central-1").warning == ""
+
+
+async def test_a_server_that_is_not_there_is_lost(aws: None) -> None:
+    transport = load(f"sqs://eu-central-1?endpoint=http://127.0.0.1:{free_port()}")
+    with pytest.raises(BrokerLost, match="Could not connect"):
+        await transport.open()
+    await transport.close()
+
+
+async def test_missing_credentials_are_refused(sqs_server: Moto, aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    transport = load(sqs_server.url)
+    with pytest.raises(BrokerRefused, match="credentials cannot be had from the environment"):
+        await transport.open()
+    await transport.close()
+
+
+async def test_a_queue_that_was_deleted_is_lost_and_can_be_declared_again(
+    transport: Transport, strangers: tuple[Any, Any], exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    _, sqs = strangers
+    url = (await sqs.get_queue_url(QueueName=queue_name(exchange, "q", False)))["QueueUrl"]
+    await sqs.delete_queue(QueueUrl=url)
+    with pytest.raises(BrokerLost):
+        await subscription.receive(1, 0.0)
+    with pytest.raises(BrokerLost):
+        await transport.send(exchange, "q", [message(1)])
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(2)])
+    assert numbers(await receive(subscription, 1)) == [2]
+
+
+async def test_publishing_to_a_topic_that_was_deleted_is_unroutable(
+    transport: Transport, strangers: tuple[Any, Any], exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    sns, _ = strangers
+    await sns.delete_topic(TopicArn=(await sns.create_topic(Name=topic_name(exchange, False)))["TopicArn"])
+    for _ in range(2):
+        with pytest.raises(Unroutable, match=exchange):
+            await transport.publish(exchange, [message(2)])
+
+
+# receiving
+
+
+async def test_what_arrives_after_a_subscription_was_closed_is_put_back_at_once(
+    transport: Transport, exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+    await asyncio.sleep(0.1)  # its request waits at the server
+    await subscription.close()
+    assert await receiving == []
+    await transport.publish(exchange, [message(1)])
+    assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
+
+
+async def test_a_transport_that_is_closed_while_it_receives_keeps_nothing(
+    sqs_server: Moto, transport: Transport, exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    other = load(sqs_server.url.replace("lease=3", "lease=300"))
+    await other.open()
+    receiving = asyncio.create_task((await other.subscribe(exchange, "q", 10)).receive(10, PATIENCE))
+    await asyncio.sleep(0.1)
+    closing = asyncio.create_task(other.close())
+    await asyncio.sleep(0)
+    await transport.publish(exchange, [message(1)])
+    await closing
+    with pytest.raises(BrokerLost):
+        await receiving
+    assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
+
+
+async def test_a_transport_that_is_closed_gives_back_what_it_holds_at_once(
+    sqs_server: Moto, transport: Transport, exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(n) for n in range(25)])
+    other = load(sqs_server.url.replace("lease=3", "lease=300"))
+    await other.open()
+    await receive(await other.subscribe(exchange, "q", 100), 25)
+    await other.close()
+    returned = await receive(await transport.subscribe(exchange, "q", 100), 25)
+    assert sorted(numbers(returned)) == list(range(25))
+    assert {delivery.returned for delivery in returned} == {1}
+
+
+async def test_a_receive_that_is_cancelled_all_the_same_loses_nothing(transport: Transport, exchange: str) -> None:
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+    await asyncio.sleep(0.1)
+    receiving.cancel()
+    with suppress(asyncio.CancelledError):
+        await receiving
+    await transport.publish(exchange, [message(1)])
+    assert numbers(await receive(subscription, 1)) == [1]
+
+
+# FIFO
+
+
+async def test_a_fifo_exchange_keeps_a_key_together_and_in_order_and_lets_other_keys_pass(
+    transport: Transport, exchange: str
+) -> None:
+    fifo = exchange + ".fifo"
+    await transport.declare(fifo, "q")
+    sent = [Message(body=b"%d" % n, exchange=fifo, key=("a", "ß b")[n % 2]) for n in range(24)]
+    await transport.publish(fifo, sent)
+    one, two = [await transport.subscribe(fifo, "q", 100) for _ in range(2)]
+    # Given that one consumer holds the first of a key
+    (first,) = await one.receive(1, 5.0)
+    assert (first.message.key, numbers([first])) == ("a", [0])
+    # Then another one gets the other key alone, in order, as many as one request takes
+    for expected in (range(1, 20, 2), range(21, 24, 2)):
+        others = await receive(two, len(expected))
+        assert numbers(others) == list(expected)
+        await two.ack(others)
+    # And the rest of the key when that one is settled
+    await one.ack([first])
+    assert numbers(await receive(two, 10)) == list(range(2, 22, 2))
+
+
+async def test_a_fifo_queue_takes_a_repeated_publish_once_and_a_replayed_dead_letter_again(
+    transport: Transport, exchange: str
+) -> None:
+    fifo = exchange + ".fifo"
+    await transport.declare(fifo, "q")
+    await transport.declare(fifo, "q" + DEAD, bound=False)
+    subscription = await transport.subscribe(fifo, "q", 10)
+    one = Message(body=b"1", exchange=fifo, key="k")
+    await transport.publish(fifo, [one])
+    await transport.publish(fifo, [one])
+    held = await receive(subscription, 1)
+    await transport.send(fifo, "q" + DEAD, [one])
+    assert numbers(await receive(await transport.subscribe(fifo, "q" + DEAD, 10), 1)) == [1]
+    await transport.send(fifo, "q", [one])
+    await subscription.ack(held)
+    assert numbers(await receive(subscription, 1)) == [1]
+
+
+async def test_a_retry_in_a_fifo_queue_waits_its_delay(transport: Transport, exchange: str) -> None:
+    fifo = exchange + ".fifo"
+    await transport.declare(fifo, "q")
+    subscription = await transport.subscribe(fifo, "q", 10)
+    await transport.publish(fifo, [Message(body=b"1", exchange=fifo, key="k")])
+    (delivery,) = await receive(subscription, 1)
+    started = time.monotonic()
+    await subscription.retry(delivery, 1.0)
+    (again,) = await receive(subscription, 1)
+    assert 1.0 <= time.monotonic() - started <= 10
+    assert again.message == replace(delivery.message, attempt=2)
+
+
+# what strangers send
+
+
+async def test_what_a_stranger_publishes_or_sends_is_taken_as_it_is(
+    transport: Transport, strangers: tuple[Any, Any], exchange: str
+) -> None:
+    sns, sqs = strangers
+    await transport.declare(exchange, "q")
+    kind = {"kind": {"DataType": "String", "StringValue": "x"}}
+    binary = {"b": {"DataType": "Binary", "BinaryValue": b"1"}}
+    topic = (await sns.create_topic(Name=topic_name(exchange, False)))["TopicArn"]
+    url = (await sqs.get_queue_url(QueueName=queue_name(exchange, "q", False)))["QueueUrl"]
+    await sns.publish(TopicArn=topic, Message='{"n": "ä"}', MessageAttributes=kind)
+    await sqs.send_message(QueueUrl=url, MessageBody=" 2 ", MessageAttributes=binary)
+    first, second = await receive(await transport.subscribe(exchange, "q", 10), 2)
+    assert first.message.body == '{"n": "ä"}'.encode()
+    assert (first.message.headers, first.message.attempt, first.unreadable) == ({"kind": "x"}, 1, "")
+    assert abs(first.message.time - time.time()) < 60
+    assert (second.message.body, second.message.headers) == (b" 2 ", {})
+    assert first.message.id != second.message.id
+
+
+@pytest.mark.parametrize("own", ["{", "[]", '{"id": 1}', '{"id": "x", "body": "zip"}', '{"id": "x", "body": "base64"}'])
+def test_what_pretends_to_be_ours_and_is_not_is_unreadable_and_keeps_its_body(own: str) -> None:
+    attributes = {"mqasync": {"DataType": "String", "StringValue": own}}
+    body, _, why = unpack("E", {"Body": "{}!", "MessageId": "m", "MessageAttributes": attributes})
+    assert "cannot be understood" in why
+    assert (body.body, body.id) == (b"{}!", "m")
+
+
+# names, sizes, errors
+
+
+def test_two_names_are_never_written_the_same() -> None:
+    parts = ["".join(part) for size in (1, 2, 3) for part in itertools.product("a_.-", repeat=size)]
+    assert len({topic_name(part, False) for part in parts}) == len(parts)
+    long = [f"{'x' * 77}{part}" for part in parts if len(part) == 3]
+    queues = [(exchange, id) for exchange in [*parts, *long] for id in ("a", "_", "q" + DEAD, "y" * 80)]
+    names = {queue_name(exchange, id, fifo) for exchange, id in queues for fifo in (False, True)}
+    assert len(names) == 2 * len(queues)
+    assert max(map(len, names)) == 80
+    assert queue_name("CTH.out", "enrich", True) == "CTH_-out_-enrich.fifo"
+
+
+def test_the_largest_body_with_the_most_headers_fits_in_a_request() -> None:
+    headers = {f"h{n}": "v" * 1000 for n in range(65)}
+    largest = Message(body=b"\xff" * MAX_BYTES, exchange="E", headers=headers)
+    assert pack(largest).size <= MAX_REQUEST
+
+
+async def test_a_message_larger_than_a_request_is_refused_before_anything_is_sent(
+    transport: Transport, exchange: str
+) -> None:
+    await transport.declare(exchange, "q")
+    large = Message(body=b"\xff" * MAX_BYTES, exchange=exchange, headers={"h": "\0" * 60_000})
+    with pytest.raises(MessageTooLarge, match="262,144 are allowed with the headers"):
+        await transport.publish(exchange, [message(1), large])
+    assert await transport.depth(exchange, "q") == 0
+
+
+def test_a_request_has_ten_messages_at_most_and_no_more_bytes_than_aws_takes() -> None:
+    packed = [pack(Message(body=b"x" * size, exchange="E")) for size in [10] * 25 + [100_000] * 5]
+    made = list(batches(packed))
+    assert [one for batch in made for one in batch] == packed
+    assert [len(batch) for batch in made] == [10, 10, 7, 2, 1]
+    assert all(sum(one.size for one in batch) <= MAX_REQUEST for batch in made)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("ThrottledException", 400, BrokerBusy),
+        ("OverLimit", 403, BrokerBusy),
+        ("InternalFailure", 500, BrokerBusy),
+        ("Whatever", 503, BrokerBusy),
+        ("AWS.SimpleQueueService.NonExistentQueue", 400, BrokerLost),
+        ("InvalidClientTokenId", 403, BrokerRefused),
+        ("SignatureDoesNotMatch", 403, BrokerRefused),
+    ],
+)
+def test_an_answer_of_aws_is_translated_and_no_secret_repeated(code: str, status: int, kind: type[Exception]) -> None:
+    text = "It does not match.\n\nThe Canonical String should have been 'x-amz-security-token:hush-hush'"
+    answer = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(kind) as error, broker_errors():
+        raise ClientError(answer, "SendMessage")
+    assert f"SendMessage: {code}: It does not match." in str(error.value)
+    assert "hush" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
+
+
+def test_a_batch_that_was_not_taken_whole_is_never_a_success() -> None:
+    check_batch({"Successful": [{}, {}]}, 2)
+    with pytest.raises(BrokerBusy, match="1 of 2"):
+        check_batch({"Successful": [{}]}, 2)  # moto leaves some out of both lists
+    with pytest.raises(BrokerBusy, match="InternalError"):
+        check_batch({"Successful": [{}], "Failed": [{"Code": "InternalError", "SenderFault": False}]}, 2)
+    with pytest.raises(BrokerRefused, match="InvalidMessageContents"):
+        check_batch({"Successful": [{}], "Failed": [{"Code": "InvalidMessageContents", "SenderFault": True}]}, 2)

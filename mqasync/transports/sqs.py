@@ -33,13 +33,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..errors import BrokerRefused, Unroutable
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, Unroutable
 from ..message import Message, new_id
 from ..transport import Features, Options
 from . import sqs_settings
 from .sqs_connection import Connection
-from .sqs_errors import check_batch
+from .sqs_errors import absent, check_batch
 from .sqs_message import MAX_BYTES, Packed, batches, check_sizes, pack
+from .sqs_queue import Queue
 from .sqs_subscription import SQSSubscription
 from .sqs_topology import Topology
 
@@ -69,6 +70,8 @@ class SQSTransport:
         await self._connection.open()
         try:  # any request will do, to hear whether somebody answers and knows us
             await self._connection.sqs("list_queues", MaxResults=1)
+        except BrokerBusy as error:
+            raise BrokerLost(str(error)) from error
         except BrokerRefused as error:
             if "AccessDenied" not in str(error):
                 raise  # to list is not needed: who may not is known all the same
@@ -82,15 +85,17 @@ class SQSTransport:
         packed = [pack(message) for message in messages]
         check_sizes(packed, exchange)
         fifo = self._topology.fifo(exchange)
-        topic = await self._topology.bound_topic(exchange)
-        for batch in batches(packed):  # one after another keeps their order; the core has several calls under way
-            entries = _numbered(batch, "Message", fifo)
-            try:
+        try:
+            topic = await self._topology.bound_topic(exchange)
+            for batch in batches(packed):  # one after another keeps their order; the core has several calls under way
+                entries = _numbered(batch, "Message", fifo)
                 answer = await self._connection.sns("publish_batch", TopicArn=topic, PublishBatchRequestEntries=entries)
-            except Unroutable as error:
-                self._topology.forget(exchange)
-                raise Unroutable(f"no queue is bound to exchange {exchange!r}: its topic is gone") from error
-            check_batch(answer, len(batch))
+                check_batch(answer, len(batch))
+        except BrokerLost as error:
+            if not absent(error):
+                raise
+            self._topology.forget(exchange)
+            raise Unroutable(f"no queue is bound to exchange {exchange!r}: its topic was deleted") from error
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         fifo = self._topology.fifo(exchange)
@@ -108,7 +113,8 @@ class SQSTransport:
             await self.send(exchange, id, [message], delay)
 
         url = await self._topology.queue(exchange, id)
-        subscription = SQSSubscription(self._connection, self._settings, exchange, url, prefetch, send_again)
+        queue = Queue(self._connection, exchange, url, self._settings.lease)
+        subscription = SQSSubscription(queue, self._settings.wait, prefetch, send_again)
         self._subscriptions.append(subscription)
         return subscription
 

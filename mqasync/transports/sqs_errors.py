@@ -8,10 +8,10 @@ from typing import Any
 
 from botocore import exceptions as aws
 
-from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused, MqasyncError, Unroutable
+from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused
 
-NO_QUEUE = ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue")
-NO_TOPIC = ("NotFound", "NotFoundException")
+# the queue, the topic
+ABSENT = ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "NotFound", "NotFoundException")
 # not now: too many requests or deliveries, an error inside AWS, a queue deleted less than a minute ago
 BUSY = (
     "Throttl",
@@ -64,6 +64,12 @@ def broker_errors() -> Iterator[None]:
         raise BrokerLost(_first_line(str(error)) or "no answer in time") from error
 
 
+def absent(error: BrokerLost) -> bool:
+    """True if AWS is there, but the queue or the topic is not."""
+    answer = error.__context__
+    return isinstance(answer, aws.ClientError) and answer.response.get("Error", {}).get("Code") in ABSENT
+
+
 @contextmanager
 def settling_errors() -> Iterator[None]:
     """Around a settlement: BrokerLost, whatever the reason, since the delivery comes back by itself."""
@@ -86,15 +92,13 @@ def check_batch(answer: Mapping[str, Any], sent: int) -> None:
         raise BrokerBusy(f"AWS took {taken} of {sent} messages: {reasons}")
 
 
-def _answer(error: aws.ClientError) -> MqasyncError:
+def _answer(error: aws.ClientError) -> BrokerError:
     """The error for an answer that says no."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     text = f"{code}: {_first_line(str(error.response.get('Error', {}).get('Message', '')))}"
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if code in NO_QUEUE:
-        return BrokerLost(f"the queue is gone ({text})")
-    if code in NO_TOPIC:
-        return Unroutable(f"the topic is gone ({text})")
+    if code in ABSENT:
+        return BrokerLost(f"{error.operation_name}: {text}")
     if code.startswith(BUSY) or status >= 500 or status == 429:
         return BrokerBusy(f"{error.operation_name}: {text}")
     return BrokerRefused(f"{error.operation_name}: {text}")

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import BrokerLost, BrokerRefused, Unroutable
 from ..transport import Options
 from .sqs_connection import Connection
-from .sqs_errors import NO_QUEUE
+from .sqs_errors import absent
 from .sqs_names import queue_name, topic_name
 from .sqs_settings import FIFO, RETENTION_SECONDS, attributes
 
@@ -60,7 +60,7 @@ class Topology:
         self._bound_until[exchange] = time.monotonic() + BOUND_SECONDS
 
     def forget(self, exchange: str) -> None:
-        """The topic is not there any more."""
+        """Ask anew: the topic may not be there any more."""
         self._topics.pop(exchange, None)
         self._bound_until.pop(exchange, None)
 
@@ -114,7 +114,7 @@ class Topology:
         try:
             answer = await self._connection.sqs("get_queue_url", QueueName=name)
         except BrokerLost as error:
-            if not any(code in str(error) for code in NO_QUEUE):
+            if not absent(error):
                 raise
             return None
         self._urls[exchange, id] = answer["QueueUrl"]
