@@ -11,8 +11,8 @@ Delivery: a stream for each exchange, mqasync-EXCHANGE, and a durable pull consu
     the subject mqasync.EXCHANGE. A delivery is leased: who holds it longer without extending it loses it, and settling
     it then has no effect. What a killed process held comes back one lease later and is counted.
 Order: first in, first out with one consumer and no retries; what is released comes first again.
-Delay: exact, by the wall clocks of sender and receiver: a consumer puts back what comes too early.
-Attempts: a retry is a new message, for its own queue alone, since JetStream counts deliveries and nothing else.
+Delay: exact, by the wall clocks of sender and receiver: a consumer puts back what comes too early. A retry
+    is a new message, for its own queue alone, since JetStream counts deliveries and nothing else.
 Dead letters: a consumer "id~dead" of the same stream.
 What it cannot do: carry more than the server's max_payload, headers included (1 MiB, if it is not set; 128 KiB are
     kept free for headers); tell a released delivery from one whose process died (returned counts both); tell
