@@ -26,9 +26,11 @@ def check_url(url: str, keys: tuple[str, ...], schemes: Collection[str] = ()) ->
 
 
 def _whole(url: str) -> bool:
-    """True if it reads as a URL that has no @ behind its host."""
+    """True if it reads as a URL that has no @ behind its hosts, which are several for Kafka."""
     with suppress(ValueError):
         parts = urlsplit(url)
-        _, rest = parts.port, parts.path + parts.query + parts.fragment
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
+        rest = parts.path + parts.query + parts.fragment
         return not parts.netloc or "@" not in rest
     return False

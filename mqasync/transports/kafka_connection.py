@@ -17,7 +17,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused
 from ..message import Message
-from .kafka_errors import REPLY_SECONDS, broker_errors, stopped
+from .kafka_errors import REFUSALS, REPLY_SECONDS, broker_errors, stopped
 from .kafka_message import to_headers
 from .kafka_requests import Requests
 from .kafka_topics import MAX_MESSAGE_BYTES
@@ -56,25 +56,27 @@ class Connection:
             logger.setLevel(logging.CRITICAL)  # the core tells what we raise
         try:
             await self.producer.start()
-        except kafka.KafkaConnectionError:
-            await self._say_why()
-            raise
+        except kafka.KafkaConnectionError as error:
+            raise await self._why() or error from error
         self._watching = asyncio.create_task(self._watch())
 
-    async def _say_why(self) -> None:
-        """Connect once more to each server: aiokafka swallows the reason. Raises it."""
+    async def _why(self) -> Exception | None:
+        """Connect once more to each server, since aiokafka swallows the reason, and return that."""
         client: Any = self.producer.client
         given = {name: value for name, value in self._arguments.items() if name != "bootstrap_servers"}
+        why: Exception | None = None
         for host, port, _ in client.hosts:
             try:
                 connection = await create_conn(host, port, request_timeout_ms=int(REPLY_SECONDS * 1000), **given)
                 connection.close()
             except ssl.SSLCertVerificationError as error:
-                raise BrokerRefused(f"its certificate is not trusted: {error.verify_message.rstrip('.')}") from error
-            except ssl.SSLError as error:
-                if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-                    why = "what listens there does not speak TLS: use kafka://, or the port for kafkas://"
-                    raise BrokerRefused(why) from error
+                return BrokerRefused(f"its certificate is not trusted: {error.verify_message.rstrip('.')}")
+            except REFUSALS as error:
+                why = error
+                break
+            except (OSError, TimeoutError, kafka.KafkaError) as error:
+                why = error
+        return why
 
     async def _watch(self) -> None:
         """Ask for the brokers, now and then; aiokafka alone would try for ever, and say nothing."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka import errors as kafka
-from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.admin import CreateTopicsRequest
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
@@ -29,7 +29,6 @@ NOT_READY = (  # what brokers say in the moments after a start, a new topic or a
     kafka.UnknownTopicOrPartitionError,
 )
 LATEST = -1  # the "time" of the end of a partition
-BROKER = 4  # a kind of resource that has configs
 NO_MEMBER = -1, ""  # generation and member of who commits without being in the group
 
 
@@ -112,13 +111,6 @@ class Requests:
         for topic, partitions in response.topics:
             for _, code in partitions:
                 _check(code, topic)
-
-    async def config(self, name: str) -> str:
-        """A config of some broker; empty where we may not ask."""
-        node = self._client.get_random_node()
-        response = await self._client.send(node, DescribeConfigsRequest([(BROKER, str(node), [name])]))
-        entries = response.to_object()["resources"][0]["config_entries"]
-        return str(entries[0]["config_value"] or "") if entries else ""
 
     async def _coordinator(self, group: str, request: Any) -> Any:
         """Send to the broker that keeps `group`."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 import aiokafka
 from msgspec.structs import replace
 
-from ..errors import BrokerError, BrokerLost
+from ..errors import BrokerLost, MqasyncError
 from ..message import Message
 from ..transport import Delivery
 from .kafka_assignment import Assignment
@@ -75,8 +75,8 @@ class KafkaSubscription:
                     self._backlog.keep([record for records in read.values() for record in records], self._trackers)
                     self._changed.set()
                     await self._bring_nearer()
-        except BrokerError as error:
-            self.lose(str(error))
+        except Exception as error:  # whatever it is, who waits in receive has to be told
+            self.lose(str(error) if isinstance(error, MqasyncError) else repr(error))
 
     @property
     def _trackers(self) -> dict[aiokafka.TopicPartition, OffsetTracker]:

@@ -52,7 +52,6 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-{more}
 """
 
 
@@ -76,7 +75,10 @@ def class_path() -> str:
 
 
 class Kafka:
-    """One private Kafka node that can be killed and started again on the same port and data."""
+    """One private Kafka node that can be killed and started again on the same port and data.
+
+    `properties` come after its own, and may say {port}, {controller} and {directory} as they do.
+    """
 
     def __init__(self, directory: Path, properties: str = "") -> None:
         self.directory = directory
@@ -86,7 +88,7 @@ class Kafka:
         self._class_path = class_path()
         self._properties = directory / "server.properties"
         self._properties.write_text(
-            PROPERTIES.format(port=self.port, controller=free_port(), directory=directory, more=properties)
+            (PROPERTIES + properties).format(port=self.port, controller=free_port(), directory=directory)
         )
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties))
@@ -109,8 +111,9 @@ class Kafka:
         deadline = time.monotonic() + START_SECONDS
         while not asyncio.run(self._answers()):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                log = (self.directory / "console").read_text(errors="replace")
-                raise BrokerUnavailable(f"Kafka did not start: {log[-1000:]}")
+                lines = (self.directory / "console").read_text(errors="replace").splitlines()
+                why = [line for line in lines if " ERROR " in line or line.startswith(("Caused by", "Exception"))]
+                raise BrokerUnavailable(f"Kafka did not start: {why[:5] or lines[-5:]}")
             time.sleep(0.1)
 
     async def _answers(self) -> bool:
