@@ -377,7 +377,7 @@ async def test_steps_that_put_out_more_than_they_may_hold_do_not_deadlock(broker
 
     async with working(brokers, sink, one, many):
         await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(5)))
-        await until(lambda: len(arrived) == 500, "all 500 outputs arrive")
+        await until(lambda: len(arrived) == 500, "all 500 outputs arrive", patience=90)
     assert sorted(arrived) == list(range(500))
 
 
