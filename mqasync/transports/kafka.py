@@ -12,9 +12,11 @@ Delivery: written by all replicas in sync, by an idempotent producer; topics and
 Order: within a partition; messages of one key share one. A consumer of several gives the oldest first.
 Delay: by the wall clock; a delayed message waits in its topic and in its consumer's memory.
 Dead letters: a queue like any other, "exchange.id.dead", whose topic is "exchange.id.dead.retry".
-What it cannot do: share a queue between more consumers than it has partitions; count the deliveries that
-    a crash returned; keep messages longer than the topic's retention, nor the place of a queue that
-    nobody consumes longer than offsets.retention.minutes (7 days each, unless set otherwise).
+What it cannot do: share a queue between more consumers than it has partitions; count the deliveries that a
+    crash returned; tell a topic that nobody reads from one that is bound (a message is unroutable where its
+    exchange has no topic); take both of two exchanges whose names differ in . and _ alone; keep messages
+    longer than the topic's retention, or the place of a queue that nobody consumes longer than
+    offsets.retention.minutes (7 days each, unless set otherwise).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from .kafka_requests import Committed
 from .offset_tracker import OffsetTracker
 
 COMMIT_SECONDS = 0.02  # between two commits; what is settled within it goes together
+PASSING = (kafka.CommitFailedError, kafka.IllegalStateError)  # what aiokafka cannot repeat by itself
 HANDOVER_SECONDS = 2.0  # how long a rebalance may wait for our commit
 
 
@@ -49,8 +50,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         """aiokafka: these are ours from now on."""
         try:
             committed = await self._committed()
-        except BrokerError as error:
-            return self._lose(str(error))
+        except Exception as error:  # aiokafka would only log it
+            return self._lose(str(error) if isinstance(error, BrokerError) else repr(error))
         for partition in list(self.trackers):
             if partition not in assigned or committed.get(partition) != self._confirmed.get(partition):
                 self.trackers.pop(partition).alive = False
@@ -71,8 +72,12 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._something.wait()
             await self.ours.wait()
             self._something.clear()
-            with suppress(kafka.KafkaError, OSError):
+            try:
                 await self._commit()
+            except PASSING:
+                pass  # the group rebalances; afterwards again
+            except Exception as error:  # nothing that is settled from now on would be remembered
+                return self._lose(f"Kafka takes no commit: {error!r}")
             await asyncio.sleep(COMMIT_SECONDS)
 
     async def _commit(self) -> None:
