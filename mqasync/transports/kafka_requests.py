@@ -63,15 +63,17 @@ class Requests:
                     leaders[TopicPartition(topic["topic"], partition["partition"])] = partition["leader"]
         return leaders
 
-    async def create(self, topic: str, partitions: int, replication: int, configs: Mapping[str, str]) -> None:
-        """Make a topic, if it is not there, and wait until it is known."""
+    async def create(self, topic: str, partitions: int, replication: int, configs: Mapping[str, str]) -> bool:
+        """Make a topic, if it is not there, and wait until it is known; True if it was not there."""
         controller = (await self.cluster())["controller_id"]
         wanted: Any = (topic, partitions, replication, [], list(configs.items()))
         response = await self._client.send(controller, CreateTopicsRequest([wanted], 5000, False))
         (told,) = response.to_object()["topic_errors"]
-        if told["error_code"] != kafka.TopicAlreadyExistsError.errno:
+        existed: bool = told["error_code"] == kafka.TopicAlreadyExistsError.errno
+        if not existed:
             _check(told["error_code"], told.get("error_message") or topic)
         await self.ready(self._known, topic)
+        return not existed
 
     async def _known(self, topic: str) -> None:
         if not await self.leaders([topic]):

@@ -55,21 +55,24 @@ class Topics:
         if (group, bound) in self._declared:
             return
         topics = [own_topic(exchange, id), *([exchange] if bound else [])]
-        for topic in topics:
-            if not await self.exists(topic):
-                await self._create(topic, self._options.get(exchange, {}))
+        made = [topic for topic in topics if await self._create(topic, self._options.get(exchange, {}))]
         # the ends first: if nothing is committed after that, whoever declares at the same time has not returned
         # before the ends were read, so that neither can make the other one miss what it is promised
         ask = self._requests.ready
         ends = await ask(self._requests.ends, await ask(self._requests.leaders, topics))
         committed: Committed = await ask(self._requests.committed, group)
         begun = {partition.topic for partition in committed}
-        missing = {partition: end for partition, end in ends.items() if partition.topic not in begun}
+        # of a topic that was made just now everything is read: somebody may have published at once
+        starts = {partition: 0 if partition.topic in made else end for partition, end in ends.items()}
+        missing = {partition: start for partition, start in starts.items() if partition.topic not in begun}
         if missing:
             await ask(self._requests.commit, group, missing)
         self._declared.add((group, bound))
 
-    async def _create(self, topic: str, options: Mapping[str, Any]) -> None:
+    async def _create(self, topic: str, options: Mapping[str, Any]) -> bool:
+        """Make the topic if there is none; True if there was none."""
+        if await self.exists(topic):
+            return False
         brokers = len((await self._requests.cluster())["brokers"])
         replication = options.get("replication", min(REPLICAS, brokers))
         configs = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
@@ -77,7 +80,7 @@ class Topics:
             configs["min.insync.replicas"] = "2"  # what is confirmed is on two machines
         configs |= kafka_url.topic_configs(options)
         partitions = options.get("partitions", kafka_url.PARTITIONS)
-        await self._requests.ready(self._requests.create, topic, partitions, replication, configs)
+        return bool(await self._requests.ready(self._requests.create, topic, partitions, replication, configs))
 
     async def read_by(self, exchange: str, id: str) -> tuple[list[str], Committed]:
         """The topics that the queue reads, and how far it has. Raises BrokerLost if there is no such queue."""
