@@ -10,6 +10,7 @@ import pytest
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
+from .servers.activemq import ActiveMQ, running_activemq  # noqa: E402
 
 Broker = TypeVar("Broker")
 
@@ -48,4 +49,11 @@ def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
 def redis_server() -> Iterator[Redis]:
     """A Redis that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
     with required(running_redis()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def activemq_server() -> Iterator[ActiveMQ]:
+    """An ActiveMQ that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
+    with required(running_activemq()) as server:
         yield server

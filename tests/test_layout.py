@@ -13,7 +13,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mqasync"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 150
-LIBRARIES = {"aio_pika", "aiormq", "pamqp", "sqlite3", "inotify_simple", "redis", "aiokafka", "aiobotocore", "nats"}
+LIBRARIES = {
+    "aio_pika",
+    "aiormq",
+    "pamqp",
+    "sqlite3",
+    "inotify_simple",
+    "redis",
+    "aiokafka",
+    "aiobotocore",
+    "nats",
+    "stompman",
+}
 
 
 def module_name(path: Path) -> str:
@@ -72,7 +83,7 @@ def test_imports_have_no_circles() -> None:
 
 
 def test_no_transport_imports_another_and_the_core_imports_no_brokers_library() -> None:
-    transports = {"mqasync.transports.memory", "mqasync.transports.sqlite", "mqasync.transports.rabbitmq"}
+    transports = {f"mqasync.transports.{name}" for name in ("memory", "sqlite", "rabbitmq", "activemq")}
     for path in FILES:
         own = module_name(path)
         libraries = {name.split(".")[0] for name in imports(path)} & LIBRARIES

@@ -17,6 +17,8 @@ SCHEMES = {
     "sqlite": ("sqlite", "SQLiteTransport", ""),
     "amqp": ("rabbitmq", "RabbitMQTransport", ""),
     "amqps": ("rabbitmq", "RabbitMQTransport", ""),
+    "activemq": ("activemq", "ActiveMQTransport", "activemq"),
+    "activemqs": ("activemq", "ActiveMQTransport", "activemq"),
 }
 # the same for what remembers ids
 SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", "redis"))

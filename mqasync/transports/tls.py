@@ -1,0 +1,47 @@
+"""TLS: files that a URL names to a context that verifies, failures to words; no connection, URL or broker here."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+
+from ..errors import ConfigurationError
+
+FILES = ("cafile", "certfile", "keyfile")
+
+
+def context(settings: Mapping[str, str]) -> ssl.SSLContext:
+    """What `settings` say by the keys FILES; without a cafile the system's authorities are trusted.
+
+    Raises ConfigurationError that names the file which cannot be used.
+    """
+    for key in FILES:
+        if key in settings and not os.path.isfile(settings[key]):
+            raise ConfigurationError(f"{key} is {settings[key]!r}, which is not a file")
+    cafile, certfile, keyfile = map(settings.get, FILES)
+    try:
+        made = ssl.create_default_context(cafile=cafile)
+    except OSError as error:
+        raise ConfigurationError(f"cafile {cafile!r} is not a certificate in PEM") from error
+    if certfile:
+        try:
+            made.load_cert_chain(certfile, keyfile, password="")  # without one, OpenSSL would ask the terminal
+        except OSError as error:
+            what = f"certfile {certfile!r} and keyfile {keyfile or certfile!r}"
+            rule = "a certificate and its private key, in PEM and without a passphrase"
+            raise ConfigurationError(f"{what} are not {rule}") from error
+    return made
+
+
+def why_for_good(error: BaseException | None, instead: str) -> str:
+    """Why TLS will fail the next time too; empty if it may not. `instead` is what to use where nobody speaks TLS."""
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
+    if "_ALERT_" in reason:
+        words = reason.partition("_ALERT_")[2].replace("_", " ").lower()
+        return f"it ended the TLS handshake: {words}; certfile= and keyfile= name our certificate"
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return f"what listens there does not speak TLS: use {instead}"
+    return ""

@@ -1,0 +1,1 @@
+"""Real servers of the brokers beside RabbitMQ and Redis, one file each."""
