@@ -255,6 +255,58 @@ async def test_a_server_without_a_store_is_warned_about_and_one_with_it_is_not(
     assert (await connect()).warning == ""
 
 
+async def test_a_full_memory_stops_publishers_and_nobody_else(connect: Open) -> None:
+    with required(running_activemq(policies="", memory="1 mb")) as server:
+        transport = await connect(server.url)
+        for exchange in ("A", "B", "C"):
+            await transport.declare(exchange, "q")
+        # Given more than the broker's memory takes
+        published = 0
+
+        async def publish() -> None:
+            nonlocal published
+            for exchange in "ABC" * 20:
+                await transport.publish(exchange, [Message(body=b"x" * 1000, exchange=exchange) for _ in range(100)])
+                published += 100
+
+        publishing = asyncio.create_task(publish())
+        stuck = 0
+        while not publishing.done() and (published > stuck or not published):
+            stuck = published
+            await asyncio.sleep(2.0)
+        assert not publishing.done(), "flow control strikes"
+        # Then consumers go on, and the publisher too as they do
+        subscriptions = [await transport.subscribe(exchange, "q", 50) for exchange in ("A", "B", "C")]
+        received = 0
+        deadline = time.monotonic() + 2 * PATIENCE
+        while received < 6000:
+            assert time.monotonic() < deadline, f"{received} came, {published} were published"
+            for subscription in subscriptions:
+                deliveries = await subscription.receive(50, 0.05)
+                received += len(deliveries)
+                await subscription.ack(deliveries)
+        await publishing
+
+
+async def test_a_batch_larger_than_the_memory_gets_through(connect: Open) -> None:
+    with required(running_activemq(policies="", memory="2 mb")) as server:
+        transport = await connect(server.url)
+        await transport.declare("E", "q")
+        batch = [Message(body=b"x" * 50_000, exchange="E") for _ in range(100)]
+        await asyncio.wait_for(transport.publish("E", batch), PATIENCE)
+        assert await transport.depth("E", "q") == 100
+
+
+async def test_an_idle_connection_is_kept_by_its_heartbeats(connect: Open, activemq_server: ActiveMQ) -> None:
+    transport = await connect(f"{activemq_server.url}?heartbeat=1")
+    exchange = f"E{new_id()}"
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    assert await subscription.receive(10, 4.0) == []
+    await transport.publish(exchange, [message(1)])
+    assert numbers(await receive(subscription, 1)) == [1]
+
+
 async def test_a_wrong_password_is_refused_and_not_shown(connect: Open, guarded_server: ActiveMQ) -> None:
     with pytest.raises(BrokerRefused, match="password is invalid") as caught:
         await connect(guarded(guarded_server, "wrong"))

@@ -6,8 +6,8 @@ Options: by exchange, what ActiveMQ lets a consumer say: {activemq.exclusive: tr
     activemq.dispatchAsync.
 Delivery: a virtual topic, "VirtualTopic.exchange", and a queue for each id, "Consumer.id.VirtualTopic.exchange",
     which any other client can use too. Persistent messages; a batch is a transaction with a receipt.
-    Separate connections publish and consume, since ActiveMQ stops reading from one that publishes into a
-    full store.
+    Separate connections publish and consume, since ActiveMQ stops reading from one that publishes, or asks
+    it something, while its memory or store is full.
 Order: first in, first out with one consumer, no retries and nothing put back.
 Delay: a queue "Delayed....", whose messages wait in the consumers until they are due, by their clocks. Of each
     consumer's first 1,000; what is behind them may come late. Not ActiveMQ's scheduler: it ignores the wish
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import stompman
@@ -37,6 +37,8 @@ from .activemq_topology import Topology, delayed, queue, topic
 from .activemq_url import Address
 
 OPTIONS = ("activemq.dispatchAsync", "activemq.exclusive", "activemq.priority")
+# ActiveMQ holds a transaction in its memory: one that is larger than that waits for ever
+TRANSACTION_BYTES = 512 * 1024
 NO_STATISTICS = (
     "its statistics plugin does not answer us, so what is published before there is a queue for it is lost without"
     " notice, and no more than about 400 messages of a queue are counted; the remedy, in activemq.xml:"
@@ -66,13 +68,14 @@ class ActiveMQTransport:
     async def open(self) -> None:
         await self._publisher.open()
         await self._consumer.open()
-        statistics = Statistics(self._consumer)
-        about = await statistics.open()
+        statistics = Statistics(self._publisher)
+        await statistics.open()
+        about = await statistics.broker()
         if not about:
             self.warning = NO_STATISTICS
         elif not about.get("storeUsage", 1):
             self.warning = NO_STORE
-        self._topology = Topology(self._publisher, self._consumer, statistics if about else None)
+        self._topology = Topology(self._publisher, statistics if about else None)
 
     def _lose(self, why: str) -> None:
         """Neither connection is of use without the other: let every subscription start anew."""
@@ -93,16 +96,16 @@ class ActiveMQTransport:
         await self._send(f"/queue/{delayed(name) if delay > 0 else name}", messages, delay)
 
     async def _send(self, destination: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        """As long as the broker lives it may take its time: a full store stops it until somebody consumes."""
+        """As long as the broker lives it may take its time: flow control stops it until somebody consumes."""
         more = {DUE: repr(time.time() + delay)} if delay > 0 else {}
-        if len(messages) == 1:
-            await self._publisher.request(_send_frame(destination, messages[0], more), seconds=None)
-        elif messages:
-            more["transaction"] = self._publisher.number()
-            name = {"transaction": more["transaction"]}
-            sends = [_send_frame(destination, message, more) for message in messages]
-            commit = frame(stompman.CommitFrame, name)
-            await self._publisher.request(frame(stompman.BeginFrame, name), *sends, commit, seconds=None)
+        for portion in _portions(messages):
+            frames = [_send_frame(destination, message, more) for message in portion]
+            if len(frames) > 1:
+                name = {"transaction": self._publisher.number()}
+                for one in frames:
+                    one.headers.update(name)
+                frames = [frame(stompman.BeginFrame, name), *frames, frame(stompman.CommitFrame, name)]
+            await self._publisher.request(*frames, seconds=None)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> ActiveMQSubscription:
         async def send_again(messages: Sequence[Message], delay: float) -> None:
@@ -118,6 +121,20 @@ class ActiveMQTransport:
 
     async def close(self) -> None:
         await asyncio.gather(self._publisher.close(), self._consumer.close())
+
+
+def _portions(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """In order, no more than TRANSACTION_BYTES together, or one."""
+    portion: list[Message] = []
+    size = 0
+    for message in messages:
+        if portion and size + len(message.body) > TRANSACTION_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += len(message.body)
+    if portion:
+        yield portion
 
 
 def _send_frame(destination: str, message: Message, more: dict[str, str]) -> Any:

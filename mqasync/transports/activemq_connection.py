@@ -7,6 +7,7 @@ cancels the task that opened it; here the core does what has to be done. So only
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -45,6 +46,7 @@ class StompConnection(asyncio.Protocol):
         self._receivers: dict[str, Receiver] = {}  # by subscription
         self._numbers = count(1)
         self._heard = 0.0
+        self._longest_silence = math.inf
 
     async def open(self) -> None:
         """Connect. Raises BrokerLost, BrokerRefused, or ConfigurationError for files that cannot be used."""
@@ -58,6 +60,8 @@ class StompConnection(asyncio.Protocol):
         server = connected.headers.get("server", "")
         if not server.startswith(SERVER):
             raise BrokerRefused(f"it is {server[:60] or 'no ActiveMQ'}; this transport needs ActiveMQ Classic")
+        promised = int(connected.headers.get("heart-beat", "0,0").partition(",")[0]) / 1000
+        self._longest_silence = MISSED_HEARTBEATS * max(promised, address.heartbeat) if promised else math.inf
         self._beat(loop, address.heartbeat)
 
     async def _connect(self) -> Frame:
@@ -73,8 +77,8 @@ class StompConnection(asyncio.Protocol):
         """Show twice in each interval that we live, and see whether the broker does."""
         if self._why_lost or not self._transport:
             return
-        if loop.time() - self._heard > MISSED_HEARTBEATS * seconds:
-            self.lose(f"nothing was heard from it for {MISSED_HEARTBEATS * seconds} s")
+        if loop.time() - self._heard > self._longest_silence:
+            self.lose(f"nothing was heard from it for {self._longest_silence:g} s")
             return
         self._transport.write(b"\n")
         loop.call_later(seconds / 2, self._beat, loop, seconds)

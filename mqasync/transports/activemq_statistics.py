@@ -28,12 +28,15 @@ class Statistics:
         self._connection = connection
         self._asked: dict[str, tuple[list[dict[str, Any]], asyncio.Future[Frame]]] = {}
 
-    async def open(self) -> dict[str, Any]:
-        """Return what is told about the broker, and nothing where there is no plugin or nobody may ask it.
+    async def open(self) -> None:
+        """Make it possible to ask."""
+        await self._connection.subscribe(ANSWERS, self._arrived, transformation="jms-map-json")
+
+    async def broker(self) -> dict[str, Any]:
+        """What is told about the broker: nothing where there is no plugin or we may not ask it.
 
         An answer comes before a message that we then send ourselves to where answers come.
         """
-        await self._connection.subscribe(ANSWERS, self._arrived, transformation="jms-map-json")
         answers = await self._ask(OF_BROKER, ANSWERS)
         return answers[0] if answers else {}
 

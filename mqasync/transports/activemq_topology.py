@@ -37,11 +37,10 @@ def delayed(queue: str) -> str:
 
 
 class Topology:
-    """What is there, asked on `control`; what has to be there, made on `publisher`."""
+    """What is there and what has to be there, by one connection and, where there are some, by statistics."""
 
-    def __init__(self, publisher: StompConnection, control: StompConnection, statistics: Statistics | None) -> None:
-        self._publisher, self._control = publisher, control
-        self._statistics = statistics
+    def __init__(self, connection: StompConnection, statistics: Statistics | None) -> None:
+        self._connection, self._statistics = connection, statistics
         self._routable: dict[str, float] = {}  # until when, by exchange
 
     async def declare(self, exchange: str, id: str) -> None:
@@ -53,7 +52,7 @@ class Topology:
         if id.endswith(DEAD) or (self._statistics and await self._statistics.sizes(name)):
             return
         headers = {"destination": f"/queue/{name}", MARKER: "1", "persistent": "true"}
-        await self._publisher.request(frame(stompman.SendFrame, headers))
+        await self._connection.request(frame(stompman.SendFrame, headers))
 
     async def check_routable(self, exchange: str) -> None:
         """Raise Unroutable if no queue is bound; nobody can tell without statistics."""
@@ -68,11 +67,11 @@ class Topology:
         """What is in the queue and what is delayed; without statistics no more than ActiveMQ shows of each."""
         name = queue(exchange, id)
         if not self._statistics:
-            return await count(self._control, name, _ours) + await count(self._control, delayed(name), _ours)
+            return await count(self._connection, name, _ours) + await count(self._connection, delayed(name), _ours)
         there = await self._statistics.sizes(name) | await self._statistics.sizes(delayed(name))
         total = sum(there.values())
         if there.get(name):  # nobody has consumed yet, perhaps
-            total -= await count(self._control, name, _marks, selector=f"{MARKER} = '1'")
+            total -= await count(self._connection, name, _marks, selector=f"{MARKER} = '1'")
         return max(total, 0)
 
 

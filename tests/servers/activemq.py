@@ -29,15 +29,12 @@ XML = """<beans xmlns="http://www.springframework.org/schema/beans"
       useJmx="false" schedulerSupport="true" dataDirectory="{data}">
     <persistenceAdapter><kahaDB directory="{data}/kahadb" journalMaxFileLength="4mb"/></persistenceAdapter>
     <systemUsage><systemUsage>
-      <memoryUsage><memoryUsage limit="128 mb"/></memoryUsage>
+      <memoryUsage><memoryUsage limit="{memory}"/></memoryUsage>
       <storeUsage><storeUsage limit="2 gb"/></storeUsage>
       <tempUsage><tempUsage limit="256 mb"/></tempUsage>
       <jobSchedulerUsage><jobSchedulerUsage limit="256 mb"/></jobSchedulerUsage>
     </systemUsage></systemUsage>
-    <destinationPolicy><policyMap><policyEntries>
-      <policyEntry queue="&gt;" producerFlowControl="false" memoryLimit="4mb"/>
-      <policyEntry topic="&gt;" producerFlowControl="false"/>
-    </policyEntries></policyMap></destinationPolicy>
+    {policies}
     <plugins>{plugins}</plugins>
     {more}
     <transportConnectors>
@@ -46,6 +43,12 @@ XML = """<beans xmlns="http://www.springframework.org/schema/beans"
   </broker>
 </beans>
 """
+# Without flow control messages wait on the disk; with it a full memory stops publishers, and who cannot publish
+# what comes of a message does not acknowledge that either.
+POLICIES = """<destinationPolicy><policyMap><policyEntries>
+      <policyEntry queue="&gt;" producerFlowControl="false" memoryLimit="4mb"/>
+      <policyEntry topic="&gt;" producerFlowControl="false"/>
+    </policyEntries></policyMap></destinationPolicy>"""
 STATISTICS = "<statisticsBrokerPlugin/>"
 
 
@@ -71,6 +74,8 @@ class ActiveMQ:
         more: str = "",
         persistent: bool = True,
         scheme: str = "stomp",
+        policies: str = POLICIES,
+        memory: str = "128 mb",
     ) -> None:
         self.directory = directory
         self.port = free_port()
@@ -82,6 +87,8 @@ class ActiveMQ:
                 port=self.port,
                 plugins=plugins,
                 more=more,
+                policies=policies,
+                memory=memory,
                 scheme=scheme,
                 persistent=str(persistent).lower(),
             )
