@@ -14,6 +14,7 @@ pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faul
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
 from .servers import postgres  # noqa: E402
+from .servers.activemq import ActiveMQ, running_activemq  # noqa: E402
 from .servers.kafka import Kafka, kafka  # noqa: E402
 from .servers.nats import NATS, running_nats  # noqa: E402
 from .servers.redis import DurableRedis, durable_redis  # noqa: E402
@@ -77,6 +78,13 @@ def redis_broker() -> Iterator[DurableRedis]:
 def kafka_server() -> Iterator[Kafka]:
     """A Kafka that all tests share: do not stop it. Where it cannot be had: as above."""
     with required(kafka()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def activemq_server() -> Iterator[ActiveMQ]:
+    """An ActiveMQ that all tests share: do not stop it. Where it cannot be had: as above."""
+    with required(running_activemq()) as server:
         yield server
 
 

@@ -26,6 +26,7 @@ LIBRARIES = {
     "aiobotocore",
     "botocore",
     "nats",
+    "stompman",
     "asyncpg",
 }
 

@@ -22,6 +22,8 @@ SCHEMES = {
     "kafka": ("kafka", "KafkaTransport", "kafka"),
     "kafkas": ("kafka", "KafkaTransport", "kafka"),
     "sqs": ("sqs", "SQSTransport", "sqs"),
+    "activemq": ("activemq", "ActiveMQTransport", "activemq"),
+    "activemqs": ("activemq", "ActiveMQTransport", "activemq"),
     "nats": ("nats", "NATSTransport", "nats"),
     "natss": ("nats", "NATSTransport", "nats"),
     "postgresql": ("postgres", "PostgresTransport", "postgres"),

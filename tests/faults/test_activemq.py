@@ -1,0 +1,75 @@
+"""ActiveMQ itself killed, or frozen, while messages flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mqasync import Message
+from mqasync.transports import load
+
+from ..conformance import numbers, receive
+from ..conftest import required
+from ..servers.activemq import ActiveMQ, running_activemq
+from .conftest import Record
+from .load import loads
+
+
+@pytest.fixture(scope="module")
+def fragile_activemq() -> Iterator[ActiveMQ]:
+    """One ActiveMQ for the tests that break it; each leaves it running."""
+    with required(running_activemq()) as server:
+        yield server
+
+
+def test_a_killed_broker_loses_nothing(fragile_activemq: ActiveMQ, record: Record) -> None:
+    with loads(fragile_activemq.url, 2000) as running:
+        for load in running:
+            load.until_confirmed(0.2)
+        fragile_activemq.kill()
+        fragile_activemq.start()
+        back = time.monotonic()
+        for load in running:
+            load.finish()
+    record("ActiveMQ", "killed (SIGKILL) and started again", running, back)
+
+
+def test_a_frozen_broker_loses_nothing(fragile_activemq: ActiveMQ, record: Record) -> None:
+    with loads(f"{fragile_activemq.url}?heartbeat=1", 2000) as running:
+        for load in running:
+            load.until_confirmed(0.2)
+        fragile_activemq.pause()
+        for load in running:  # longer than it takes to give it up
+            load.until(lambda load=load: load.state == "not connected", "its silence is noticed")  # type: ignore[misc]
+        fragile_activemq.go_on()
+        back = time.monotonic()
+        for load in running:
+            load.finish()
+    record("ActiveMQ", "frozen (SIGSTOP) until heartbeats were missed", running, back)
+
+
+@pytest.mark.parametrize("consumed", [False, True], ids=["before anybody consumed", "after its marker was consumed"])
+async def test_a_queue_that_never_had_a_message_survives_a_kill(fragile_activemq: ActiveMQ, consumed: bool) -> None:
+    exchange = f"survivor-{consumed}"
+    # Given a queue that was declared, and perhaps consumed from, and is empty
+    transport = load(fragile_activemq.url)
+    await transport.open()
+    await transport.declare(exchange, "q")
+    if consumed:
+        subscription = await transport.subscribe(exchange, "q", 10)
+        assert await subscription.receive(10, 0.3) == []
+    await transport.close()
+    # When the broker is killed before anybody publishes
+    fragile_activemq.kill()
+    fragile_activemq.start()
+    # Then what is published has a queue to go to
+    transport = load(fragile_activemq.url)
+    await transport.open()
+    try:
+        await transport.publish(exchange, [Message(body=b"1", exchange=exchange)])
+        assert await transport.depth(exchange, "q") == 1
+        assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
+    finally:
+        await transport.close()

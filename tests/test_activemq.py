@@ -1,0 +1,397 @@
+"""The activemq transport keeps the contract, and what only ActiveMQ has."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stompman
+import trustme
+
+from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
+from mqasync.message import new_id
+from mqasync.transport import Features, Transport
+from mqasync.transports import load
+from mqasync.transports.activemq_connection import StompConnection, frame
+from mqasync.transports.activemq_frames import Frame, FrameReader
+from mqasync.transports.activemq_message import to_headers, to_message
+from mqasync.transports.activemq_url import Address
+
+from .conformance import Conformance, message, nothing, numbers, receive
+from .conftest import required
+from .servers.activemq import STATISTICS, ActiveMQ, running_activemq
+from .waiting import PATIENCE, until
+
+Open = Callable[..., Awaitable[Transport]]
+PASSWORD = "secret:word"
+USERS = f"""<simpleAuthenticationPlugin anonymousAccessAllowed="false"><users>
+    <authenticationUser username="u" password="{PASSWORD}" groups="g"/></users></simpleAuthenticationPlugin>
+  <authorizationPlugin><map><authorizationMap><authorizationEntries>
+    <authorizationEntry queue="ActiveMQ.&gt;" read="g" write="g" admin="g"/>
+    <authorizationEntry queue="Delayed.&gt;" read="g" write="g" admin="g"/>
+    <authorizationEntry queue="Consumer.q.VirtualTopic.allowed" read="g" write="g" admin="g"/>
+    <authorizationEntry queue="Consumer.q.VirtualTopic.forbidden" read="g" write="g" admin="g"/>
+    <authorizationEntry queue="Consumer.q.VirtualTopic.unreadable" read="nobody" write="g" admin="g"/>
+    <authorizationEntry topic="ActiveMQ.&gt;" read="g" write="g" admin="g"/>
+    <authorizationEntry topic="VirtualTopic.allowed" read="g" write="g" admin="g"/>
+  </authorizationEntries></authorizationMap></map></authorizationPlugin>"""
+
+
+class TestActiveMQ(Conformance):
+    features = Features(durable=True, shared=True, counts_returns=False, max_bytes=96 * 1024 * 1024)
+
+    @pytest.fixture
+    def url(self, activemq_server: ActiveMQ) -> str:
+        return activemq_server.url
+
+
+@pytest.fixture
+async def connect(activemq_server: ActiveMQ) -> AsyncIterator[Open]:
+    """Open a transport, to the shared server unless told otherwise; all are closed after the test."""
+    opened: list[Transport] = []
+
+    async def connect(url: str = activemq_server.url, **options: dict[str, Any]) -> Transport:
+        transport = load(url, options)
+        opened.append(transport)
+        await transport.open()
+        return transport
+
+    yield connect
+    for transport in opened:
+        await transport.close()
+
+
+@pytest.fixture(scope="module")
+def guarded_server() -> Iterator[ActiveMQ]:
+    """One that asks for a password, forbids some things and has no message store."""
+    with required(running_activemq(plugins=USERS + STATISTICS, persistent=False)) as server:
+        yield server
+
+
+def guarded(server: ActiveMQ, password: str = PASSWORD) -> str:
+    return server.url.replace("://", f"://u:{password.replace(':', '%3A')}@")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("activemq://", "names a host"),
+        ("activemq://host:70000", "a port is a number"),
+        ("activemq://host/queue", "'/queue' has no meaning"),
+        ("activemq://host?hearbeat=1", "'hearbeat' cannot be set .* there are: heartbeat, cafile"),
+        ("activemq://host?heartbeat=0", "heartbeat is '0'; it takes whole seconds"),
+        ("activemq://host?cafile=x", "cafile is for activemqs://"),
+        ("activemqs://host?keyfile=x", "certfile has to name"),
+        ("activemq://u:a%0Ab@host", "one line of printable"),
+    ],
+)
+def test_a_wrong_url_is_told_what_is_right(url: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        load(url)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("activemq.prefetchSize", 1, "'activemq.prefetchSize' is no option .* activemq.exclusive"),
+        ("activemq.priority", "high", "activemq.priority is 'high'; it takes"),
+    ],
+)
+def test_a_wrong_option_is_told_what_is_right(option: str, value: object, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        load("activemq://host", {"E": {option: value}})
+    assert caught.value.keys == ("exchanges", "E", "options", option)
+
+
+async def test_an_exclusive_consumer_gets_everything(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    options: dict[str, Any] = {exchange: {"activemq.exclusive": True}}
+    publisher = await connect()
+    await publisher.declare(exchange, "q")
+    first, second = [await (await connect(**options)).subscribe(exchange, "q", 100) for _ in range(2)]
+    await publisher.publish(exchange, [message(n) for n in range(20)])
+    assert numbers(await receive(first, 20)) == list(range(20))
+    await nothing(second)
+
+
+@pytest.mark.parametrize("name", [".", "..", "a..b", ".a.", "-", "_", "VirtualTopic", "Consumer.q", "ActiveMQ"])
+async def test_every_name_that_is_allowed_has_a_queue_of_its_own(connect: Open, name: str) -> None:
+    transport = await connect()
+    for exchange in (name, f"{name}.x", f"x.{name}"):
+        await transport.declare(exchange, "q")
+    await transport.publish(name, [message(1)])
+    assert [await transport.depth(exchange, "q") for exchange in (name, f"{name}.x", f"x.{name}")] == [1, 0, 0]
+    subscription = await transport.subscribe(name, "q", 10)
+    await subscription.ack(await receive(subscription, 1))
+
+
+async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_headers(
+    connect: Open, activemq_server: ActiveMQ
+) -> None:
+    exchange = f"E{new_id()}"
+    transport = await connect()
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    # Given another client, that selects from a queue of its own
+    shown: list[Frame] = []
+    other = StompConnection(Address(activemq_server.url), lambda why: None)
+    await other.open()
+    queue = f"/queue/Consumer.other.VirtualTopic.{exchange}"
+    await other.subscribe(queue, shown.append, selector="colour = 'blue: \\ sky'")
+    # When both publish
+    headers = {"destination": f"/topic/VirtualTopic.{exchange}", "mqasync-attempt": "x", "mqasync-time": "nan"}
+    await other.request(frame(stompman.SendFrame, headers | {"shape": "round", "persistent": "true"}))
+    colours = [Message(body=b"1", exchange=exchange, headers={"colour": colour}) for colour in ("red", "blue: \\ sky")]
+    await transport.publish(exchange, colours)
+    # Then each reads the other's
+    strange, *_ = [delivery.message for delivery in await receive(subscription, 3)]
+    assert (strange.attempt, strange.headers, strange.body) == (1, {"shape": "round"}, b"")
+    assert abs(strange.time - time.time()) < PATIENCE
+    assert strange.id.startswith("ID:")
+    await until(lambda: bool(shown), "the selected one came")
+    assert [one.headers["mqasync-id"] for one in shown] == [colours[1].id]
+    await other.close()
+
+
+async def test_headers_that_mean_something_to_stomp_do_nothing_and_arrive(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await connect()
+    await transport.declare(exchange, "q")
+    names = ["destination", "receipt", "transaction", "expires", "content-length", "AMQ_SCHEDULED_DELAY", "JMSXGroupID"]
+    headers = dict.fromkeys(names, "60000") | {" ": " x ", "": "nameless", "long": "v" * 50_000, "a:b": "\\n\r\n:"}
+    sent = Message(body=b"\0\n\n\0", exchange=exchange, headers=headers)
+    await transport.publish(exchange, [sent, message(2)])
+    received = await receive(await transport.subscribe(exchange, "q", 10), 2)
+    assert received[0].message == sent
+
+
+async def test_thousands_of_headers_arrive(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await connect()
+    await transport.declare(exchange, "q")
+    sent = Message(body=b"1", exchange=exchange, headers={f"{n}": "" for n in range(10_000)})
+    await transport.publish(exchange, [sent])
+    (delivery,) = await receive(await transport.subscribe(exchange, "q", 10), 1)
+    assert delivery.message == sent
+
+
+def test_a_damaged_header_of_ours_makes_a_message_unreadable_and_no_error() -> None:
+    headers = {"mqasync-id": "x", "mqasync-rest-0": "no base64!"}
+    read, unreadable = to_message("E", Frame("MESSAGE", headers, b"body"))
+    assert "mqasync-rest-0" in unreadable
+    assert (read.id, read.body, read.headers) == ("x", b"body", {})
+
+
+def test_a_header_that_begins_like_ours_is_not_sent() -> None:
+    assert "mqasync_marker" not in to_headers(Message(body=b"", exchange="E", headers={"mqasync_marker": "1"}))
+
+
+async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport, other = await connect(), await connect()
+    await transport.declare(exchange, "q")
+    await transport.send(exchange, "q", [message(n) for n in range(3)], delay=2.0)
+    due = time.time() + 2.0
+    waiting = await other.subscribe(exchange, "q", 2)
+    await nothing(waiting)
+    await other.close()
+    subscription = await transport.subscribe(exchange, "q", 10)
+    assert sorted(numbers(await receive(subscription, 3))) == [0, 1, 2]
+    assert time.time() > due - 0.05
+    assert await transport.depth(exchange, "q") == 3
+
+
+async def test_delayed_messages_take_no_more_than_the_prefetch_when_they_are_due(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await connect()
+    await transport.declare(exchange, "q")
+    await transport.send(exchange, "q", [message(n) for n in range(5)], delay=0.1)
+    subscription = await transport.subscribe(exchange, "q", 2)
+    seen: list[int] = []
+    while len(seen) < 5:
+        deliveries = await receive(subscription, min(2, 5 - len(seen)))
+        seen += numbers(deliveries)
+        await subscription.ack(deliveries)
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+    await until_empty(transport, exchange)
+
+
+async def until_empty(transport: Transport, exchange: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while await transport.depth(exchange, "q"):
+        assert time.monotonic() < deadline, "what was acknowledged is gone"
+        await asyncio.sleep(0.01)
+
+
+async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_depth(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await connect()
+    assert await transport.depth(exchange, "q") == 0
+    await transport.declare(exchange, "q")
+    assert await transport.depth(exchange, "q") == 0, "its marker does not count"
+
+
+async def test_a_server_without_statistics_is_warned_about_and_carries_messages_all_the_same(connect: Open) -> None:
+    with required(running_activemq(plugins="")) as server:
+        transport = await connect(server.url)
+        assert "<statisticsBrokerPlugin/>" in transport.warning
+        await transport.publish("E", [message(0)])
+        for _ in range(2):
+            await transport.declare("E", "q")
+        await transport.publish("E", [message(1), message(2)])
+        await transport.send("E", "q", [message(3)], delay=0.1)
+        assert await transport.depth("E", "q") == 3
+        subscription = await transport.subscribe("E", "q", 10)
+        assert sorted(numbers(await receive(subscription, 3))) == [1, 2, 3]
+
+
+async def test_a_server_without_a_store_is_warned_about_and_one_with_it_is_not(
+    connect: Open, guarded_server: ActiveMQ
+) -> None:
+    assert 'persistent="true"' in (await connect(guarded(guarded_server))).warning
+    assert (await connect()).warning == ""
+
+
+async def test_a_full_memory_stops_publishers_and_nobody_else(connect: Open) -> None:
+    with required(running_activemq(policies="", memory="1 mb")) as server:
+        transport = await connect(server.url)
+        for exchange in ("A", "B", "C"):
+            await transport.declare(exchange, "q")
+        # Given more than the broker's memory takes
+        published = 0
+
+        async def publish() -> None:
+            nonlocal published
+            for exchange in "ABC" * 20:
+                await transport.publish(exchange, [Message(body=b"x" * 1000, exchange=exchange) for _ in range(100)])
+                published += 100
+
+        publishing = asyncio.create_task(publish())
+        stuck = 0
+        while not publishing.done() and (published > stuck or not published):
+            stuck = published
+            await asyncio.sleep(2.0)
+        assert not publishing.done(), "flow control strikes"
+        # Then consumers go on, and the publisher too as they do
+        subscriptions = [await transport.subscribe(exchange, "q", 50) for exchange in ("A", "B", "C")]
+        received = 0
+        deadline = time.monotonic() + 2 * PATIENCE
+        while received < 6000:
+            assert time.monotonic() < deadline, f"{received} came, {published} were published"
+            for subscription in subscriptions:
+                deliveries = await subscription.receive(50, 0.05)
+                received += len(deliveries)
+                await subscription.ack(deliveries)
+        await publishing
+
+
+async def test_a_batch_larger_than_the_memory_gets_through(connect: Open) -> None:
+    with required(running_activemq(policies="", memory="2 mb")) as server:
+        transport = await connect(server.url)
+        await transport.declare("E", "q")
+        batch = [Message(body=b"x" * 50_000, exchange="E") for _ in range(100)]
+        await asyncio.wait_for(transport.publish("E", batch), PATIENCE)
+        assert await transport.depth("E", "q") == 100
+
+
+async def test_an_idle_connection_is_kept_by_its_heartbeats(connect: Open, activemq_server: ActiveMQ) -> None:
+    transport = await connect(f"{activemq_server.url}?heartbeat=1")
+    exchange = f"E{new_id()}"
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    assert await subscription.receive(10, 4.0) == []
+    await transport.publish(exchange, [message(1)])
+    assert numbers(await receive(subscription, 1)) == [1]
+
+
+async def test_a_wrong_password_is_refused_and_not_shown(connect: Open, guarded_server: ActiveMQ) -> None:
+    with pytest.raises(BrokerRefused, match="password is invalid") as caught:
+        await connect(guarded(guarded_server, "wrong"))
+    assert "wrong" not in str(caught.value)
+    with pytest.raises(BrokerRefused, match="password is invalid"):
+        await connect(guarded_server.url)
+
+
+async def test_what_is_forbidden_is_refused_with_the_reason(connect: Open, guarded_server: ActiveMQ) -> None:
+    transport = await connect(guarded(guarded_server))
+    await transport.declare("forbidden", "q")
+    for count in (1, 2):
+        with pytest.raises(BrokerRefused, match=r"not authorized to write to: topic://VirtualTopic\.forbidden"):
+            await transport.publish("forbidden", [message(n) for n in range(count)])
+    await transport.declare("unreadable", "q")
+    with pytest.raises(BrokerRefused, match="not authorized to read"):
+        await transport.subscribe("unreadable", "q", 10)
+    # And the connection lives on
+    await transport.declare("allowed", "q")
+    await transport.publish("allowed", [message(1), message(2)])
+    assert numbers(await receive(await transport.subscribe("allowed", "q", 10), 2)) == [1, 2]
+
+
+@contextmanager
+def encrypted(tmp_path: Path) -> Iterator[tuple[ActiveMQ, str]]:
+    """A server that speaks TLS, and the file of the authority that vouches for it."""
+    authority = trustme.CA()
+    cafile, pem, store = str(tmp_path / "ca.pem"), tmp_path / "server.pem", tmp_path / "server.p12"
+    authority.cert_pem.write_to_path(cafile)
+    store.write_bytes(pkcs12(authority.issue_cert("127.0.0.1"), pem))
+    tls = f'<sslContext><sslContext keyStore="{store}" keyStorePassword="changeit" keyStoreType="PKCS12"/></sslContext>'
+    with required(running_activemq(more=tls, scheme="stomp+ssl")) as server:
+        yield server, cafile
+
+
+def pkcs12(certificate: trustme.LeafCert, pem: Path) -> bytes:
+    """The certificate and its key as Java reads them."""
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key
+    from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
+    from cryptography.x509 import load_pem_x509_certificate
+
+    own = load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes())
+    key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    return serialize_key_and_certificates(b"s", key, own, None, BestAvailableEncryption(b"changeit"))  # type: ignore[arg-type]
+
+
+async def test_tls_is_verified(connect: Open, tmp_path: Path) -> None:
+    with encrypted(tmp_path) as (server, cafile):
+        transport = await connect(f"{server.url}?cafile={cafile}")
+        await transport.declare("E", "q")
+        await transport.publish("E", [message(1)])
+        with pytest.raises(BrokerRefused, match="not trusted"):
+            await connect(server.url)
+        with pytest.raises(ConfigurationError, match="is not a file"):
+            await connect(f"{server.url}?cafile=nowhere")
+
+
+async def test_nobody_there_is_lost(connect: Open) -> None:
+    with pytest.raises(BrokerLost):
+        await connect("activemq://127.0.0.1:1")
+
+
+async def test_another_server_that_speaks_stomp_is_refused(connect: Open) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\0")
+        writer.write(b"CONNECTED\nversion:1.2\nserver:RabbitMQ/3.13.0\nheart-beat:0,0\n\n\0\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(BrokerRefused, match=r"it is RabbitMQ/3\.13\.0; this transport needs ActiveMQ Classic"):
+            await connect(f"activemq://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_frames_are_read_whatever_pieces_they_come_in(size: int) -> None:
+    sent = [
+        ("MESSAGE", {"content-length": "5", "a:\\": "b\r\nc"}, b"\0\n\n\0x"),
+        ("RECEIPT", {"receipt-id": "1"}, b""),
+        ("ERROR", {"message": "ä"}, b"text"),
+    ]
+    data = b"\n\nMESSAGE\ncontent-length:5\na\\c\\\\:b\\r\\nc\n\n\0\n\n\0x\0\nRECEIPT\nreceipt-id:1\n\n\0\n\n"
+    data += "ERROR\nmessage:ä\nmessage:second\n\ntext\0\n".encode()
+    reader = FrameReader()
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    frames = [one for piece in pieces for one in reader.feed(piece)]
+    assert [(one.command, one.headers, one.body) for one in frames] == sent
