@@ -36,7 +36,8 @@ from mqasync.transport import DEAD
 from .conftest import url_of
 from .waiting import PATIENCE, until
 
-SHARED = ["sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"]  # those that several processes can use
+# those that several processes can use
+SHARED = ["sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"]
 BROKERS = ["memory", *SHARED]
 
 
