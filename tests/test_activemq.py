@@ -13,7 +13,7 @@ import trustme
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
 from mqasync.message import new_id
-from mqasync.transport import Features, Transport
+from mqasync.transport import Features, Subscription, Transport
 from mqasync.transports import load
 from mqasync.transports.activemq_connection import StompConnection, frame
 from mqasync.transports.activemq_frames import Frame, FrameReader
@@ -255,7 +255,10 @@ async def test_a_server_without_a_store_is_warned_about_and_one_with_it_is_not(
     assert (await connect()).warning == ""
 
 
-async def test_a_full_memory_stops_publishers_and_nobody_else(connect: Open) -> None:
+async def test_a_full_memory_stops_publishers_and_nobody_else_not_even_new_consumers(
+    connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqasync.transports.activemq_errors.REPLY_SECONDS", 1.0)
     with required(running_activemq(policies="", memory="1 mb")) as server:
         transport = await connect(server.url)
         for exchange in ("A", "B", "C"):
@@ -275,8 +278,13 @@ async def test_a_full_memory_stops_publishers_and_nobody_else(connect: Open) -> 
             stuck = published
             await asyncio.sleep(2.0)
         assert not publishing.done(), "flow control strikes"
-        # Then consumers go on, and the publisher too as they do
-        subscriptions = [await transport.subscribe(exchange, "q", 50) for exchange in ("A", "B", "C")]
+        # When a consumer comes
+        other = await connect(server.url)
+        subscriptions: list[Subscription] = []
+        for exchange in ("A", "B", "C"):
+            await other.declare(exchange, "q")
+            subscriptions.append(await other.subscribe(exchange, "q", 50))
+        # Then it gets everything, and the publisher goes on too
         received = 0
         deadline = time.monotonic() + 2 * PATIENCE
         while received < 6000:
@@ -369,16 +377,32 @@ async def test_nobody_there_is_lost(connect: Open) -> None:
         await connect("activemq://127.0.0.1:1")
 
 
-async def test_another_server_that_speaks_stomp_is_refused(connect: Open) -> None:
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (
+            b"CONNECTED\nversion:1.2\nserver:RabbitMQ/3.13.0\nheart-beat:0,0\n\n\0\n",
+            BrokerRefused,
+            r"it is RabbitMQ/3\.13\.0; this transport needs ActiveMQ Classic",
+        ),
+        (b"ERROR\nmessage:Exceeded the maximum number of connections\n\n\0\n", BrokerLost, "Exceeded the maximum"),
+        (b"HTTP/1.1 400 Bad Request\ncontent-length:x\n\n", BrokerLost, "not STOMP"),
+        (b"", BrokerLost, "closed the connection"),
+    ],
+)
+async def test_a_server_that_does_not_connect_us_is_an_error_that_says_why(
+    connect: Open, answer: bytes, error: type[Exception], text: str
+) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\0")
-        writer.write(b"CONNECTED\nversion:1.2\nserver:RabbitMQ/3.13.0\nheart-beat:0,0\n\n\0\n")
-        await reader.read()
+        writer.write(answer)
+        if answer:
+            await reader.read()
         writer.close()
 
     async with await asyncio.start_server(greet, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(BrokerRefused, match=r"it is RabbitMQ/3\.13\.0; this transport needs ActiveMQ Classic"):
+        with pytest.raises(error, match=text):
             await connect(f"activemq://127.0.0.1:{port}")
 
 

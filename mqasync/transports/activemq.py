@@ -10,7 +10,7 @@ Delivery: a virtual topic, "VirtualTopic.exchange", and a queue for each id, "Co
     it something, while its memory or store is full.
 Order: first in, first out with one consumer, no retries and nothing put back.
 Delay: a queue "Delayed....", whose messages wait in the consumers until they are due, by their clocks. Of each
-    consumer's first 1,000; what is behind them may come late. Not ActiveMQ's scheduler: it ignores the wish
+    consumer's first 500; what is behind them may come late. Not ActiveMQ's scheduler: it ignores the wish
     silently unless schedulerSupport is on, and no queue counts what it holds.
 Dead letters: a queue "Dead.id.VirtualTopic.exchange"; NACK and so ActiveMQ.DLQ are never used.
 What it cannot do: count messages that came back because a process died. Without statisticsBrokerPlugin in
@@ -22,14 +22,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import stompman
 
-from ..errors import ConfigurationError
+from ..errors import BrokerBusy, ConfigurationError
 from ..message import Message
 from ..transport import Features, Options
 from .activemq_connection import StompConnection, frame
+from .activemq_errors import connecting
 from .activemq_message import DUE, to_headers
 from .activemq_statistics import Statistics
 from .activemq_subscription import ActiveMQSubscription
@@ -69,13 +71,16 @@ class ActiveMQTransport:
         await self._publisher.open()
         await self._consumer.open()
         statistics = Statistics(self._publisher)
-        await statistics.open()
-        about = await statistics.broker()
-        if not about:
-            self.warning = NO_STATISTICS
-        elif not about.get("storeUsage", 1):
-            self.warning = NO_STORE
-        self._topology = Topology(self._publisher, statistics if about else None)
+        with connecting():
+            await statistics.open()
+        self._topology = Topology(self._publisher, self._consumer, statistics)
+        with suppress(BrokerBusy):  # whose memory is full; consumers that come will help
+            about = await statistics.broker()
+            if not about:
+                self._topology.statistics = None
+                self.warning = NO_STATISTICS
+            elif not about.get("storeUsage", 1):
+                self.warning = NO_STORE
 
     def _lose(self, why: str) -> None:
         """Neither connection is of use without the other: let every subscription start anew."""
@@ -105,7 +110,7 @@ class ActiveMQTransport:
                 for one in frames:
                     one.headers.update(name)
                 frames = [frame(stompman.BeginFrame, name), *frames, frame(stompman.CommitFrame, name)]
-            await self._publisher.request(*frames, seconds=None)
+            await self._publisher.request(*frames, patient=True)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> ActiveMQSubscription:
         async def send_again(messages: Sequence[Message], delay: float) -> None:

@@ -148,13 +148,13 @@ class StompConnection(asyncio.Protocol):
         finally:
             self._waiting.pop(key, None)
 
-    async def request(self, *frames: Any, seconds: float | None = REPLY_SECONDS) -> None:
-        """Send and wait until the broker has done the last. Raises BrokerBusy when that takes longer."""
+    async def request(self, *frames: Any, patient: bool = False) -> None:
+        """Send and wait until the broker has done the last. Raises BrokerBusy when that takes long."""
         receipt = self.number()
         frames[-1].headers["receipt"] = receipt
         with self.awaited(receipt) as done:
             self.write(*frames)
-            await answer(done, seconds)
+            await answer(done, patient)
 
     async def subscribe(self, destination: str, receiver: Receiver, **headers: str) -> str:
         """Let `receiver` have what comes; return what `unsubscribe` takes."""
@@ -177,6 +177,7 @@ class StompConnection(asyncio.Protocol):
 
     async def close(self) -> None:
         """Say goodbye after everything that was sent before. Safe twice and in an outage."""
-        with suppress(BrokerError):
-            await self.request(frame(stompman.DisconnectFrame, {}), seconds=CLOSE_SECONDS)
+        with suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.request(frame(stompman.DisconnectFrame, {}))
         self.lose("it was closed")

@@ -31,10 +31,12 @@ def told(frame: Frame) -> BrokerError:
 
 
 @contextmanager
-def connecting(encrypted: bool) -> Iterator[None]:
+def connecting(encrypted: bool = False) -> Iterator[None]:
     """Around a connect: BrokerRefused for what another attempt would meet again, else BrokerLost."""
     try:
         yield
+    except BrokerBusy as error:  # too many connections, for instance
+        raise BrokerLost(str(error)) from error
     except TimeoutError as error:  # ActiveMQ without TLS answers a handshake with silence
         perhaps = "; perhaps it does not speak TLS there" if encrypted else ""
         raise BrokerLost(f"no answer within {REPLY_SECONDS:g} s{perhaps}") from error
@@ -53,13 +55,13 @@ def settling() -> Iterator[None]:
         raise BrokerLost(str(error)) from error
 
 
-async def answer(future: asyncio.Future[Frame], seconds: float | None) -> Frame:
-    """What the broker answers; BrokerBusy when that takes longer.
+async def answer(future: asyncio.Future[Frame], patient: bool = False) -> Frame:
+    """What the broker answers; BrokerBusy when that takes longer than REPLY_SECONDS and we are not `patient`.
 
     Not BrokerLost: a connection that is dead is noticed by its heartbeat.
     """
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(None if patient else REPLY_SECONDS):
             return await future
     except TimeoutError as error:
-        raise BrokerBusy(f"no answer within {seconds:g} s") from error
+        raise BrokerBusy(f"no answer within {REPLY_SECONDS:g} s; perhaps its memory or store is full") from error

@@ -12,7 +12,7 @@ import stompman
 
 from ..errors import BrokerLost
 from .activemq_connection import StompConnection, frame
-from .activemq_errors import REPLY_SECONDS, answer
+from .activemq_errors import answer
 from .activemq_frames import Frame
 
 ABOUT = "ActiveMQ.Statistics."
@@ -54,7 +54,7 @@ class Statistics:
             self._asked[number] = answers, done
             try:
                 await self._connection.request(*asking)
-                await answer(done, REPLY_SECONDS)
+                await answer(done)
             finally:
                 del self._asked[number]
         return answers
@@ -100,7 +100,7 @@ async def count(connection: StompConnection, queue: str, counts: Callable[[Frame
 
         id = await connection.subscribe(f"/queue/{queue}", arrived, browser="true", **headers)
         try:
-            await answer(end, REPLY_SECONDS)
+            await answer(end)
         finally:
             with suppress(BrokerLost):
                 connection.unsubscribe(id)

@@ -21,7 +21,9 @@ from .activemq_message import MARKER, due, to_message
 from .activemq_topology import delayed
 from .due_heap import DueHeap
 
-WINDOW = 1000  # delayed messages held here until they are due; what is behind them comes late
+# Delayed messages held here until they are due; what is behind them comes late. ActiveMQ 5.17 may stop at 600
+# unsettled messages of a queue until one is acknowledged or another comes, unless its maxPageSize is larger.
+WINDOW = 500
 
 SendAgain = Callable[[Sequence[Message], float], Awaitable[None]]
 Tag = tuple[str, str]  # STOMP's subscription, and what an ACK names

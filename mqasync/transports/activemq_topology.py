@@ -6,7 +6,7 @@ import asyncio
 
 import stompman
 
-from ..errors import Unroutable
+from ..errors import BrokerBusy, Unroutable
 from ..transport import DEAD
 from .activemq_connection import StompConnection, frame
 from .activemq_frames import Frame
@@ -37,41 +37,47 @@ def delayed(queue: str) -> str:
 
 
 class Topology:
-    """What is there and what has to be there, by one connection and, where there are some, by statistics."""
+    """What is there and what has to be there. `statistics` is None where the server has none."""
 
-    def __init__(self, connection: StompConnection, statistics: Statistics | None) -> None:
-        self._connection, self._statistics = connection, statistics
+    def __init__(self, publisher: StompConnection, consumer: StompConnection, statistics: Statistics | None) -> None:
+        self._publisher, self._consumer = publisher, consumer
+        self.statistics = statistics
         self._routable: dict[str, float] = {}  # until when, by exchange
 
     async def declare(self, exchange: str, id: str) -> None:
         """Make a queue that a killed broker still has: ActiveMQ remembers only one that has had a message.
 
-        One of dead letters needs no making: what is sent there makes it.
+        One of dead letters needs no making: what is sent there makes it. A broker whose memory is full takes
+        no message and answers no question; then who looks into a queue makes it, and consumers can begin.
         """
-        name = queue(exchange, id)
-        if id.endswith(DEAD) or (self._statistics and await self._statistics.sizes(name)):
+        if id.endswith(DEAD):
             return
+        name = queue(exchange, id)
         headers = {"destination": f"/queue/{name}", MARKER: "1", "persistent": "true"}
-        await self._connection.request(frame(stompman.SendFrame, headers))
+        try:
+            if not self.statistics or not await self.statistics.sizes(name):
+                await self._publisher.request(frame(stompman.SendFrame, headers))
+        except BrokerBusy:
+            await count(self._consumer, name, _ours)
 
     async def check_routable(self, exchange: str) -> None:
         """Raise Unroutable if no queue is bound; nobody can tell without statistics."""
         now = asyncio.get_running_loop().time()
-        if not self._statistics or self._routable.get(exchange, 0.0) > now:
+        if not self.statistics or self._routable.get(exchange, 0.0) > now:
             return
-        if not await self._statistics.sizes(bound(exchange, "*")):
+        if not await self.statistics.sizes(bound(exchange, "*")):
             raise Unroutable(f"no queue is bound to exchange {exchange!r}")
         self._routable[exchange] = now + ROUTABLE_SECONDS
 
     async def depth(self, exchange: str, id: str) -> int:
         """What is in the queue and what is delayed; without statistics no more than ActiveMQ shows of each."""
         name = queue(exchange, id)
-        if not self._statistics:
-            return await count(self._connection, name, _ours) + await count(self._connection, delayed(name), _ours)
-        there = await self._statistics.sizes(name) | await self._statistics.sizes(delayed(name))
+        if not self.statistics:
+            return await count(self._consumer, name, _ours) + await count(self._consumer, delayed(name), _ours)
+        there = await self.statistics.sizes(name) | await self.statistics.sizes(delayed(name))
         total = sum(there.values())
         if there.get(name):  # nobody has consumed yet, perhaps
-            total -= await count(self._connection, name, _marks, selector=f"{MARKER} = '1'")
+            total -= await count(self._consumer, name, _marks, selector=f"{MARKER} = '1'")
         return max(total, 0)
 
 
