@@ -41,7 +41,7 @@ USERS = f"""<simpleAuthenticationPlugin anonymousAccessAllowed="false"><users>
 
 
 class TestActiveMQ(Conformance):
-    features = Features(durable=True, shared=True, counts_returns=False, max_bytes=96 * 1024 * 1024)
+    features = Features(durable=True, shared=True, counts_returns=False, max_bytes=32 * 1024 * 1024)
 
     @pytest.fixture
     def url(self, activemq_server: ActiveMQ) -> str:

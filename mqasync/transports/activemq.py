@@ -56,7 +56,7 @@ NO_STORE = (
 class ActiveMQTransport:
     """Two connections to one ActiveMQ, good until either is lost."""
 
-    features = Features(durable=True, shared=True, counts_returns=False, max_bytes=96 * 1024 * 1024)
+    features = Features(durable=True, shared=True, counts_returns=False, max_bytes=32 * 1024 * 1024)
     blocked = ""
     warning = ""
 
