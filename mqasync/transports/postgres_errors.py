@@ -34,6 +34,10 @@ def postgres_errors() -> Iterator[None]:
         if isinstance(error, ValueError):
             raise BrokerRefused("a number in the message is too large for PostgreSQL") from error
         raise BrokerLost(str(error)) from error
+    except TypeError as error:  # asyncpg's own, when a connection ends under a statement that has begun
+        if "NoneType" not in str(error):
+            raise
+        raise BrokerLost("the connection ended") from error
     except ssl.SSLCertVerificationError as error:
         raise BrokerRefused(f"its certificate is not trusted: {error.verify_message.rstrip('.')}") from error
     except (OSError, TimeoutError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ from .conftest import Record
 from .load import MESSAGES, Load, loads
 from .proxy import Proxy
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 
 
 @pytest.fixture
@@ -25,9 +26,13 @@ def nodes() -> Iterator[list[Node]]:
 
 def until_flowing(running: list[Load]) -> None:
     """Wait until every load has processed more."""
-    for load in running:
-        before = len(load.ledger.processed)
-        load.until(lambda load=load, before=before: len(load.ledger.processed) > before + 50, "messages flow again")  # type: ignore[misc]
+    before = [len(load.ledger.processed) for load in running]
+    for load, count in zip(running, before, strict=True):
+        load.until(partial(has_processed, load, count + 50), "messages flow again", patience=150)
+
+
+def has_processed(load: Load, count: int) -> bool:
+    return len(load.ledger.processed) >= count
 
 
 def test_a_killed_node_loses_nothing(nodes: list[Node], record: Record) -> None:
