@@ -13,10 +13,10 @@ from mqasync.message import new_id
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
-from .servers import postgres  # noqa: E402
 from .servers.activemq import ActiveMQ, running_activemq  # noqa: E402
 from .servers.kafka import Kafka, kafka  # noqa: E402
 from .servers.nats import NATS, running_nats  # noqa: E402
+from .servers.postgres import Postgres, running_postgres  # noqa: E402
 from .servers.redis import DurableRedis, durable_redis  # noqa: E402
 from .servers.sqs import CREDENTIALS, Moto, moto  # noqa: E402
 
@@ -61,9 +61,9 @@ def redis_server() -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[postgres.Postgres]:
+def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
-    with required(postgres.running()) as server:
+    with required(running_postgres()) as server:
         yield server
 
 

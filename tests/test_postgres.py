@@ -17,7 +17,7 @@ from mqasync.transports.postgres import PostgresTransport
 from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
 from .conftest import required
-from .servers.postgres import Postgres, running
+from .servers.postgres import Postgres, running_postgres
 from .waiting import PATIENCE
 
 Open = Callable[[str], Awaitable[PostgresTransport]]
@@ -276,7 +276,7 @@ def tls_server(certificates: Path) -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="mqasync-tls-") as directory:
         copy = Path(directory) / "server.pem"
         copy.write_bytes((certificates / "ca-server.pem").read_bytes())
-        with required(running()) as server:
+        with required(running_postgres()) as server:
             server.own(Path(directory), copy)
             server.stop()
             server.start(ssl="on", ssl_cert_file=str(copy), ssl_key_file=str(copy))

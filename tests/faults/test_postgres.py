@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from ..conftest import required
-from ..servers.postgres import Postgres, running
+from ..servers.postgres import Postgres, running_postgres
 from .conftest import Record
 from .load import MESSAGES, loads
 from .proxy import DOWN, UP, Proxy
@@ -20,7 +20,7 @@ from .proxy import DOWN, UP, Proxy
 @pytest.fixture(scope="module")
 def fragile_postgres() -> Iterator[Postgres]:
     """One PostgreSQL for the tests here; each leaves it running."""
-    with required(running()) as server:
+    with required(running_postgres()) as server:
         yield server
 
 

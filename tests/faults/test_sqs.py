@@ -31,7 +31,7 @@ def server() -> Iterator[Moto]:
 @pytest.fixture
 def url(server: Moto, aws: None) -> Iterator[str]:
     yield server.url
-    server.resume()
+    server.go_on()
 
 
 def test_a_frozen_server_loses_nothing(server: Moto, url: str, record: Record) -> None:
@@ -41,7 +41,7 @@ def test_a_frozen_server_loses_nothing(server: Moto, url: str, record: Record) -
         server.pause()
         for load in running:  # longer than a request may take
             load.until(lambda load=load: load.state == "not connected", "its silence is noticed")  # type: ignore[misc]
-        server.resume()
+        server.go_on()
         back = time.monotonic()
         for load in running:
             load.finish()

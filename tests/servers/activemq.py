@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..brokers import START_SECONDS, BrokerUnavailable, apt_install, free_port
+from ..brokers import apt_install
+from .server import Server, running
 
 HOME = Path("/usr/share/activemq")
 JARS = Path("/usr/share/java")
@@ -62,11 +58,13 @@ def install() -> None:
             apt_install(package)
 
 
-class ActiveMQ:
+class ActiveMQ(Server):
     """One private ActiveMQ that can be killed and started again on the same port and data.
 
     `plugins` and `more` go into its XML; with `scheme="stomp+ssl"`, `more` holds the sslContext.
     """
+
+    name = "ActiveMQ"
 
     def __init__(
         self,
@@ -78,10 +76,8 @@ class ActiveMQ:
         policies: str = POLICIES,
         memory: str = "128 mb",
     ) -> None:
-        self.directory = directory
-        self.port = free_port()
+        super().__init__(directory)
         self.url = f"activemq{'s' if scheme == 'stomp+ssl' else ''}://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
         (directory / "activemq.xml").write_text(
             XML.format(
                 data=directory / "data",
@@ -101,39 +97,7 @@ class ActiveMQ:
         command = ["java", "-Xms64M", "-Xmx512M", f"-Dactivemq.home={HOME}", f"-Dactivemq.base={self.directory}"]
         command += ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", ":".join(map(str, jars))]
         command += ["org.apache.activemq.console.Main", "start", f"xbean:file:{self.directory}/activemq.xml"]
-        with (self.directory / "console").open("wb") as console:
-            self.process = subprocess.Popen(
-                command, stdout=console, stderr=console, start_new_session=True, cwd=self.directory, env=ENVIRONMENT
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
-                return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                log = (self.directory / "console").read_text(errors="replace")
-                raise BrokerUnavailable(f"ActiveMQ did not start: {log[-1500:]}")
-            time.sleep(0.05)
-
-    def pause(self) -> None:
-        """SIGSTOP: it accepts and does not answer, until `go_on` or `kill`."""
-        assert self.process
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """SIGCONT."""
-        assert self.process
-        self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL, as a power cut would end it."""
-        assert self.process
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> None:
-        """End it, if it runs."""
-        if self.process and self.process.poll() is None:
-            self.kill()
+        self.launch(command, self.accepts, cwd=self.directory, env=ENVIRONMENT)
 
 
 EXTRA_JARS = ("xstream", "jettison", "xpp3", "commons-logging", "xbean-spring", "xbean-reflect")
@@ -144,10 +108,5 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 def running_activemq(**settings: object) -> Iterator[ActiveMQ]:
     """A running ActiveMQ, installed first where it is missing; `settings` are those of ActiveMQ."""
     install()
-    with tempfile.TemporaryDirectory(prefix="mqasync-activemq-") as directory:
-        server = ActiveMQ(Path(directory), **settings)  # type: ignore[arg-type]
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with running(lambda directory: ActiveMQ(directory, **settings)) as server:  # type: ignore[arg-type]
+        yield server

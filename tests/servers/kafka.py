@@ -7,8 +7,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
-import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -18,7 +16,8 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from ..brokers import START_SECONDS, BrokerUnavailable, free_port
+from ..brokers import BrokerUnavailable, free_port
+from .server import Server, running
 
 VERSION = "4.1.1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mqasync-kafka"
@@ -74,17 +73,17 @@ def class_path() -> str:
     return kept.read_text()
 
 
-class Kafka:
+class Kafka(Server):
     """One private Kafka node that can be killed and started again on the same port and data.
 
     `properties` come after its own, and may say {port}, {controller} and {directory} as they do.
     """
 
+    name = "Kafka"
+
     def __init__(self, directory: Path, properties: str = "") -> None:
-        self.directory = directory
-        self.port = free_port()
+        super().__init__(directory)
         self.url = f"kafka://127.0.0.1:{self.port}?session=3"
-        self.process: subprocess.Popen[bytes] | None = None
         self._class_path = class_path()
         self._properties = directory / "server.properties"
         self._properties.write_text(
@@ -101,20 +100,13 @@ class Kafka:
 
     def start(self) -> None:
         """Return when the broker tells its metadata."""
-        with (self.directory / "console").open("ab") as console:
-            self.process = subprocess.Popen(
-                self._java("kafka.Kafka", str(self._properties)),
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not asyncio.run(self._answers()):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                lines = (self.directory / "console").read_text(errors="replace").splitlines()
-                why = [line for line in lines if " ERROR " in line or line.startswith(("Caused by", "Exception"))]
-                raise BrokerUnavailable(f"Kafka did not start: {why[:5] or lines[-5:]}")
-            time.sleep(0.1)
+        self.launch(self._java("kafka.Kafka", str(self._properties)), lambda: asyncio.run(self._answers()))
+
+    def why(self) -> str:
+        """Its errors, among all that it printed."""
+        lines = self.console.read_text(errors="replace").splitlines()
+        errors = [line for line in lines if " ERROR " in line or line.startswith(("Caused by", "Exception"))]
+        return "; ".join(errors[:5] or lines[-5:])
 
     async def _answers(self) -> bool:
         client = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{self.port}", request_timeout_ms=3000)
@@ -125,12 +117,6 @@ class Kafka:
             return False
         finally:
             await client.close()
-
-    def kill(self) -> None:
-        """SIGKILL the node; what the system has in its page cache stays."""
-        assert self.process
-        self.process.kill()
-        self.process.wait()
 
     def stop(self) -> None:
         """End the node."""
@@ -144,10 +130,5 @@ class Kafka:
 @contextmanager
 def kafka(properties: str = "") -> Iterator[Kafka]:
     """A running Kafka, fetched first where it is missing; `properties` are added to its own."""
-    with tempfile.TemporaryDirectory(prefix="mqasync-kafka-", ignore_cleanup_errors=True) as directory:
-        server = Kafka(Path(directory), properties)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with running(lambda directory: Kafka(directory, properties)) as server:
+        yield server

@@ -6,15 +6,14 @@ import fcntl
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..brokers import START_SECONDS, BrokerUnavailable, apt_install, free_port
+from ..brokers import BrokerUnavailable, apt_install
+from .server import Server, running
 
 VERSION = "v2.15.2"
 OLDEST = (2, 10)  # what the transport needs
@@ -57,63 +56,29 @@ def _build(directory: Path) -> None:
             (Path(temporary) / "nats-server").rename(directory / "nats-server")
 
 
-class NATS:
+class NATS(Server):
     """One private server with JetStream, synced to the disk, that can be killed and started on the same port and data.
 
     `settings` are lines of its configuration, such as `max_payload: 2MB` or a whole block, `jetstream` those in
     JetStream's own block; without it there is no JetStream.
     """
 
+    name = "NATS"
+
     def __init__(self, directory: Path, settings: str = "", jetstream: str | None = "sync_interval: always") -> None:
-        self.directory = directory
-        self.port = free_port()
+        super().__init__(directory)
         self.url = f"nats://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
         block = "" if jetstream is None else f"jetstream {{ store_dir: {directory}/data\n{jetstream} }}"
         (directory / "nats.conf").write_text(f"listen: 127.0.0.1:{self.port}\n{block}\n{settings}\n")
 
     def start(self) -> None:
         """Return when it says that it is ready."""
-        with (self.directory / "console").open("wb") as console:
-            command = [program(), "--config", str(self.directory / "nats.conf")]
-            self.process = subprocess.Popen(command, stdout=console, stderr=console, start_new_session=True)
-        deadline = time.monotonic() + START_SECONDS
-        while b"Server is ready" not in (self.directory / "console").read_bytes():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                log = (self.directory / "console").read_text(errors="replace")
-                raise BrokerUnavailable(f"NATS did not start: {log[-600:]}")
-            time.sleep(0.02)
-
-    def pause(self) -> None:
-        """SIGSTOP: it accepts and does not answer, until `go_on` or `kill`."""
-        assert self.process
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """SIGCONT."""
-        assert self.process
-        self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL it."""
-        assert self.process
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """End it, if it runs."""
-        if self.process and self.process.poll() is None:
-            self.kill()
+        command = [program(), "--config", str(self.directory / "nats.conf")]
+        self.launch(command, lambda: b"Server is ready" in self.console.read_bytes())
 
 
 @contextmanager
 def running_nats(settings: str = "", jetstream: str | None = "sync_interval: always") -> Iterator[NATS]:
     """A running NATS server, built or installed first where it is missing."""
-    program()
-    with tempfile.TemporaryDirectory(prefix="mqasync-nats-") as directory:
-        server = NATS(Path(directory), settings, jetstream)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with running(lambda directory: NATS(directory, settings, jetstream)) as server:
+        yield server

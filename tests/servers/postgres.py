@@ -6,7 +6,6 @@ import os
 import pwd
 import secrets
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,22 +15,23 @@ from typing import Any
 import asyncpg
 import psutil
 
-from ..brokers import START_SECONDS, BrokerUnavailable, apt_install, free_port
+from ..brokers import START_SECONDS, BrokerUnavailable, apt_install
+from .server import Server, running
 
 USER = "postgres"  # who runs it where the tests are run by root, as whom it refuses
 
 
-class Postgres:
+class Postgres(Server):
     """One server with the role mqasync and its password, which may do everything in the database postgres."""
 
+    name = "PostgreSQL"
+
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = free_port()
+        super().__init__(directory)
         self.password = secrets.token_hex(8)
         self.address = f"127.0.0.1:{self.port}/postgres"
         self.login = f"postgresql://mqasync:{self.password}@{self.address}"
         self.url = f"{self.login}?sslmode=off"
-        self.process: subprocess.Popen[bytes] | None = None
         # not `runuser`, which would stand between us and the server: a SIGKILL has to reach the server itself
         self._user: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
 
@@ -62,21 +62,14 @@ class Postgres:
 
     def start(self, **settings: str) -> None:
         """Return when it accepts connections, after a crash too; `settings` are for this run."""
+        if not (self.directory / "data").exists():
+            self.make()
         given = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", **settings}
         command = [self.program("postgres"), "-D", str(self.directory / "data")]
         for name, value in given.items():
             command += ["-c", f"{name}={value}"]
-        with (self.directory / "console").open("ab") as console:
-            self.process = subprocess.Popen(
-                command, cwd="/", stdout=console, stderr=console, start_new_session=True, **self._user
-            )
         ready = [self.program("pg_isready"), "--quiet", "--host", "127.0.0.1", "--port", str(self.port)]
-        deadline = time.monotonic() + START_SECONDS
-        while subprocess.run(ready, check=False).returncode:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                log = (self.directory / "console").read_text(errors="replace")
-                raise BrokerUnavailable(f"PostgreSQL did not start: {log[-600:]}")
-            time.sleep(0.05)
+        self.launch(command, lambda: not subprocess.run(ready, check=False).returncode, cwd="/", **self._user)
 
     def execute(self, statement: str) -> str:
         """Run one statement as an administrator and return what it gives."""
@@ -122,22 +115,11 @@ class Postgres:
         self.process.wait()
         psutil.wait_procs(family, timeout=START_SECONDS)  # it does not start while one of them has its memory
 
-    def stop(self) -> None:
-        """End it, if it runs."""
-        if self.process and self.process.poll() is None:
-            self.kill()
-
 
 @contextmanager
-def running() -> Iterator[Postgres]:
+def running_postgres() -> Iterator[Postgres]:
     """A running PostgreSQL, installed first where it is missing."""
     if not Postgres.program("postgres"):
         apt_install("postgresql")
-    with tempfile.TemporaryDirectory(prefix="mqasync-postgres-") as directory:
-        server = Postgres(Path(directory))
-        try:
-            server.make()
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with running(Postgres) as server:
+        yield server

@@ -11,14 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..brokers import START_SECONDS, BrokerUnavailable, free_port
+from ..brokers import BrokerUnavailable
+from .server import Server, running
 
 MOTO = "moto[server]==5.2.5"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mqasync-moto"
@@ -51,68 +50,39 @@ def install() -> Path:
     return python
 
 
-class Moto:
+class Moto(Server):
     """One private moto server; it keeps everything in memory, so `kill` loses what it holds."""
 
+    name = "moto"
+
     def __init__(self, directory: Path, python: Path) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.python = python
-        self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.url = f"sqs://eu-central-1?endpoint={self.endpoint}&lease=3&wait=1"
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Return when it answers."""
         command = [str(self.python), str(PROGRAM), "-H", "127.0.0.1", "-p", str(self.port)]
-        with (self.directory / "console").open("ab") as console:
-            self.process = subprocess.Popen(
-                command, cwd=self.directory, stdout=console, stderr=console, start_new_session=True
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with suppress(OSError), urllib.request.urlopen(f"{self.endpoint}/moto-api/", timeout=5.0):
-                return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                log = (self.directory / "console").read_text(errors="replace")
-                raise BrokerUnavailable(f"moto did not start: {log[-600:]}")
-            time.sleep(0.1)
+        self.launch(command, self._answers, cwd=self.directory)
 
-    def pause(self) -> None:
-        """SIGSTOP: it accepts and does not answer, until `resume`."""
-        assert self.process
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        assert self.process
-        self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL it; its messages are gone."""
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-
-    stop = kill
+    def _answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.endpoint}/moto-api/", timeout=5.0):
+            return True
+        return False
 
 
 @contextmanager
 def moto() -> Iterator[Moto]:
     """A running moto, installed first where it is missing."""
     python = install()
-    with tempfile.TemporaryDirectory(prefix="mqasync-moto-") as directory:
-        server = Moto(Path(directory), python)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with running(lambda directory: Moto(directory, python)) as server:
+        yield server
 
 
 if __name__ == "__main__":
-    with moto() as running:
-        print(running.url, flush=True)
+    with moto() as started:
+        print(started.url, flush=True)
         try:
             signal.pause()
         except KeyboardInterrupt:
