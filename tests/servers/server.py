@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -68,7 +67,7 @@ class Server:
     def kill(self) -> None:
         """SIGKILL, as a power cut would end it; what the system has in its page cache stays."""
         assert self.process
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
