@@ -97,7 +97,7 @@ def test_a_double_acknowledgement_costs_one_channel_and_no_message(server: Rabbi
                 back = time.monotonic()
         for load in running:
             load.finish()
-            # aiormq can use the number of the closed channel again too soon, which costs the connection (504, once here)
+            # aiormq can use the number of the closed channel again too soon, which costs the connection (504)
             assert load.brokers.route(load.exchange).reconnects <= 1
     record("RabbitMQ", "acknowledged twice, 6 times", running, back)
 
