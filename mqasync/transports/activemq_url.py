@@ -48,9 +48,5 @@ class Address:
         if not (heartbeat.isascii() and heartbeat.isdecimal() and int(heartbeat)):
             raise ConfigurationError(f"heartbeat is {heartbeat!r}; it takes whole seconds, at least 1")
         self.heartbeat = int(heartbeat)
-        for key in settings:
-            if not self.encrypted:
-                raise ConfigurationError(f"{key} is for activemqs://; an activemq:// URL connects without encryption")
-        if "keyfile" in settings and "certfile" not in settings:
-            raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+        tls.check(settings, self.encrypted, "activemqs://", "an activemq:// URL")
         return settings

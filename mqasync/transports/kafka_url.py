@@ -65,10 +65,7 @@ def parse(url: str) -> Settings:
     if "mechanism" in query and not user:
         raise ConfigurationError(f"mechanism is for a user and password: {EXAMPLE}")
     files = {key: query[key] for key in tls.FILES if key in query}
-    if files and parts.scheme != "kafkas":
-        raise ConfigurationError(f"{next(iter(files))} is for kafkas://; a kafka:// URL connects without encryption")
-    if "keyfile" in files and "certfile" not in files:
-        raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+    tls.check(files, parts.scheme == "kafkas", "kafkas://", "a kafka:// URL")
     return Settings(
         servers=[_server(host) for host in hosts.split(",")],
         session=_session(query.get("session", "10")),

@@ -64,11 +64,7 @@ class NATSTransport:
         for key in self._settings:
             if key not in URL_KEYS:
                 raise ConfigurationError(f"{key!r} cannot be set in a NATS URL; there are: {', '.join(URL_KEYS)}")
-        for key in tls.FILES:
-            if key in self._settings and parts.scheme != "natss":
-                raise ConfigurationError(f"{key} is for natss://; a nats:// URL connects without encryption")
-        if "keyfile" in self._settings and "certfile" not in self._settings:
-            raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+        tls.check(self._settings, parts.scheme == "natss", "natss://", "a nats:// URL")
         if self._settings.get("sync", "always") != "always":
             raise ConfigurationError(f"sync is {self._settings['sync']!r}; it takes always, or is left out")
         if not parts.hostname or parts.path not in ("", "/"):

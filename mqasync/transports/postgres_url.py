@@ -75,11 +75,7 @@ class Address:
         if mode not in SSL_MODES:
             raise ConfigurationError(f"sslmode is {mode!r}; there are: {', '.join(SSL_MODES)}")
         encrypted = mode != "off"
-        for key in tls.FILES:
-            if key in self._given and not encrypted:
-                raise ConfigurationError(f"{key} is for sslmode=verify-full; sslmode=off connects without encryption")
-        if "keyfile" in self._given and "certfile" not in self._given:
-            raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+        tls.check(self._given, encrypted, "sslmode=verify-full", "sslmode=off")
         return encrypted
 
     def context(self) -> ssl.SSLContext | bool:

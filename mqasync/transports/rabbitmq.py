@@ -56,11 +56,7 @@ class RabbitMQTransport:
         heartbeat = self._settings.get("heartbeat", "10")
         if not heartbeat.isdecimal():
             raise ConfigurationError(f"heartbeat is {heartbeat!r}; it takes whole seconds")
-        for key in tls.FILES:
-            if key in self._settings and not url.startswith("amqps:"):
-                raise ConfigurationError(f"{key} is for amqps://; an amqp:// URL connects without encryption")
-        if "keyfile" in self._settings and "certfile" not in self._settings:
-            raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+        tls.check(self._settings, url.startswith("amqps:"), "amqps://", "an amqp:// URL")
         if not urlsplit(url).hostname:
             raise ConfigurationError("a RabbitMQ URL names a host: amqp://user:password@host:port/vhost")
         for exchange, arguments in options.items():

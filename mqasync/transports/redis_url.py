@@ -45,11 +45,7 @@ class Address:
             if key not in KEYS:
                 raise ConfigurationError(f"{key!r} cannot be set in a Redis URL; there are: {', '.join(KEYS)}")
         self.lease = _seconds(settings.pop("lease", str(LEASE_SECONDS)))
-        for key in settings:
-            if not self.encrypted:
-                raise ConfigurationError(f"{key} is for rediss://; a redis:// URL connects without encryption")
-        if "keyfile" in settings and "certfile" not in settings:
-            raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+        tls.check(settings, self.encrypted, "rediss://", "a redis:// URL")
         return settings
 
 

@@ -11,6 +11,18 @@ from ..errors import ConfigurationError
 FILES = ("cafile", "certfile", "keyfile")
 
 
+def check(settings: Mapping[str, str], encrypted: bool, secure: str, plain: str) -> None:
+    """Raise ConfigurationError for files of FILES that would have no effect.
+
+    `secure` and `plain` say how a URL asks for TLS, and how for none.
+    """
+    for key in FILES:
+        if key in settings and not encrypted:
+            raise ConfigurationError(f"{key} is for {secure}; {plain} connects without encryption")
+    if "keyfile" in settings and "certfile" not in settings:
+        raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+
+
 def context(settings: Mapping[str, str]) -> ssl.SSLContext:
     """What `settings` say by the keys FILES; without a cafile the system's authorities are trusted.
 
