@@ -90,7 +90,8 @@ class Kafka(Server):
             (PROPERTIES + properties).format(port=self.port, controller=free_port(), directory=directory)
         )
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties))
+        option = f"--cluster-id={cluster}"  # one word, since an id may begin with a dash
+        command = self._java("kafka.tools.StorageTool", "format", option, "-c", str(self._properties))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BrokerUnavailable(f"Kafka cannot format its storage: {done.stderr.strip()[-600:]}")
