@@ -33,14 +33,14 @@ lint: .venv/ready ## Style and types
 LOCK := $(BIN)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	--no-emit-find-links --no-header
 
-# The image can use every broker
-BROKERS := $(foreach name,redis kafka sqs activemq nats postgres,--extra $(name))
+# The image can use every broker, serve metrics and send traces
+IMAGE := $(foreach name,redis kafka sqs activemq nats postgres http telemetry,--extra $(name))
 
 lock: ## Make both lock files anew from pyproject.toml
 	$(PYTHON) -m venv $(BIN)/lock
 	$(BIN)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
-	$(LOCK) --upgrade $(BROKERS) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	$(LOCK) --upgrade $(IMAGE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
 # The environment, with exactly the versions of requirements-dev.lock
 .venv/ready: requirements-dev.lock pyproject.toml
