@@ -40,7 +40,7 @@ import msgspec
 
 from mqasync.errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused, ConfigurationError, Unroutable
 from mqasync.message import Message
-from mqasync.transport import Delivery, Features, Options
+from mqasync.transport import Delivery, Features, Options, QueueStats
 
 POLL = 0.05
 """Seconds between two looks of a waiting receiver."""
@@ -147,10 +147,10 @@ class FilesTransport:
         self._subscriptions.append(FilesSubscription(self, self._queues / f"{exchange}@{id}", prefetch, self._lease))
         return self._subscriptions[-1]
 
-    async def depth(self, exchange: str, id: str) -> int:
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count the files, those that some process holds as well."""
         with self.working():
-            return len(os.listdir(self._queues / f"{exchange}@{id}"))
+            return QueueStats(len(os.listdir(self._queues / f"{exchange}@{id}")))
 
     async def close(self) -> None:
         """Release what is in hand."""

@@ -74,8 +74,9 @@ class Channel:
         return len(self._settlement.held)
 
     async def depth(self) -> int:
-        """How many messages are in the queue, as Transport.depth counts them."""
-        return await self._broker.call(lambda transport: transport.depth(self.exchange, self.id))
+        """How many messages are in the queue, as Transport.stats counts them."""
+        stats = await self._broker.call(lambda transport: transport.stats(self.exchange, self.id))
+        return stats.total if stats else 0
 
     def start(self) -> asyncio.Task[None]:
         """Begin to work; the task ends after `drain`, or with the error that ends the channel for good."""

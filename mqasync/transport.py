@@ -32,6 +32,19 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int  # largest body
 
 
+class QueueStats(msgspec.Struct, frozen=True):
+    """How many messages are in a queue, and who is there for them."""
+
+    waiting: int  # to be received now; where the broker tells (SQLite, PostgreSQL), with those that some process holds
+    delayed: int = 0  # to be received later, as far as the broker tells them from the others
+    consumers: int | None = None  # subscriptions open to it, of all processes; None where the broker does not tell
+
+    @property
+    def total(self) -> int:
+        """All of its messages."""
+        return self.waiting + self.delayed
+
+
 class Delivery(msgspec.Struct, eq=False):
     """A message in our hands, not settled yet."""
 
@@ -60,12 +73,16 @@ class Transport(Protocol):
         And ConfigurationError for files that the URL names and that cannot be used.
         """
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
         """From its return on, nothing published to `exchange` is missed by queue (exchange, id).
 
-        With bound=False only `send` reaches the queue. Repeatable. Raises BrokerRefused where
-        the queue exists with other arguments.
+        With bound=False only `send` reaches the queue. With `expires` the broker deletes it by itself, and what
+        is in it, once nobody has been subscribed to it for so many seconds, or later; such a queue need not
+        survive the broker's restart. Repeatable. Raises BrokerRefused where the queue exists with other arguments.
         """
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """The queue and what is in it are gone; nothing where it is not there. Subscriptions to it are lost."""
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Return when the broker has all of them safely; on BrokerLost or BrokerBusy any may be there.
@@ -82,10 +99,13 @@ class Transport(Protocol):
         Raises BrokerBusy when this queue alone does not answer.
         """
 
-    async def depth(self, exchange: str, id: str) -> int:
-        """How many messages are in a declared queue, the delayed ones included.
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
+        """What is in a queue now; None if there is no such queue. It makes and changes nothing."""
 
-        Those that some process holds count where the broker tells (SQLite), and not elsewhere.
+    async def queues(self) -> list[tuple[str, str]] | None:
+        """(exchange, id) of every queue that is there, dead letters too; None where the broker does not tell.
+
+        Those declared with `expires` may be missing.
         """
 
     async def close(self) -> None:

@@ -18,6 +18,8 @@ from mqasync import Message
 from mqasync.transport import Transport
 from mqasync.transports import load
 
+from .waiting import depth
+
 PATIENCE = 30.0  # seconds; nothing here may take longer
 MQASYNC = [sys.executable, "-m", "mqasync"]
 
@@ -157,7 +159,7 @@ class CommandLine:
 
     def depth(self, exchange: str, id: str) -> int:
         """How many messages are in a queue."""
-        return self._on_broker(lambda transport: transport.depth(exchange, id))
+        return self._on_broker(lambda transport: depth(transport, exchange, id))
 
     def until_depth(self, exchange: str, id: str, depth: int) -> None:
         """Wait until so many messages are in a queue."""

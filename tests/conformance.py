@@ -218,10 +218,90 @@ class Conformance:
         await transport.declare(exchange, "q")
         await transport.publish(exchange, [message(1), message(2)])
         await transport.send(exchange, "q", [message(3)], delay=1.0)
-        assert await transport.depth(exchange, "q") == 3
+        stats = await transport.stats(exchange, "q")
+        assert stats and (stats.total, stats.delayed) in ((3, 1), (3, 0))
         subscription = await transport.subscribe(exchange, "q", 10)
         assert numbers(await receive(subscription, 2)) == [1, 2]
         assert numbers(await receive(subscription, 1)) == [3]
+
+    async def test_stats_tell_what_waits_and_who_consumes_and_none_where_there_is_no_queue(
+        self, connect: Open, transport: Transport, exchange: str
+    ) -> None:
+        assert await transport.stats(exchange, "q") is None
+        await transport.declare(exchange, "other")
+        assert await transport.stats(exchange, "q") is None, "looking at a queue does not make it"
+        await transport.declare(exchange, "q")
+        stats = await transport.stats(exchange, "q")
+        assert stats and (stats.total, stats.consumers) in ((0, 0), (0, None))
+        await transport.publish(exchange, [message(n) for n in range(3)])
+        subscription = await (await connect()).subscribe(exchange, "q", 1)
+        (held,) = await receive(subscription, 1, limit=1)
+        stats = await transport.stats(exchange, "q")
+        assert stats and stats.waiting in (2, 3) and stats.delayed == 0
+        assert stats.consumers in (1, None)
+        await subscription.ack([held])
+
+    async def test_queues_lists_every_queue_where_the_broker_tells(self, transport: Transport, exchange: str) -> None:
+        named = [(exchange, "q"), (exchange, "q" + DEAD), (f"{exchange}.sub", "q")]
+        for name, id in named:
+            await transport.declare(name, id, bound=not id.endswith(DEAD))
+        await transport.send(exchange, "q", [message(1)], delay=1.0)
+        queues = await transport.queues()
+        if queues is None:
+            pytest.skip("this broker does not tell which queues there are")
+        assert sorted(queue for queue in queues if queue[0].startswith(exchange)) == named
+
+    async def test_a_deleted_queue_is_gone_with_what_was_in_it_and_its_subscriptions_are_lost(
+        self, transport: Transport, queue: Subscription, exchange: str
+    ) -> None:
+        await transport.declare(exchange, "other")
+        other = await transport.subscribe(exchange, "other", 10)
+        await transport.publish(exchange, [message(1)])
+        await transport.send(exchange, "q", [message(2)], delay=0.5)
+        await transport.delete(exchange, "q")
+        await transport.delete(exchange, "q")
+        with pytest.raises(BrokerLost):
+            for _ in range(10):  # what it had received already may come first
+                await queue.receive(10, PATIENCE)
+        assert await transport.stats(exchange, "q") is None
+        assert numbers(await receive(other, 1)) == [1]
+        await transport.declare(exchange, "q")
+        await transport.publish(exchange, [message(3)])
+        again = await transport.subscribe(exchange, "q", 10)
+        assert numbers(await receive(again, 1)) == [3]
+        await asyncio.sleep(0.6)
+        await nothing(again)  # what was delayed is gone as well
+
+    async def test_a_queue_that_expires_works_like_any_other_and_is_gone_with_its_messages_when_nobody_consumes_it(
+        self, connect: Open, transport: Transport, exchange: str
+    ) -> None:
+        # Given a queue that expires, in use for longer than that
+        await transport.declare(exchange, "tap", expires=2.0)
+        await transport.declare(exchange, "reply", bound=False, expires=2.0)
+        other = await connect()
+        tap, reply = [await other.subscribe(exchange, id, 10) for id in ("tap", "reply")]
+        for n in range(4):
+            await asyncio.sleep(0.7)
+            await transport.publish(exchange, [message(n)])
+            await transport.send(exchange, "reply", [message(-n)])
+            for subscription, expected in ((tap, n), (reply, -n)):
+                deliveries = await receive(subscription, 1)
+                assert numbers(deliveries) == [expected]
+                await subscription.ack(deliveries)
+        # When nobody consumes it any more
+        await other.close()
+        deadline = time.monotonic() + 60
+        gone = False
+        while not gone:
+            assert time.monotonic() < deadline, "it is still there a minute later"
+            await asyncio.sleep(0.5)
+            try:
+                await transport.publish(exchange, [message(9)])
+            except Unroutable:
+                gone = True
+        # Then it does not collect messages, and can be made again
+        await transport.declare(exchange, "tap", expires=2.0)
+        await nothing(await transport.subscribe(exchange, "tap", 10))
 
     async def test_what_is_released_comes_back_at_once_and_is_no_attempt(
         self, transport: Transport, queue: Subscription, exchange: str

@@ -23,7 +23,7 @@ from mqasync.transports.activemq_url import Address
 from .conformance import Conformance, message, nothing, numbers, receive
 from .conftest import required
 from .servers.activemq import STATISTICS, ActiveMQ, running_activemq
-from .waiting import PATIENCE, until
+from .waiting import PATIENCE, depth, until
 
 Open = Callable[..., Awaitable[Transport]]
 PASSWORD = "secret:word"
@@ -123,7 +123,7 @@ async def test_every_name_that_is_allowed_has_a_queue_of_its_own(connect: Open, 
     for exchange in (name, f"{name}.x", f"x.{name}"):
         await transport.declare(exchange, "q")
     await transport.publish(name, [message(1)])
-    assert [await transport.depth(exchange, "q") for exchange in (name, f"{name}.x", f"x.{name}")] == [1, 0, 0]
+    assert [await depth(transport, exchange, "q") for exchange in (name, f"{name}.x", f"x.{name}")] == [1, 0, 0]
     subscription = await transport.subscribe(name, "q", 10)
     await subscription.ack(await receive(subscription, 1))
 
@@ -201,7 +201,7 @@ async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(connec
     subscription = await transport.subscribe(exchange, "q", 10)
     assert sorted(numbers(await receive(subscription, 3))) == [0, 1, 2]
     assert time.time() > due - 0.05
-    assert await transport.depth(exchange, "q") == 3
+    assert await depth(transport, exchange, "q") == 3
 
 
 async def test_delayed_messages_take_no_more_than_the_prefetch_when_they_are_due(connect: Open) -> None:
@@ -221,7 +221,7 @@ async def test_delayed_messages_take_no_more_than_the_prefetch_when_they_are_due
 
 async def until_empty(transport: Transport, exchange: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while await transport.depth(exchange, "q"):
+    while await depth(transport, exchange, "q"):
         assert time.monotonic() < deadline, "what was acknowledged is gone"
         await asyncio.sleep(0.01)
 
@@ -229,9 +229,9 @@ async def until_empty(transport: Transport, exchange: str) -> None:
 async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_depth(connect: Open) -> None:
     exchange = f"E{new_id()}"
     transport = await connect()
-    assert await transport.depth(exchange, "q") == 0
+    assert await depth(transport, exchange, "q") == 0
     await transport.declare(exchange, "q")
-    assert await transport.depth(exchange, "q") == 0, "its marker does not count"
+    assert await depth(transport, exchange, "q") == 0, "its marker does not count"
 
 
 async def test_a_server_without_statistics_is_warned_about_and_carries_messages_all_the_same(connect: Open) -> None:
@@ -243,7 +243,7 @@ async def test_a_server_without_statistics_is_warned_about_and_carries_messages_
             await transport.declare("E", "q")
         await transport.publish("E", [message(1), message(2)])
         await transport.send("E", "q", [message(3)], delay=0.1)
-        assert await transport.depth("E", "q") == 3
+        assert await depth(transport, "E", "q") == 3
         subscription = await transport.subscribe("E", "q", 10)
         assert sorted(numbers(await receive(subscription, 3))) == [1, 2, 3]
 
@@ -302,7 +302,7 @@ async def test_a_batch_larger_than_the_memory_gets_through(connect: Open) -> Non
         await transport.declare("E", "q")
         batch = [Message(body=b"x" * 50_000, exchange="E") for _ in range(100)]
         await asyncio.wait_for(transport.publish("E", batch), PATIENCE)
-        assert await transport.depth("E", "q") == 100
+        assert await depth(transport, "E", "q") == 100
 
 
 async def test_an_idle_connection_is_kept_by_its_heartbeats(connect: Open, activemq_server: ActiveMQ) -> None:

@@ -30,7 +30,7 @@ from mqasync.testing import StartService
 from mqasync.transports import load_seen
 
 from .brokers import Redis, free_port, running_redis
-from .waiting import until
+from .waiting import depth, until
 
 REFUSING = f"redis://user:hidden@127.0.0.1:{free_port()}/0"  # nobody listens there
 
@@ -435,7 +435,7 @@ async def test_the_class_form_remembers_too(tmp_path: Path, redis_server: Redis,
     await asyncio.gather(printing, return_exceptions=True)
     # Then the other one is acknowledged without being handled
     assert handled == ["b"]
-    assert await broker.call(lambda transport: transport.depth(exchange, "q")) == 0
+    assert await broker.call(lambda transport: depth(transport, exchange, "q")) == 0
     assert await seen.known(["b"]) == {"b"}
     await seen.close()
     await brokers.close()

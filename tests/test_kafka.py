@@ -23,7 +23,7 @@ from .brokers import free_port
 from .conformance import Conformance, Open, message, nothing, numbers, receive
 from .conftest import required
 from .servers.kafka import Kafka, kafka
-from .waiting import until
+from .waiting import depth, until
 
 
 def topics_of(transport: Transport) -> Topics:
@@ -87,7 +87,7 @@ class TestKafka(Conformance):
         for using in (
             transport.send(exchange, "q", [message(1)]),
             transport.subscribe(exchange, "q", 1),
-            transport.depth(exchange, "q"),
+            depth(transport, exchange, "q"),
         ):
             with pytest.raises(BrokerLost, match="no queue of 'q'"):
                 await using
@@ -144,7 +144,7 @@ class TestKafka(Conformance):
         (stolen, *_) = await second.receive(100, 10.0)
         await first.retry(held[int(stolen.message.body)], 0.0)
         await first.release([held[int(stolen.message.body)]])
-        assert await transport.depth(exchange, "q") == 64
+        assert await depth(transport, exchange, "q") == 64
 
     async def test_one_delayed_message_does_not_make_thousands_come_again(
         self, connect: Open, transport: Transport, exchange: str, monkeypatch: pytest.MonkeyPatch
@@ -183,8 +183,8 @@ class TestKafka(Conformance):
 async def until_depth(transport: Transport, exchange: str, wanted: int) -> None:
     """Commits are told a moment later."""
     deadline = time.monotonic() + 10
-    while (depth := await transport.depth(exchange, "q")) != wanted:
-        assert time.monotonic() < deadline, f"{depth} are in the queue, not {wanted}"
+    while (there := await depth(transport, exchange, "q")) != wanted:
+        assert time.monotonic() < deadline, f"{there} are in the queue, not {wanted}"
         await asyncio.sleep(0.02)
 
 

@@ -20,7 +20,7 @@ from mqasync.transports.nats_topology import stream_name, subject
 from .conformance import Conformance, message, nothing, numbers, receive
 from .conftest import required
 from .servers.nats import NATS, running_nats
-from .waiting import until
+from .waiting import depth, until
 
 Open = Callable[..., Awaitable[Transport]]
 
@@ -114,7 +114,7 @@ async def test_options_are_those_of_the_stream_and_other_ones_later_are_refused(
     await transport.publish(exchange, [message(1), message(2)])
     with pytest.raises(BrokerBusy, match="maximum messages exceeded"):
         await transport.publish(exchange, [message(3)])
-    assert await transport.depth(exchange, "q") == 2, "what is full drops nothing"
+    assert await depth(transport, exchange, "q") == 2, "what is full drops nothing"
     other = await opened(nats_server.url, {exchange: {"max_msgs": 3}})
     with pytest.raises(BrokerRefused, match="max_msgs 2 instead of 3"):
         await other.declare(exchange, "q")

@@ -21,7 +21,7 @@ from mqasync.step import Step
 from mqasync.transport import DEAD
 from mqasync.transports import aiormq_fast, amqp_poison
 
-from .waiting import until
+from .waiting import depth, until
 
 BODY = b'{"poison": true}'
 BAD_TEXT = b"\xff\xfe\n"
@@ -177,7 +177,7 @@ async def test_every_poison_is_buried_what_is_odd_is_handled_and_nobody_reconnec
     assert (bodies.count(b"innocent"), bodies.count(b"odd")) == (len(POISON), len(ODD))
     assert all(0 < message.time < 1e11 and 1 <= message.attempt <= 1_000_000 for message in handled)
     assert not [name for message in handled for name in message.headers if name.startswith(("CC", "x-"))]
-    assert await transport.depth(exchange, "q" + DEAD) == buried
+    assert await depth(transport, exchange, "q" + DEAD) == buried
     # And the connection is the same as before
     assert await brokers.route(exchange).connected() is transport
     said = [record.getMessage() for record in caplog.records]

@@ -18,7 +18,7 @@ from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
 from .conftest import required
 from .servers.postgres import Postgres, running_postgres
-from .waiting import PATIENCE
+from .waiting import PATIENCE, depth
 
 Open = Callable[[str], Awaitable[PostgresTransport]]
 
@@ -149,8 +149,8 @@ async def test_each_schema_is_a_broker_of_its_own(postgres_server: Postgres, url
     for transport in (ours, theirs):
         await transport.declare(exchange, "q")
     await ours.publish(exchange, [message(1)])
-    assert await theirs.depth(exchange, "q") == 0
-    assert await ours.depth(exchange, "q") == 1
+    assert await depth(theirs, exchange, "q") == 0
+    assert await depth(ours, exchange, "q") == 1
 
 
 async def test_a_role_that_may_make_nothing_works_with_the_tables_that_are_there(
@@ -169,7 +169,7 @@ async def test_a_role_that_may_make_nothing_works_with_the_tables_that_are_there
     await transport.publish("E", [message(1)])
     subscription = await transport.subscribe("E", "q", 10)
     await subscription.ack(await receive(subscription, 1))
-    assert await transport.depth("E", "q") == 0
+    assert await depth(transport, "E", "q") == 0
 
 
 async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_not_counted_as_returned(
@@ -241,7 +241,7 @@ async def test_a_row_that_a_stranger_wrote_arrives_as_unreadable(
     assert delivery.unreadable.startswith("its envelope is not ours: ")
     assert (delivery.message.body, delivery.message.exchange) == (b"17", "E")
     await subscription.ack([delivery])
-    assert await transport.depth("E", "q") == 0
+    assert await depth(transport, "E", "q") == 0
 
 
 async def test_what_is_too_much_for_one_statement_is_written_in_parts_and_in_order(

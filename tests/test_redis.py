@@ -21,7 +21,7 @@ from .brokers import Redis, free_port
 from .conformance import Conformance, message, numbers, receive
 from .conftest import required
 from .servers.redis import DURABLE, DurableRedis, durable_redis
-from .waiting import PATIENCE, until
+from .waiting import PATIENCE, depth, until
 
 
 class TestRedis(Conformance):
@@ -183,7 +183,7 @@ async def test_without_memory_nothing_is_published_and_consumers_go_on(server: D
         again = await receive(subscription, 2)
         assert sorted((int(one.message.body), one.message.attempt) for one in again) == [(1, 2), (2, 1)]
         await subscription.ack(again)
-        assert [await transport.depth(exchange, id) for id in ("q", "other")] == [0, 3]
+        assert [await depth(transport, exchange, id) for id in ("q", "other")] == [0, 3]
         server.command("CONFIG", "SET", "maxmemory", "0")
         await transport.publish(exchange, [message(4)])
         assert numbers(await receive(subscription, 1)) == [4]
@@ -244,7 +244,7 @@ async def test_what_a_stranger_wrote_is_received_as_unreadable_and_can_be_settle
         assert "no field 'envelope'" in first.unreadable
         assert "cannot be read" in second.unreadable
         await subscription.ack([first, second])
-        assert await transport.depth(exchange, "q") == 0
+        assert await depth(transport, exchange, "q") == 0
 
 
 async def test_nothing_is_left_in_redis_of_messages_and_consumers_that_are_gone(
@@ -290,7 +290,7 @@ async def test_a_process_that_does_not_settle_in_time_loses_nothing_to_itself(
         held = await receive(subscription, 1)
         assert await subscription.receive(10, 1.5) == []
         await subscription.ack(held)
-        assert await transport.depth(exchange, "q") == 0
+        assert await depth(transport, exchange, "q") == 0
 
 
 # TLS

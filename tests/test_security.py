@@ -50,7 +50,7 @@ from .brokers import RabbitMQ, free_port, rabbitmq
 from .commands import CommandLine
 from .conftest import required
 from .test_user_mistakes import sentence
-from .waiting import until
+from .waiting import depth, until
 
 EVIL = "a\r\n12:00:00 forged\n12:00:00 forged \x1b[31m\0\x7f\x9b\u2028\u202e"
 Put = Callable[[dict[str, Any], bytes], Coroutine[Any, Any, None]]
@@ -432,7 +432,7 @@ async def test_what_is_too_large_is_refused_before_anything_is_sent(rabbitmq_url
     ):
         with pytest.raises(MessageTooLarge):
             await brokers.publish(message)
-    assert await transport.depth(exchange, "q") == 0
+    assert await depth(transport, exchange, "q") == 0
     assert await brokers.route(exchange).connected() is transport
     await brokers.close()
 

@@ -23,7 +23,7 @@ from mqasync.transports.sqs_names import queue_name, topic_name
 from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
 from .servers.sqs import Moto
-from .waiting import PATIENCE
+from .waiting import PATIENCE, depth
 
 
 class TestSQS(Conformance):
@@ -345,7 +345,7 @@ async def test_a_message_larger_than_a_request_is_refused_before_anything_is_sen
     large = Message(body=b"\xff" * MAX_BYTES, exchange=exchange, headers={"h": "\0" * 60_000})
     with pytest.raises(MessageTooLarge, match="262,144 are allowed with the headers"):
         await transport.publish(exchange, [message(1), large])
-    assert await transport.depth(exchange, "q") == 0
+    assert await depth(transport, exchange, "q") == 0
 
 
 def test_a_request_has_ten_messages_at_most_and_no_more_bytes_than_aws_takes() -> None:

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from mqasync.transport import Transport
+
 PATIENCE = 20.0  # seconds; far more than anything takes on an idle machine
 
 
@@ -13,3 +15,10 @@ async def until(true: Callable[[], bool], what: str, patience: float = PATIENCE)
     while not true():
         assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
         await asyncio.sleep(0.01)
+
+
+async def depth(transport: Transport, exchange: str, id: str) -> int:
+    """How many messages are in a queue that has to be there."""
+    stats = await transport.stats(exchange, id)
+    assert stats, f"there is no queue {exchange}/{id}"
+    return stats.total

@@ -29,7 +29,7 @@ import stompman
 
 from ..errors import BrokerBusy, ConfigurationError
 from ..message import Message
-from ..transport import Features, Options
+from ..transport import Features, Options, QueueStats
 from .activemq_connection import StompConnection, frame
 from .activemq_errors import connecting
 from .activemq_message import DUE, to_headers
@@ -121,8 +121,8 @@ class ActiveMQTransport:
         await subscription.open(queue(exchange, id), self._options.get(exchange, {}))
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
-        return await self._topology.depth(exchange, id)
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
+        return QueueStats(await self._topology.depth(exchange, id))
 
     async def close(self) -> None:
         await asyncio.gather(self._publisher.close(), self._consumer.close())

@@ -31,7 +31,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from ..errors import BrokerLost, Unroutable
 from ..message import Message
-from ..transport import Features, Options
+from ..transport import Features, Options, QueueStats
 from . import kafka_url
 from .kafka_connection import Connection
 from .kafka_errors import REPLY_SECONDS
@@ -144,8 +144,8 @@ class KafkaTransport:
             fetch_max_wait_ms=int(FETCH_SECONDS * 1000),
         )
 
-    async def depth(self, exchange: str, id: str) -> int:
-        return await self._open().call(self._topics.depth(exchange, id), REPLY_SECONDS)
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
+        return QueueStats(await self._open().call(self._topics.depth(exchange, id), REPLY_SECONDS))
 
     async def close(self) -> None:
         if self._closed or self._connection is None:

@@ -15,44 +15,23 @@ What it cannot do: survive the process, serve another process or a second event 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 
 from msgspec.structs import replace
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
-from ..transport import Delivery, Features, Options
-
-FIRST = 0.0
-"""The due time of what was given back: before everything else, there in its old order."""
+from ..transport import Features, Options, QueueStats
+from .memory_queue import MemorySubscription, Queue
 
 
 class _Broker:
     """The queues that all transports with one URL share, by (exchange, id)."""
 
     def __init__(self) -> None:
-        self.queues: dict[tuple[str, str], _Queue] = {}
-
-
-class _Queue:
-    """What waits, as a heap of (due, number, message), and who is to be told when that changes."""
-
-    def __init__(self) -> None:
-        self.bound = False
-        self.waiting: list[tuple[float, int, Message]] = []
-        self.subscriptions: list[MemorySubscription] = []
-        self.numbers = itertools.count()
-
-    def put(self, due: float, number: int, message: Message) -> None:
-        """Let `message` be received from `due` on; among those due at once the lower number comes first."""
-        heapq.heappush(self.waiting, (due, number, message))
-        for subscription in self.subscriptions:
-            subscription.changed.set()
+        self.queues: dict[tuple[str, str], Queue] = {}
 
 
 _BROKERS: weakref.WeakValueDictionary[str, _Broker] = weakref.WeakValueDictionary()
@@ -81,10 +60,17 @@ class MemoryTransport:
         """Join the other transports with this URL, or be the first."""
         self._broker = _BROKERS.setdefault(self._name, _Broker())
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
         """Make the queue; once bound it stays bound."""
-        queue = self._queues().setdefault((exchange, id), _Queue())
+        queue = self._queues().setdefault((exchange, id), Queue())
         queue.bound = queue.bound or bound
+        queue.expires = expires
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Forget the queue and what is in it."""
+        queue = self._queues().pop((exchange, id), None)
+        for subscription in list(queue.subscriptions) if queue else ():
+            subscription.lose(f"the queue of {id!r} at exchange {exchange!r} was deleted")
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Put a copy of each message into every bound queue."""
@@ -106,114 +92,44 @@ class MemoryTransport:
         self._subscriptions.append(subscription)
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what waits, without what is held."""
-        return len(self._queue(exchange, id).waiting)
+        queue = self._queues().get((exchange, id))
+        if queue is None:
+            return None
+        now = time.monotonic()
+        waiting = sum(due <= now for due, _, _ in queue.waiting)
+        return QueueStats(waiting, len(queue.waiting) - waiting, len(queue.subscriptions))
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        """All of them."""
+        return list(self._queues())
 
     async def close(self) -> None:
         """Give everything unsettled back and leave; the last one out takes the queues along."""
         for subscription in self._subscriptions:
-            subscription.give_back()
+            subscription.lose("the memory: transport was closed")
         self._subscriptions.clear()
         self._broker = None
 
-    def _queues(self) -> dict[tuple[str, str], _Queue]:
+    def _queues(self) -> dict[tuple[str, str], Queue]:
+        """Those that have not expired."""
         if self._broker is None:
             raise BrokerLost(f"memory:{self._name} is not open")
-        return self._broker.queues
+        now = time.monotonic()
+        queues = self._broker.queues
+        for name in [name for name, queue in queues.items() if queue.expired(now)]:
+            del queues[name]
+        return queues
 
-    def _queue(self, exchange: str, id: str) -> _Queue:
+    def _queue(self, exchange: str, id: str) -> Queue:
         queue = self._queues().get((exchange, id))
         if queue is None:
             raise BrokerLost(f"there is no queue of {id!r} at exchange {exchange!r}")
         return queue
 
 
-def _put_all(queue: _Queue, exchange: str, messages: Sequence[Message], due: float) -> None:
+def _put_all(queue: Queue, exchange: str, messages: Sequence[Message], due: float) -> None:
     for message in messages:
         own = replace(message, exchange=exchange, headers=dict(message.headers))  # nobody changes another's
         queue.put(due, next(queue.numbers), own)
-
-
-class MemorySubscription:
-    """One consumer of one queue and what it holds."""
-
-    lease: float | None = None
-
-    def __init__(self, queue: _Queue, prefetch: int) -> None:
-        self.changed = asyncio.Event()
-        self._queue = queue
-        self._prefetch = prefetch
-        self._held: dict[int, Message] = {}
-        self._closed = self._lost = False
-        queue.subscriptions.append(self)
-
-    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Take what is due, oldest first; while nothing is, wait for a change, a due time or the timeout."""
-        deadline = time.monotonic() + timeout
-        await asyncio.sleep(0)  # consumers of a full queue take turns
-        while not self._closed:
-            now = time.monotonic()
-            deliveries, due = self._take(limit, now)
-            if deliveries or now >= deadline:
-                return deliveries
-            self.changed.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(deadline, due) - now):
-                    await self.changed.wait()
-        if self._lost:
-            raise BrokerLost("the memory: transport was closed")
-        return []
-
-    def _take(self, limit: int, now: float) -> tuple[list[Delivery], float]:
-        """The deliveries that are due and fit, and when it pays to look again."""
-        waiting = self._queue.waiting
-        deliveries: list[Delivery] = []
-        while len(deliveries) < limit and len(self._held) < self._prefetch:
-            if not waiting or waiting[0][0] > now:
-                return deliveries, waiting[0][0] if waiting else float("inf")
-            _, number, message = heapq.heappop(waiting)
-            self._held[number] = message
-            deliveries.append(Delivery(message, self, number))
-        return deliveries, float("inf")
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Forget them."""
-        for delivery in deliveries:
-            self._settle(delivery)
-
-    async def retry(self, delivery: Delivery, delay: float) -> None:
-        """Put it back with attempt + 1."""
-        if self._settle(delivery):
-            again = replace(delivery.message, attempt=delivery.message.attempt + 1)
-            self._queue.put(time.monotonic() + delay, delivery.tag, again)
-
-    async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Put them back to the front."""
-        for delivery in deliveries:
-            if self._settle(delivery):
-                self._queue.put(FIRST, delivery.tag, delivery.message)
-
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing to do: there is no lease."""
-
-    async def close(self) -> None:
-        """Stop receiving."""
-        self._closed = True
-        self.changed.set()
-
-    def give_back(self) -> None:
-        """End with the transport: what is held goes back to the front."""
-        self._closed = self._lost = True
-        self.changed.set()
-        self._queue.subscriptions.remove(self)
-        for number, message in self._held.items():
-            self._queue.put(FIRST, number, message)
-        self._held.clear()
-
-    def _settle(self, delivery: Delivery) -> bool:
-        """Let go of a delivery; False if it was settled before."""
-        if self._lost:
-            raise BrokerLost("the memory: transport was closed")
-        self.changed.set()  # there is room below the prefetch
-        return self._held.pop(delivery.tag, None) is not None

@@ -33,7 +33,7 @@ import msgspec
 
 from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused, ConfigurationError, Unroutable
 from ..message import Message
-from ..transport import Features, Options
+from ..transport import Features, Options, QueueStats
 from . import tls
 from .nats_connection import Connection
 from .nats_errors import NO_RESPONDERS, answer
@@ -146,9 +146,9 @@ class NATSTransport:
         self._subscriptions.append(subscription)
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
         info = await self._topology.info(exchange, id)
-        return int(info["num_pending"]) + int(info["num_ack_pending"])
+        return QueueStats(int(info["num_pending"]) + int(info["num_ack_pending"]))
 
     async def close(self) -> None:
         if not hasattr(self, "_connection"):

@@ -24,7 +24,7 @@ import msgspec
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
-from ..transport import Delivery, Features, Options
+from ..transport import Delivery, Features, Options, QueueStats
 from . import postgres_sql as sql
 from .leased import WATCH_SECONDS, LeasedSubscription, from_row, to_envelope
 from .postgres_database import Database, columns
@@ -95,9 +95,9 @@ class PostgresTransport:
         self._subscriptions.append(subscription)
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what is not settled, what somebody holds included: a dead process's messages come back."""
-        return int(await self.database.value(sql.DEPTH, await self._queue(exchange, id)))
+        return QueueStats(int(await self.database.value(sql.DEPTH, await self._queue(exchange, id))))
 
     async def _queue(self, exchange: str, id: str) -> int:
         queue = await self.database.value(sql.QUEUE, exchange, id)

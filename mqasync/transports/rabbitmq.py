@@ -28,7 +28,7 @@ from yarl import URL
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
-from ..transport import Features, Options
+from ..transport import Features, Options, QueueStats
 from . import amqp_poison, amqp_tls, tls
 from .amqp_errors import REPLY_SECONDS, broker_errors, replies
 from .amqp_publishing import Publishing
@@ -131,8 +131,8 @@ class RabbitMQTransport:
             await subscription.open(f"{exchange}.{id}", prefetch)
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
-        return await self._topology.depth(f"{exchange}.{id}")
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
+        return QueueStats(await self._topology.depth(f"{exchange}.{id}"))
 
     async def close(self) -> None:
         # channels first: a channel's close is answered after the acknowledgements before it were taken,

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message, new_id
-from ..transport import Features, Options
+from ..transport import Features, Options, QueueStats
 from . import redis_leases, redis_server
 from . import redis_scripts as scripts
 from .redis_connection import Connection
@@ -91,12 +91,10 @@ class RedisTransport:
         await subscription.open()
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
         stream = _stream(exchange, id)
         found = int(await scripts.DEPTH.run(self._commands, (_exchange(exchange), stream, f"{stream}:delayed"), id))
-        if found < 0:
-            raise _no_queue(exchange, id)
-        return found
+        return QueueStats(found) if found >= 0 else None
 
     async def close(self) -> None:
         await asyncio.gather(*(subscription.leave() for subscription in self._subscriptions))

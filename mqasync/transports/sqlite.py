@@ -1,4 +1,4 @@
-"""One SQLite file as the broker of all processes of one machine; the contract only, the SQL is in sqlite_file.py.
+"""One SQLite file as the broker of all processes of one machine; the contract only, no thread and no SQL.
 
 URL: sqlite:relative/path, sqlite:/absolute/path or sqlite:///absolute/path. After "?":
     lease (seconds until an unsettled delivery comes back by itself, default 30).
@@ -25,15 +25,17 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
-from ..transport import Delivery, Features, Options
-from . import sqlite_file as sql
+from ..transport import Delivery, Features, Options, QueueStats
+from . import sqlite_sql as sql
 from .leased import LEASE_SECONDS, WATCH_SECONDS, LeasedSubscription
+from .sqlite_file import LOCKED_PAUSE, File
 
 try:
     from inotify_simple import INotify, flags
 except ImportError:  # not on Linux
     INotify = None
 
+USED_SECONDS = 1.0  # so often it is written down that a queue is in use
 POLL_SECONDS = 0.1  # look so often where nobody can wake us
 
 
@@ -51,7 +53,7 @@ class SQLiteTransport:
             for name in given:
                 problem = f"unknown option {name!r}: SQLite has no options"
                 raise ConfigurationError(problem, "exchanges", exchange, "options", name)
-        self.file = sql.File(path)
+        self.file = File(path)
         self.inotify: INotify | None = None
         self._subscriptions: list[SQLiteSubscription] = []
 
@@ -71,9 +73,15 @@ class SQLiteTransport:
         for subscription in self._subscriptions:
             subscription.changed.set()
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
         """Make the queue; once bound it stays bound."""
-        await self.file.run(self.file.write, sql.DECLARE, [(exchange, id, bound)])
+        await self.file.run(self.file.declare, exchange, id, bound, expires)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Delete the rows."""
+        queue = await self.file.run(self.file.value, sql.QUEUE, exchange, id)
+        if queue is not None:
+            await self.file.run(self.file.delete, queue)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Write a row for each message and bound queue."""
@@ -87,14 +95,23 @@ class SQLiteTransport:
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> SQLiteSubscription:
         """Start to receive, as the contract says."""
-        subscription = SQLiteSubscription(self, await self._queue(exchange, id), prefetch)
+        queue = await self._queue(exchange, id)
+        expires = await self.file.run(self.file.value, sql.EXPIRES, queue)
+        subscription = SQLiteSubscription(self, queue, prefetch, expires is not None)
         self._subscriptions.append(subscription)
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what is not settled, what somebody holds included: a dead process's messages come back."""
-        queue = await self._queue(exchange, id)
-        return int(await self.file.run(self.file.value, sql.DEPTH, queue))
+        queue = await self.file.run(self.file.value, sql.QUEUE, exchange, id)
+        if queue is None:
+            return None
+        ((total, delayed),) = await self.file.run(self.file.rows, sql.STATS, time.time(), queue)
+        return QueueStats(total - delayed, delayed)
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        """Read their names."""
+        return [(exchange, id) for exchange, id in await self.file.run(self.file.rows, sql.QUEUES)]
 
     async def close(self) -> None:
         """Give everything unsettled back and close the file; if the file stays locked, leases run out."""
@@ -120,14 +137,19 @@ class SQLiteTransport:
 class SQLiteSubscription(LeasedSubscription):
     """One consumer of one queue and what it holds."""
 
-    def __init__(self, transport: SQLiteTransport, queue: int, prefetch: int) -> None:
+    def __init__(self, transport: SQLiteTransport, queue: int, prefetch: int, expiring: bool) -> None:
         """Made by SQLiteTransport.subscribe."""
         super().__init__(transport.lease, prefetch)
         self._transport, self._file, self._queue = transport, transport.file, queue
+        self._deleted = False
+        self._expiring = expiring
+        self._used = 0.0  # when we last said that the queue is in use, lest it expire
 
     @property
     def gone(self) -> str:
-        """Not empty once the file was closed."""
+        """Not empty once the file was closed or the queue deleted."""
+        if self._deleted:
+            return f"a queue of {self._file.path} was deleted"
         return f"the SQLite file {self._file.path} was closed" if self._file.closed else ""
 
     async def _take(self, limit: int) -> tuple[list[Delivery], float]:
@@ -136,15 +158,23 @@ class SQLiteSubscription(LeasedSubscription):
     def _look(self, limit: int) -> tuple[list[Delivery], float]:
         """Thread: the deliveries that are due and fit; if there are none, when to look again."""
         longest = WATCH_SECONDS if self._transport.inotify else POLL_SECONDS
+        longest = min(longest, USED_SECONDS) if self._expiring else longest
         limit = min(limit, self._prefetch - len(self.held))
         due = self._file.value(sql.NEXT_DUE, self._queue)
-        if due is None or limit <= 0:
+        if due is None:
+            self._deleted = True
+            return [], 0.0
+        now = time.time()
+        if self._expiring and now - self._used > USED_SECONDS:
+            self._used = now
+            self._file.write(sql.USED, [(now, self._queue)], "NORMAL")
+        if limit <= 0:
             return [], longest
-        if due > time.time():
-            return [], min(longest, due - time.time())
+        if due > now:
+            return [], min(longest, due - now)
         taken = self._file.take(self._queue, limit, self._transport.lease)
         self.held.update(tag for tag, _, _ in taken)
-        return [Delivery(message, self, tag, returned) for tag, returned, message in taken], sql.LOCKED_PAUSE
+        return [Delivery(message, self, tag, returned) for tag, returned, message in taken], LOCKED_PAUSE
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete the rows."""

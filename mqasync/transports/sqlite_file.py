@@ -1,4 +1,4 @@
-"""The file behind transports/sqlite.py: its SQL, its thread, its lock; nothing of the contract.
+"""The file behind transports/sqlite.py: its thread, its lock; nothing of the contract, the SQL is in sqlite_sql.py.
 
 Methods that the thread runs are plain functions; all waiting is done in the event loop, by `run`.
 """
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..errors import BrokerLost, BrokerRefused
 from ..message import Message
+from . import sqlite_sql
 from .leased import Tag, from_row, to_envelope
 
 T = TypeVar("T")
@@ -27,42 +28,6 @@ LOCKED_SECONDS = 30.0  # who writes for longer than this hangs
 LOCKED_PAUSE = 0.003  # at most, between two attempts to write
 CLOSE_MILLISECONDS = 1000  # how long close() tries to give back while others write
 LOST = {SQLITE_BUSY, SQLITE_FULL, SQLITE_IOERR, SQLITE_NOMEM, SQLITE_PROTOCOL}
-
-# A row is one message in one queue. `due`: when it can be taken. `held`: it was taken and not settled.
-# `taken`: how often, to fence off an owner whose lease ran out. `returned`: how often a lease ran out.
-# `n` is never used twice, or a stale owner might settle another message.
-SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS queues (
-    queue INTEGER PRIMARY KEY, exchange TEXT NOT NULL, id TEXT NOT NULL, bound INTEGER NOT NULL,
-    UNIQUE (exchange, id)
-);
-CREATE TABLE IF NOT EXISTS messages (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, queue INTEGER NOT NULL, due REAL NOT NULL,
-    held INTEGER NOT NULL DEFAULT 0, taken INTEGER NOT NULL DEFAULT 0, returned INTEGER NOT NULL DEFAULT 0,
-    attempt INTEGER NOT NULL, envelope TEXT NOT NULL, body BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS next_due ON messages (queue, due, n);
-COMMIT;
-"""
-DECLARE = """
-INSERT INTO queues (exchange, id, bound) VALUES (?, ?, ?)
-ON CONFLICT DO UPDATE SET bound = max(bound, excluded.bound)
-"""
-BOUND = "SELECT queue FROM queues WHERE exchange = ? AND bound"
-QUEUE = "SELECT queue FROM queues WHERE exchange = ? AND id = ?"
-PUT = "INSERT INTO messages (queue, due, attempt, envelope, body) VALUES (?, ?, ?, ?, ?)"
-TAKE = """
-UPDATE messages SET due = ?, held = 1, taken = taken + 1, returned = returned + held
-WHERE n IN (SELECT n FROM messages WHERE queue = ? AND due <= ? ORDER BY due, n LIMIT ?)
-RETURNING n, taken, returned, attempt, envelope, body
-"""
-NEXT_DUE = "SELECT min(due) FROM messages WHERE queue = ?"
-DEPTH = "SELECT count(*) FROM messages WHERE queue = ?"
-ACK = "DELETE FROM messages WHERE n = ? AND taken = ? AND held"
-RETRY = "UPDATE messages SET held = 0, attempt = attempt + 1, due = ? WHERE n = ? AND taken = ? AND held"
-RELEASE = "UPDATE messages SET held = 0, due = 0 WHERE n = ? AND taken = ? AND held"  # first in line again
-EXTEND = "UPDATE messages SET due = ? WHERE n = ? AND taken = ? AND held"
 
 
 class File:
@@ -91,7 +56,7 @@ class File:
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         with self._db:
-            self._db.executescript(SCHEMA)
+            self._db.executescript(sqlite_sql.SCHEMA)
         self._wake = os.open(self.wake_path, os.O_CREAT | os.O_WRONLY, 0o644)
         self._opened.callback(os.close, self._wake)
         self._identity = os.stat(self.path)
@@ -120,7 +85,7 @@ class File:
         with self._opened, suppress(sqlite3.Error, BrokerLost):
             if tags := [tag for tags in held for tag in tags]:
                 self._db.execute(f"PRAGMA busy_timeout = {CLOSE_MILLISECONDS}")
-                self.write(RELEASE, tags)
+                self.write(sqlite_sql.RELEASE, tags)
 
     @contextmanager
     def _transaction(self, sync: str) -> Iterator[sqlite3.Connection]:
@@ -147,6 +112,31 @@ class File:
         row = self._db.execute(sql, parameters).fetchone()
         return row and row[0]
 
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Thread: all rows."""
+        self._check()
+        return self._db.execute(sql, parameters).fetchall()
+
+    def declare(self, exchange: str, id: str, bound: bool, expires: float | None) -> None:
+        """Thread: delete the queues that have expired, then make this one."""
+        now = time.time()
+        with self._transaction("FULL") as db:
+            for (queue,) in db.execute(sqlite_sql.EXPIRED, (now,)).fetchall():
+                self._delete(queue)
+            db.execute(sqlite_sql.DECLARE, (exchange, id, bound))
+            if expires is not None:
+                db.execute(sqlite_sql.EXPIRE, (expires, exchange, id))
+                db.execute(sqlite_sql.USED, (now, *db.execute(sqlite_sql.QUEUE, (exchange, id)).fetchone()))
+
+    def delete(self, queue: int) -> None:
+        """Thread: the queue and what is in it are gone."""
+        with self._transaction("FULL"):
+            self._delete(queue)
+
+    def _delete(self, queue: int) -> None:
+        for statement in sqlite_sql.DELETE:
+            self._db.execute(statement, (queue,))
+
     def write(self, sql: str, rows: Sequence[tuple[object, ...]], sync: str = "FULL") -> None:
         """Thread: execute `sql` with each of the rows."""
         with self._transaction(sync) as db:
@@ -158,14 +148,14 @@ class File:
         with self._transaction("FULL") as db:
             due = time.time() + delay
             queues = db.execute(sql, (exchange, *id)).fetchall()
-            db.executemany(PUT, [(queue, due, *row) for row in rows for (queue,) in queues])
+            db.executemany(sqlite_sql.PUT, [(queue, due, *row) for row in rows for (queue,) in queues])
         return bool(queues)
 
     def take(self, queue: int, limit: int, lease: float) -> list[Taken]:
         """Thread: lease what is due, at most `limit`, in the order of publishing."""
         with self._transaction("NORMAL") as db:
             now = time.time()
-            rows = sorted(db.execute(TAKE, (now + lease, queue, now, limit)))
+            rows = sorted(db.execute(sqlite_sql.TAKE, (now + lease, queue, now, limit)))
         return [
             ((n, taken), returned, from_row(envelope, attempt, body))
             for n, taken, returned, attempt, envelope, body in rows

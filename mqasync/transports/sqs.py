@@ -35,7 +35,7 @@ from contextlib import suppress
 
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, Unroutable
 from ..message import Message, new_id
-from ..transport import Features, Options
+from ..transport import Features, Options, QueueStats
 from . import sqs_settings
 from .sqs_connection import Connection
 from .sqs_errors import absent, check_batch
@@ -118,8 +118,8 @@ class SQSTransport:
         self._subscriptions.append(subscription)
         return subscription
 
-    async def depth(self, exchange: str, id: str) -> int:
-        return await self._topology.depth(exchange, id)
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
+        return QueueStats(await self._topology.depth(exchange, id))
 
     async def close(self) -> None:
         for subscription in self._subscriptions:

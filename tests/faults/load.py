@@ -201,7 +201,7 @@ class Load:
             while (depth := await channel.depth()) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             self.depths[channel.id] = depth
-        self.depths["dead"] = await broker.call(lambda transport: transport.depth(self.exchange, "step" + DEAD))
+        self.depths["dead"] = await broker.call(lambda transport: depth(transport, self.exchange, "step" + DEAD))
 
     def _consumers(self) -> Iterator[Any]:
         ledger = self.ledger

@@ -13,6 +13,7 @@ from mqasync.transports import load
 from ..conformance import numbers, receive
 from ..conftest import required
 from ..servers.activemq import ActiveMQ, running_activemq
+from ..waiting import depth
 from .conftest import Record
 from .load import loads
 
@@ -69,7 +70,7 @@ async def test_a_queue_that_never_had_a_message_survives_a_kill(fragile_activemq
     await transport.open()
     try:
         await transport.publish(exchange, [Message(body=b"1", exchange=exchange)])
-        assert await transport.depth(exchange, "q") == 1
+        assert await depth(transport, exchange, "q") == 1
         assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
     finally:
         await transport.close()
