@@ -10,10 +10,12 @@ from .errors import (
     MessageTooLarge,
     MqasyncError,
     Reject,
+    RequestFailed,
     Unroutable,
 )
 from .handler import Consumer, Producer, consumer, producer
 from .message import Message, Out
+from .request import Requester
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "Out",
     "Producer",
     "Reject",
+    "RequestFailed",
+    "Requester",
     "Unroutable",
     "consumer",
     "producer",

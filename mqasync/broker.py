@@ -45,6 +45,7 @@ class Broker:
         self.durable = load(self._url, self._options).features.durable
         self._publisher = Publisher(self.call, settings.exchanges)
         self.publish = self._publisher.publish
+        self.send = self._publisher.send
         self._transport: Transport | None = None
         self._connecting = asyncio.Lock()
         self._failures = 0

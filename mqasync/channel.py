@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from .broker import Broker
 from .dedup import Dedup, Seen
-from .errors import BrokerError, InvalidMessage, Reject
+from .errors import BrokerError
 from .lanes import Lanes
 from .message import Message
-from .quarantine import Quarantine, suspect
+from .quarantine import Quarantine, check, suspect
 from .receiver import Receiver
+from .reply import REPLIES, failure, reply_to, result
 from .settlement import Observe, Settlement
 from .step import Step
 from .transport import Delivery
@@ -21,7 +23,6 @@ from .transport import Delivery
 log = logging.getLogger("mqasync")
 
 TROUBLE_SECONDS = 5.0  # pause of a worker that could not settle
-MAX_RETURNS = 10  # times a message may come back from dead processes; at 20 RabbitMQ would bury it without a reason
 
 
 def ignore(event: str, message: Message) -> None:
@@ -48,7 +49,7 @@ class Channel:
         self.exchange, self.id = step.consumer.exchange, step.consumer.id
         self.name = f"{self.exchange}/{self.id}"
         options = self._options = step.consumer.options
-        self._broker = broker
+        self.broker = broker
         self._quarantine = quarantine or Quarantine()
         self._size = options.batch_size if step.signature.batch else 1
         self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
@@ -73,9 +74,14 @@ class Channel:
         """Deliveries in hand, not settled."""
         return len(self._settlement.held)
 
+    @property
+    def oldest(self) -> float | None:
+        """Seconds since the oldest message in hand was first published; None if there is none."""
+        return max((time.time() - delivery.message.time for delivery in self._settlement.held), default=None)
+
     async def depth(self) -> int:
         """How many messages are in the queue, as Transport.stats counts them."""
-        stats = await self._broker.call(lambda transport: transport.stats(self.exchange, self.id))
+        stats = await self.broker.call(lambda transport: transport.stats(self.exchange, self.id))
         return stats.total if stats else 0
 
     def start(self) -> asyncio.Task[None]:
@@ -127,7 +133,11 @@ class Channel:
         try:
             for delivery in deliveries:
                 check(delivery)
-            await self.step.run([delivery.message for delivery in deliveries])
+            messages = [delivery.message for delivery in deliveries]
+            value = await self.step.run(messages)
+            for message in messages:
+                if id := reply_to(message):
+                    await self.broker.send(REPLIES, id, result(message, value, self.id))
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if self._stopping or (task and task.cancelling()):
@@ -140,8 +150,17 @@ class Channel:
                 await self._dedup.remember([delivery.message.id for delivery in deliveries])
             return self._settlement.acknowledge(deliveries)
         if len(deliveries) == 1:
-            return await self._settlement.fail(deliveries[0], error)
+            return await self._fail(deliveries[0], error)
         await self._one_by_one(deliveries)  # one bad message does not take the others with it
+
+    async def _fail(self, delivery: Delivery, error: BaseException) -> None:
+        """The error goes to who asked; if nobody has, or is there any more, the message is retried or buried."""
+        message = delivery.message
+        id = reply_to(message)
+        if id and await self.broker.send(REPLIES, id, failure(message, error, self.id)):
+            self._settlement.answered(delivery, error)
+        else:
+            await self._settlement.fail(delivery, error)
 
     async def _new(self, deliveries: Sequence[Delivery], dedup: Dedup) -> list[Delivery]:
         """Those that were not handled before; the others are acknowledged."""
@@ -167,11 +186,3 @@ class Channel:
         await self._settlement.finish()
         if self._dedup:
             await self._dedup.close()
-
-
-def check(delivery: Delivery) -> None:
-    """Raise if it must not get to a handler."""
-    if delivery.unreadable:
-        raise InvalidMessage(delivery.unreadable)
-    if delivery.returned > MAX_RETURNS:
-        raise Reject(f"its process died {delivery.returned} times with it in hand")

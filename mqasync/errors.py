@@ -36,6 +36,10 @@ class Unroutable(MessageError):
     """No queue is bound to the exchange, so publishing there would lose the message."""
 
 
+class RequestFailed(MessageError):
+    """The handler that was asked by a Requester raised; the text quotes what."""
+
+
 class BrokerError(MqasyncError):
     """The fault lies with the broker or the way to it."""
 

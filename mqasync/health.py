@@ -1,13 +1,15 @@
-"""Health: how the brokers and consumers of a running process are, as data for people and probes; it changes nothing."""
+"""Health: how the brokers, consumers and producers of a running process are, as data for people and probes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import msgspec
 
 from .broker import Broker
 from .channel import Channel
+from .source import Feed
 
 
 class BrokerHealth(msgspec.Struct, frozen=True):
@@ -19,21 +21,48 @@ class BrokerHealth(msgspec.Struct, frozen=True):
 
 
 class ConsumerHealth(msgspec.Struct, frozen=True):
-    """`consuming`: the broker sends its messages here. `held`: deliveries in hand."""
+    """How a consumer is; what is counted, is counted since the start.
 
+    `consuming`: the broker sends its messages here. `held`: deliveries in hand. `oldest`: seconds since the
+    oldest of them was first published, None if there are none. `failed`: attempts that did not succeed.
+    `repeated`: not handled again, by `dedup`. `published`: its outputs, by exchange. `to`: its declared ones.
+    """
+
+    exchange: str
+    id: str
+    broker: str
+    to: tuple[str, ...]
     consuming: bool
     held: int
+    oldest: float | None
     handled: int
+    failed: int
     retried: int
     buried: int
+    repeated: int
+    published: dict[str, int]
     last_error: str
 
 
-class Health(msgspec.Struct, frozen=True):
-    """Brokers by name, consumers by exchange/id, and how often the event loop stood still for a second or more."""
+class ProducerHealth(msgspec.Struct, frozen=True):
+    """How many messages a producer has published since the start."""
 
+    exchange: str
+    id: str
+    broker: str
+    published: int
+
+
+class Health(msgspec.Struct, frozen=True):
+    """At `time` (seconds since 1970): brokers by name, consumers and producers by exchange/id.
+
+    `lags`: how often the event loop stood still for a second or more.
+    """
+
+    time: float
     brokers: dict[str, BrokerHealth]
     consumers: dict[str, ConsumerHealth]
+    producers: dict[str, ProducerHealth]
     lags: int
 
     @property
@@ -43,11 +72,13 @@ class Health(msgspec.Struct, frozen=True):
         return connected and all(consumer.consuming for consumer in self.consumers.values())
 
 
-def health(brokers: Iterable[Broker], channels: Iterable[Channel], lags: int) -> Health:
+def health(brokers: Iterable[Broker], channels: Iterable[Channel], feeds: Iterable[Feed], lags: int) -> Health:
     """How they are now."""
     return Health(
+        time=time.time(),
         brokers={broker.name: BrokerHealth(broker.address, broker.state, broker.reconnects) for broker in brokers},
         consumers={channel.name: _consumer(channel) for channel in channels},
+        producers={feed.name: _producer(feed) for feed in feeds},
         lags=lags,
     )
 
@@ -55,5 +86,22 @@ def health(brokers: Iterable[Broker], channels: Iterable[Channel], lags: int) ->
 def _consumer(channel: Channel) -> ConsumerHealth:
     counts = channel.counts
     return ConsumerHealth(
-        channel.consuming, channel.held, counts.handled, counts.retried, counts.buried, counts.last_error
+        exchange=channel.exchange,
+        id=channel.id,
+        broker=channel.broker.name,
+        to=channel.step.consumer.options.to,
+        consuming=channel.consuming,
+        held=channel.held,
+        oldest=channel.oldest,
+        handled=counts.handled,
+        failed=counts.failed,
+        retried=counts.retried,
+        buried=counts.buried,
+        repeated=counts.repeated,
+        published=dict(channel.step.outputs),
+        last_error=counts.last_error,
     )
+
+
+def _producer(feed: Feed) -> ProducerHealth:
+    return ProducerHealth(feed.source.exchange, feed.source.id, feed.broker, feed.published)

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol, TypeVar
 
 from .config import ExchangeSettings
 from .errors import BrokerLost, ConfigurationError, MessageTooLarge, MqasyncError, Unroutable
@@ -18,11 +19,18 @@ BATCHES = 8  # such calls under way for one exchange; what comes meanwhile waits
 MAX_HEADER_BYTES = 64 * 1024  # all of a message's headers fit in one AMQP frame of 128 KiB
 
 Waiting = list[tuple[Message, asyncio.Future[None]]]
-Call = Callable[[Callable[[Transport], Awaitable[None]]], Awaitable[None]]
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Broker.call."""
+
+    async def __call__(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
+        """Run `operation` on the open transport until it is not lost on the way."""
 
 
 class Publisher:
-    """Publishes through `call`, which runs an operation on the open transport until it is not lost on the way."""
+    """Publishes through `call`."""
 
     def __init__(self, call: Call, exchanges: Mapping[str, ExchangeSettings]) -> None:
         self._call = call
@@ -80,6 +88,22 @@ class Publisher:
                 future.set_result(None)
             else:
                 future.set_exception(error)
+
+    async def send(self, exchange: str, id: str, message: Message) -> bool:
+        """Transport.send of one message; False when there is no such queue. Raises MessageTooLarge."""
+
+        async def operation(transport: Transport) -> bool:
+            if problem := unfit(message, transport.features.max_bytes):
+                raise problem
+            try:
+                await transport.send(exchange, id, [message])
+            except BrokerLost:
+                if await transport.stats(exchange, id) is None:
+                    return False
+                raise
+            return True
+
+        return await self._call(operation)
 
     async def close(self) -> None:
         """Give up what is not confirmed; those who wait for it are told."""

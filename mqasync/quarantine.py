@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from .errors import InvalidMessage, Reject
 from .transport import Delivery
 
+MAX_RETURNS = 10  # times a message may come back from dead processes; at 20 RabbitMQ would bury it without a reason
 SUSPECT_RETURNS = 3  # fewer can be a redeployment: RabbitMQ counts what a drain put back as well
 SETTLE_SECONDS = 0.05  # for the acknowledgements of what ran before to leave the process
 ALONE_SECONDS = 5.0  # who waits or runs for longer holds up nobody any more
@@ -72,3 +74,11 @@ class Quarantine:
             self._timer.cancel()
         self._open.set()
         self._turn.release()
+
+
+def check(delivery: Delivery) -> None:
+    """Raise if it must not get to a handler."""
+    if delivery.unreadable:
+        raise InvalidMessage(delivery.unreadable)
+    if delivery.returned > MAX_RETURNS:
+        raise Reject(f"its process died {delivery.returned} times with it in hand")

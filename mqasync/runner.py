@@ -16,6 +16,7 @@ from .errors import BrokerLost
 from .health import Health, health
 from .lag import LoopWatch
 from .quarantine import Quarantine
+from .report import Reporter
 from .settlement import Observe
 from .source import Feed
 from .startup import declare, lifespan_settings, warn
@@ -79,10 +80,12 @@ class Runner:
         handlers += [feed.source.handler for feed in self.feeds]
         self._watch = self._stack.enter_context(LoopWatch(handlers))
         self._receivers = {channel.start() for channel in self.channels}
+        reporter = Reporter([service.name for service in self.services], self.health)
+        self._tasks.append(asyncio.create_task(reporter.run(list(self.brokers.opened.values()))))
 
     def health(self) -> Health:
         """How brokers and consumers are now; for use inside the block."""
-        return health(self.brokers.opened.values(), self.channels, self._watch.lags)
+        return health(self.brokers.opened.values(), self.channels, self.feeds, self._watch.lags)
 
     async def _ready(self, service: Service) -> None:
         """Open the service's lifespan() and make its handlers ready to be called."""
@@ -109,7 +112,7 @@ class Runner:
         feeds = [asyncio.create_task(feed.run()) for feed in self.feeds]
         idle = asyncio.create_task(self._idle_after(feeds)) if self._until_idle else None
         self._tasks += [*feeds, *([idle] if idle else [])]
-        pending = self._receivers | set(self._tasks)
+        pending = self._receivers | set(feeds) | ({idle} if idle else set())
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

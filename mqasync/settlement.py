@@ -31,6 +31,7 @@ class Counts(msgspec.Struct):
 
     received: int = 0
     handled: int = 0
+    failed: int = 0  # attempts that did not succeed
     retried: int = 0
     buried: int = 0
     repeated: int = 0  # known to `dedup`, and not handled again
@@ -119,6 +120,7 @@ class Settlement:
     async def fail(self, delivery: Delivery, error: BaseException) -> None:
         """Not handled: back for a later attempt, or among the dead letters if another attempt is no use."""
         message, options = delivery.message, self._options
+        self.counts.failed += 1
         if problem := unfit(message):  # a stranger's: no broker would take it again
             error = InvalidMessage(str(problem))
         self.counts.last_error = describe(error)
@@ -136,6 +138,12 @@ class Settlement:
         self.counts.retried += 1
         self._observe("retried", message)
         self.forget([delivery])
+
+    def answered(self, delivery: Delivery, error: BaseException) -> None:
+        """Not handled, and who asked for it knows: neither retried nor buried."""
+        self.counts.failed += 1
+        self.counts.last_error = describe(error)
+        self._finish([delivery])
 
     async def _bury(self, delivery: Delivery, error: BaseException) -> None:
         """Publish the dead letter, and acknowledge the message when the broker has it."""

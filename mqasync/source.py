@@ -74,6 +74,7 @@ class Feed:
         self.source = source
         self.name = f"{source.exchange}/{source.id}"
         self.published = 0
+        self.broker = brokers.route(source.exchange).name
         try:
             self.schedule = Schedule(source.every)
         except ConfigurationError as error:

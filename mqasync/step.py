@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +13,7 @@ from .errors import ConfigurationError
 from .handler import Consumer, where
 from .message import Message, Out, output_id
 from .outbox import Outbox
+from .reply import reply_to
 from .signature import of_consumer
 from .transport import check_name
 
@@ -33,14 +35,15 @@ class Step:
                 f"{where(consumer.handler)} takes a list, and ordered={consumer.options.ordered!r} is for handlers of"
                 " single messages; a list with concurrency=1, the default, keeps the order anyway"
             )
-        self.published = 0
+        self.outputs: Counter[str] = Counter()
         self._decode = decoder(self.signature.body)
         self._publish = publish
         self._named = arguments(consumer.handler, self.signature.injected, injected)
 
-    async def run(self, messages: Sequence[Message]) -> None:
+    async def run(self, messages: Sequence[Message]) -> Any:
         """Handle one message, or one batch, and return when everything it put out is confirmed.
 
+        What is returned is for who asked for a reply: what the handler returned, or a list of what it yielded.
         Raises InvalidMessage for a body that does not decode, TimeoutError after the consumer's
         `timeout`, and whatever the handler or a publish raises.
         """
@@ -50,28 +53,37 @@ class Step:
             return await self._call(bodies, messages)
         try:
             async with asyncio.timeout(timeout) as limit:
-                await self._call(bodies, messages)
+                return await self._call(bodies, messages)
         except TimeoutError as error:
             if limit.expired():
                 raise TimeoutError(f"the handler took longer than its timeout of {timeout:g} s") from error
             raise
 
-    async def _call(self, bodies: list[Any], messages: Sequence[Message]) -> None:
+    async def _call(self, bodies: list[Any], messages: Sequence[Message]) -> Any:
         body: Any = bodies if self.signature.batch else bodies[0]
         named = self._named
         if self.signature.message:
             named = {**named, self.signature.message: list(messages) if self.signature.batch else messages[0]}
         if self.signature.generator:
-            async with Outbox() as outbox, aclosing(self.consumer.handler(body, **named)) as values:
-                position = 0
-                async for value in values:
-                    for output in self._outputs(value, messages, position):
-                        await outbox.put(self._publish(output))
-                    position += 1
-            return
+            return await self._generate(self.consumer.handler(body, **named), messages)
         value = await self.consumer.handler(body, **named)
         for publishing in [self._publish(output) for output in self._outputs(value, messages, 0)]:
             await publishing
+        return value
+
+    async def _generate(self, generator: AsyncGenerator[Any, None], messages: Sequence[Message]) -> list[Any]:
+        """Publish what it yields, many at a time; who asked for a reply gets it all in one."""
+        asked = any(map(reply_to, messages))
+        yielded = []
+        async with Outbox() as outbox, aclosing(generator) as values:
+            position = 0
+            async for value in values:
+                for output in self._outputs(value, messages, position):
+                    await outbox.put(self._publish(output))
+                position += 1
+                if asked:
+                    yielded.append(value.body if isinstance(value, Out) else value)
+        return yielded
 
     def _outputs(self, value: Any, messages: Sequence[Message], position: int) -> Iterator[Message]:
         """The messages for one value; their ids are derived, so that a re-run repeats them."""
@@ -84,7 +96,7 @@ class Step:
         body = encode(out.body) if exchanges else b""
         origin = "/".join(message.id for message in messages)
         for exchange in exchanges:
-            self.published += 1
+            self.outputs[exchange] += 1
             yield Message(
                 body=body,
                 exchange=exchange,

@@ -281,7 +281,8 @@ async def test_concurrent_publishes_and_acknowledgements_reach_the_transport_tog
     publish, ack = MemoryTransport.publish, MemorySubscription.ack
 
     async def counting_publish(self: MemoryTransport, exchange: str, messages: Sequence[Message]) -> None:
-        published.append(len(messages))
+        if exchange == "in":  # not what the process reports of itself
+            published.append(len(messages))
         await publish(self, exchange, messages)
 
     async def counting_ack(self: MemorySubscription, deliveries: Sequence[Delivery]) -> None:

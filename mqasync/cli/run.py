@@ -111,7 +111,7 @@ def summary(runner: Runner) -> list[str]:
     for channel in runner.channels:
         counts = channel.counts
         lines.append(
-            f"  {channel.name:{width}}  {channel.step.published:>10,} {counts.handled:>10,}"
+            f"  {channel.name:{width}}  {channel.step.outputs.total():>10,} {counts.handled:>10,}"
             f" {counts.retried:>10,} {counts.buried:>10,}"
         )
     for channel in runner.channels:

@@ -28,6 +28,8 @@ from mqasync.source import waiting_for_queues
 from mqasync.step import Step
 from mqasync.transport import DEAD
 
+from ..waiting import depth
+
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
@@ -198,9 +200,9 @@ class Load:
         broker = self.brokers.route(self.exchange)
         deadline = time.monotonic() + 10
         for channel in self.channels:
-            while (depth := await channel.depth()) and time.monotonic() < deadline:  # noqa: ASYNC110
+            while (there := await channel.depth()) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
-            self.depths[channel.id] = depth
+            self.depths[channel.id] = there
         self.depths["dead"] = await broker.call(lambda transport: depth(transport, self.exchange, "step" + DEAD))
 
     def _consumers(self) -> Iterator[Any]:
