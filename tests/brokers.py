@@ -50,9 +50,10 @@ def apt_install(package: str) -> None:
 class RabbitMQ:
     """One private RabbitMQ node that can be killed and started again on the same port and data."""
 
-    def __init__(self, directory: Path, configuration: str = "") -> None:
+    def __init__(self, directory: Path, configuration: str = "", management: bool = False) -> None:
         self.directory = directory
         self.port = free_port()
+        self.management = f"http://127.0.0.1:{free_port()}" if management else ""
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self.process: subprocess.Popen[bytes] | None = None
         self.environment = {
@@ -71,7 +72,10 @@ class RabbitMQ:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
             "RABBITMQ_PID_FILE": str(directory / "pid"),
         }
-        (directory / "plugins").write_text("[].\n")
+        (directory / "plugins").write_text("[rabbitmq_management].\n" if management else "[].\n")
+        if management:
+            port = self.management.rpartition(":")[2]
+            configuration += f"\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n"
         # how soon a message that expired in a retry queue while its queue had no leader is passed on again
         # (RabbitMQ's default is three minutes; README.md recommends this)
         (directory / "advanced.config").write_text(
@@ -161,12 +165,15 @@ class RabbitMQ:
 
 
 @contextmanager
-def rabbitmq(configuration: str = "") -> Iterator[RabbitMQ]:
-    """A running RabbitMQ, installed first where it is missing; `configuration` is added to its rabbitmq.conf."""
+def rabbitmq(configuration: str = "", management: bool = False) -> Iterator[RabbitMQ]:
+    """A running RabbitMQ, installed first where it is missing; `configuration` is added to its rabbitmq.conf.
+
+    With `management` the plugin of that name answers at its address `management`.
+    """
     if not RabbitMQ.program("rabbitmq-server"):
         apt_install("rabbitmq-server")
     with tempfile.TemporaryDirectory(prefix="mqasync-rabbitmq-") as directory:
-        broker = RabbitMQ(Path(directory), configuration)
+        broker = RabbitMQ(Path(directory), configuration, management)
         try:
             broker.start()
             yield broker

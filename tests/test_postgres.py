@@ -172,6 +172,43 @@ async def test_a_role_that_may_make_nothing_works_with_the_tables_that_are_there
     assert await depth(transport, "E", "q") == 0
 
 
+async def test_the_tables_of_an_older_version_keep_their_messages_and_get_what_is_new(
+    postgres_server: Postgres, url: str, connect: Open
+) -> None:
+    older = await connect(url)
+    await older.declare("E", "q")
+    await older.publish("E", [message(1)])
+    postgres_server.execute(f"DROP TABLE {url.rpartition('=')[2]}.expiring")
+    newer = await connect(url)
+    await newer.declare("E", "tap", expires=60)
+    assert numbers(await receive(await newer.subscribe("E", "q", 10), 1)) == [1]
+
+
+async def test_a_queue_does_not_expire_while_all_that_its_subscription_may_hold_is_being_handled(
+    url: str, connect: Open
+) -> None:
+    # Given a consumer that has no room for more, and so does not receive
+    transport = await connect(f"{url}&lease=1")
+    await transport.declare("E", "tap", expires=0.1)
+    subscription = await transport.subscribe("E", "tap", 1)
+    await transport.publish("E", [message(1), message(2)])
+    held = await receive(subscription, 1)
+    # When it takes much longer than the queue lasts
+    for _ in range(10):
+        await asyncio.sleep(0.33)
+        await subscription.extend(held)
+        await transport.declare("E", "other")  # which deletes what has expired
+    # Then the queue is still there, until nobody says so any more
+    await subscription.ack(held)
+    assert numbers(await receive(subscription, 1)) == [2]
+    await subscription.close()
+    while await transport.stats("E", "tap"):
+        await transport.declare("E", "other")
+        await asyncio.sleep(0.1)
+    with pytest.raises(BrokerLost, match="no queue of 'tap'"):
+        await transport.send("E", "tap", [message(3)])
+
+
 async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_not_counted_as_returned(
     url: str, connect: Open
 ) -> None:

@@ -1,10 +1,26 @@
-"""The rabbitmq transport keeps the contract."""
+"""The rabbitmq transport keeps the contract; and its own: arguments of queues, and what its management plugin tells."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import aio_pika
 import pytest
 
-from mqasync.transport import Features
+from mqasync import BrokerRefused, ConfigurationError
+from mqasync.errors import BrokerBusy
+from mqasync.message import new_id
+from mqasync.transport import DEAD, Features
+from mqasync.transports import amqp_topology, load
+from mqasync.transports.amqp_management import named
+from mqasync.transports.rabbitmq import RabbitMQTransport
 
-from .conformance import Conformance
+from .brokers import RabbitMQ, free_port, rabbitmq
+from .conformance import Conformance, message, nothing, numbers, receive
+from .conftest import required
+from .waiting import depth, until
+
+Open = Callable[[str], Awaitable[RabbitMQTransport]]
 
 
 class TestRabbitMQ(Conformance):
@@ -13,3 +29,261 @@ class TestRabbitMQ(Conformance):
     @pytest.fixture
     def url(self, rabbitmq_url: str) -> str:
         return rabbitmq_url
+
+
+@pytest.fixture
+def exchange() -> str:
+    return f"E{new_id()}"
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Open]:
+    """Open a transport; all are closed after the test."""
+    opened: list[RabbitMQTransport] = []
+
+    async def connect(url: str) -> RabbitMQTransport:
+        transport = load(url)
+        assert isinstance(transport, RabbitMQTransport)
+        opened.append(transport)
+        await transport.open()
+        return transport
+
+    yield connect
+    for transport in opened:
+        await transport.close()
+
+
+def arguments_of(server: RabbitMQ, queue: str) -> str:
+    """As rabbitmqctl shows them; empty where there is no such queue."""
+    lines = server.control("list_queues", "--no-table-headers", "name", "arguments").splitlines()
+    return next((arguments for name, _, arguments in (line.partition("\t") for line in lines) if name == queue), "")
+
+
+# arguments of queues
+
+
+async def test_dead_letters_are_kept_however_often_somebody_looks_at_them(
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    transport = await connect(rabbitmq_server.url)
+    await transport.declare(exchange, "q" + DEAD, bound=False)
+    await transport.send(exchange, "q" + DEAD, [message(1), message(2)])
+    subscription = await transport.subscribe(exchange, "q" + DEAD, 10)
+    for _ in range(2 * amqp_topology.RETURN_LIMIT):
+        await subscription.release(await receive(subscription, 2))
+    assert sorted(numbers(await receive(subscription, 2))) == [1, 2]
+    # RabbitMQ 4 would keep them by this alone; without it, its limit is 20
+    assert '{"x-delivery-limit",1000000000}' in arguments_of(rabbitmq_server, f"{exchange}.q.dead")
+
+
+async def test_a_queue_of_dead_letters_from_before_that_is_used_as_it_is(
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    name = f"{exchange}.q.dead"
+    async with await aio_pika.connect(rabbitmq_server.url) as connection:
+        before = await connection.channel()
+        await before.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
+    transport = await connect(rabbitmq_server.url)
+    for _ in range(2):
+        await transport.declare(exchange, "q" + DEAD, bound=False)
+    await transport.send(exchange, "q" + DEAD, [message(1)])
+    assert await depth(transport, exchange, "q" + DEAD) == 1
+    assert "x-delivery-limit" not in arguments_of(rabbitmq_server, name)
+
+
+async def test_a_queue_of_dead_letters_that_could_lose_them_is_refused(
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    async with await aio_pika.connect(rabbitmq_server.url) as connection:
+        before = await connection.channel()
+        await before.declare_queue(
+            f"{exchange}.q.dead", durable=True, arguments={"x-queue-type": "quorum", "x-max-length": 5}
+        )
+    transport = await connect(rabbitmq_server.url)
+    with pytest.raises(BrokerRefused, match="inequivalent arg 'x-max-length'"):
+        await transport.declare(exchange, "q" + DEAD, bound=False)
+
+
+async def test_a_queue_that_is_there_does_not_become_one_that_expires(
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    transport = await connect(rabbitmq_server.url)
+    await transport.declare(exchange, "q")
+    with pytest.raises(BrokerRefused, match="inequivalent arg"):
+        await transport.declare(exchange, "q", expires=60)
+    assert await depth(transport, exchange, "q") == 0
+
+
+async def test_a_retry_from_a_queue_that_expires_comes_back_and_nothing_of_it_stays_behind(
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    transport, other = await connect(rabbitmq_server.url), await connect(rabbitmq_server.url)
+    await transport.declare(exchange, "tap", expires=0.5)
+    subscription = await transport.subscribe(exchange, "tap", 10)
+    await other.publish(exchange, [message(1)])
+    for attempt in (1, 2):
+        (delivery,) = await receive(subscription, 1)
+        assert delivery.message.attempt == attempt
+        await subscription.retry(delivery, 1.0)
+    await transport.close()
+    # the retry of the second has nowhere to go
+    await until(lambda: exchange not in rabbitmq_server.control("list_queues", "name"), "all of it has expired")
+    await other.declare(exchange, "tap", expires=0.5)
+    await nothing(await other.subscribe(exchange, "tap", 10))
+
+
+async def test_retries_that_another_process_began_after_we_first_looked_are_counted(
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amqp_topology, "SEARCH_SECONDS", 0.0)
+    transport, other = await connect(rabbitmq_server.url), await connect(rabbitmq_server.url)
+    await transport.declare(exchange, "q")
+    assert await depth(transport, exchange, "q") == 0
+    await other.send(exchange, "q", [message(1)], delay=60)
+    stats = await transport.stats(exchange, "q")
+    assert stats and (stats.waiting, stats.delayed) == (0, 1)
+    await transport.delete(exchange, "q")
+    assert exchange not in rabbitmq_server.control("list_queues", "name")
+
+
+# the management plugin
+
+
+@pytest.fixture(scope="module")
+def managed() -> Iterator[RabbitMQ]:
+    """A RabbitMQ with the management plugin and a virtual host whose name has a slash."""
+    with required(rabbitmq(management=True)) as server:
+        server.control("add_vhost", "team/a")
+        server.control("set_permissions", "-p", "team/a", "guest", ".*", ".*", ".*")
+        yield server
+
+
+async def test_the_management_plugin_tells_which_queues_of_ours_there_are(
+    managed: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    # Given queues of ours in two virtual hosts, a delayed message, and queues of somebody else
+    named_so = [(exchange, "q"), (exchange, "q" + DEAD), (f"{exchange}.sub", "q")]
+    elsewhere = await connect(f"{managed.url}?management={managed.management}")
+    transport = await connect(f"{managed.url}team%2Fa?management={managed.management}/")
+    for name, id in named_so:
+        await transport.declare(name, id, bound=not id.endswith(DEAD))
+    await transport.send(exchange, "q", [message(1)], delay=60)
+    await elsewhere.declare(exchange, "elsewhere")
+    async with await aio_pika.connect(f"{managed.url}team%2Fa") as connection:
+        channel = await connection.channel()
+        for foreign in ("", "foreign", f"{exchange}.with blanks"):
+            await channel.declare_queue(foreign, exclusive=True)
+        # Then it tells of ours alone, by virtual host
+        assert await transport.queues() == named_so
+    assert await elsewhere.queues() == [(exchange, "elsewhere")]
+    # And AMQP alone tells nothing
+    assert await (await connect(managed.url)).queues() is None
+
+
+async def test_a_user_whom_the_management_plugin_refuses_is_told_so_without_the_password(
+    managed: RabbitMQ, connect: Open
+) -> None:
+    managed.control("add_user", "service", "s3cr3t")
+    managed.control("set_permissions", "service", ".*", ".*", ".*")
+    service = managed.url.replace("guest:guest", "service:s3cr3t")
+    untagged = await connect(f"{service}?management={managed.management}")
+    wrong = load(f"{managed.url.replace('guest:guest', 'guest:s3cr3t')}?management={managed.management}")
+    for transport, user in ((untagged, "service"), (wrong, "guest")):
+        with pytest.raises(BrokerRefused, match=f"{managed.management} refuses the user '{user}': ") as refused:
+            await transport.queues()
+        assert "s3cr3t" not in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+async def test_a_management_plugin_that_is_not_there_takes_no_connection_along(
+    managed: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    transport = await connect(f"{managed.url}?management={nobody}")
+    with pytest.raises(BrokerBusy, match=f"management at {nobody} does not answer: .*Connection refused"):
+        await transport.queues()
+    await transport.declare(exchange, "q")
+
+
+@asynccontextmanager
+async def answering(answer: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Something that is no management plugin: its address, and what it was asked."""
+    requests: list[bytes] = []
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer.encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", port := free_port()):
+        yield f"http://127.0.0.1:{port}", requests
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "problem"),
+    [
+        ("AMQP\r\n", BrokerRefused, "what answers at {address} is not RabbitMQ's management"),
+        ("HTTP/1.0 200 OK\r\n\r\n<html>", BrokerRefused, "what answers at {address} is not RabbitMQ's management"),
+        ('HTTP/1.0 200 OK\r\n\r\n{"a": 1}', BrokerRefused, "what answers at {address} is not RabbitMQ's management"),
+        ("HTTP/1.0 404 Not Found\r\n\r\n", BrokerRefused, "{address} does not list the queues: 404 Not Found"),
+        ("HTTP/1.0 503 Starting\r\n\r\n", BrokerBusy, "{address} does not list the queues: 503 Starting"),
+        ("", BrokerBusy, "{address} does not answer: "),
+    ],
+)
+async def test_what_is_not_the_management_plugin_is_named(answer: str, error: type[Exception], problem: str) -> None:
+    async with answering(answer) as (address, _):
+        with pytest.raises(error) as raised:
+            await load(f"amqp://me:s3cr3t@h/?management={address}").queues()
+        assert problem.format(address=address) in str(raised.value)
+        assert "s3cr3t" not in str(raised.value)
+
+
+async def test_nobody_else_gets_the_password_from_a_redirection() -> None:
+    async with answering("HTTP/1.0 401 Unauthorized\r\n\r\n") as (elsewhere, asked):
+        async with answering(f"HTTP/1.0 302 Found\r\nLocation: {elsewhere}/\r\n\r\n") as (address, requests):
+            with pytest.raises(BrokerRefused):
+                await load(f"amqp://me:s3cr3t@h/?management={address}").queues()
+    assert [b"Authorization" in request for request in requests + asked] == [True, False]
+
+
+async def test_a_management_plugin_without_tls_is_not_asked_over_tls(managed: RabbitMQ) -> None:
+    address = managed.management.replace("http", "https")
+    with pytest.raises(BrokerRefused, match=f"management at {address}: what listens there does not speak TLS"):
+        await load(f"{managed.url}?management={address}").queues()
+
+
+@pytest.mark.parametrize(
+    "address", ["", "localhost:15672", "ftp://h", "http://", "http://h:x", "http://me:geheim@h:15672", "http://h?a=b"]
+)
+def test_an_address_of_the_management_plugin_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="management takes http://host:port, or https://") as refused:
+        load(f"amqp://me:s3cr3t@h/?management={address}")
+    assert "s3cr3t" not in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "queue"),
+    [
+        ("E.q", ("E", "q")),
+        ("E.q.dead", ("E", "q.dead")),
+        ("a.b.c", ("a.b", "c")),
+        ("a.dead.q", ("a.dead", "q")),
+        ("a.dead.dead", None),  # an id is never 'dead'
+        ("...x", ("..", "x")),
+        ("E.q.retry.5", None),
+        ("E.q.dead.retry.5", None),
+        ("retry.5", ("retry", "5")),
+        ("q", None),
+        (".q", None),
+        ("E.", None),
+        ("", None),
+        (".dead", None),
+        ("amq.gen-abc", None),
+        ("E.with blanks", None),
+        ("E.ä", None),
+    ],
+)
+def test_the_name_of_a_queue_tells_its_exchange_and_id(name: str, queue: tuple[str, str] | None) -> None:
+    assert named(name) == queue

@@ -22,6 +22,7 @@ from .process import process
 from .produce import produce
 from .purge import purge
 from .run import run
+from .status import status
 from .tap import tap
 from .traces import indented, their_trace
 
@@ -75,6 +76,7 @@ COMMANDS: tuple[click.Command, ...] = (
     produce,
     consume,
     config,
+    status,
     dead,
     peek,
     purge,

@@ -15,6 +15,7 @@ import msgspec
 from ..broker import Broker, Brokers
 from ..config import Settings, load_settings
 from ..errors import ConfigurationError
+from ..overview import OURS
 from ..transport import DEAD, check_name
 from .options import WAIT, reach, shared
 
@@ -59,13 +60,18 @@ def place(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("exchange")(with_options)
 
 
+def is_users(exchange: str, id: str) -> bool:
+    """Whether a queue is one that a user named: neither dead letters nor mqasync's own."""
+    return not id.endswith(DEAD) and not exchange.startswith(OURS)
+
+
 async def check_there(broker: Broker, exchange: str, *ids: str) -> None:
     """Raise ConfigurationError, naming the queues there are, unless there is a queue of one of the `ids`."""
     for id in ids:
         if await broker.call(methodcaller("stats", exchange, id)):
             return
     queues = await broker.call(lambda transport: transport.queues())
-    names = [f"{exchange}/{id}" for exchange, id in sorted(queues or []) if not id.endswith(DEAD)]
+    names = [f"{exchange}/{id}" for exchange, id in sorted(queues or []) if is_users(exchange, id)]
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     there_are = "" if queues is None else f"; there are: {', '.join(names[:NAMED]) or 'none'}{more}"
     raise ConfigurationError(f"there is no queue {exchange}/{ids[0]} on {broker.address}{there_are}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 
 import click
@@ -10,19 +11,22 @@ import msgspec
 
 from ..broker import Broker, Brokers
 from ..config import Settings, load_settings
-from ..errors import BrokerError, ConfigurationError
+from ..errors import ConfigurationError
 from ..letters import to_record
 from ..message import Message
-from ..transport import DEAD, Subscription, check_name
+from ..temporary import TemporaryQueue
+from ..transport import Delivery, check_name
 from .consume import on_one_line
 from .lines import write_line
 from .loop import run as run_loop
 from .options import WAIT, reach, shared
+from .place import is_users
 
 PREFIX = "tap-"
-EXPIRES = 60.0  # seconds; then the broker deletes what a killed tap has left
-PREFETCH = 100
-RECEIVE_SECONDS = 1.0
+
+
+class Enough(Exception):
+    """So many were printed as were asked for."""
 
 
 @click.command()
@@ -44,22 +48,25 @@ def tap(
 
 
 async def _tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
+    printed = 0
+
+    async def take(deliveries: Sequence[Delivery]) -> None:
+        nonlocal printed
+        for delivery in deliveries:
+            await write_line(line(delivery.message, full))
+            printed += 1
+            if printed == count:
+                raise Enough
+
     brokers = Brokers(settings)
-    broker = brokers.route(exchange)
-    id = f"{PREFIX}{uuid.uuid4().hex[:8]}"
     try:
+        broker = brokers.route(exchange)
         await reach(broker, wait)
         await check_bound(broker, exchange)
-        await broker.call(lambda transport: transport.declare(exchange, id, expires=EXPIRES))
-        try:
-            transport = await broker.connected()
-            subscription = await transport.subscribe(exchange, id, PREFETCH)
-            click.echo(f"tapping {exchange} as {id}; Ctrl-C ends it", err=True)
-            with suppress(BrokenPipeError):  # nobody reads any more
-                await copy(subscription, count, full)
-        finally:
-            with suppress(BrokerError):  # then it expires
-                await (await broker.connected()).delete(exchange, id)
+        async with TemporaryQueue(broker, exchange, f"{PREFIX}{uuid.uuid4().hex[:8]}", take) as queue:
+            click.echo(f"tapping {exchange} as {queue.id}; Ctrl-C ends it", err=True)
+            with suppress(Enough, BrokenPipeError):  # or nobody reads any more
+                await queue.working
     finally:
         await brokers.close()
 
@@ -70,21 +77,10 @@ async def check_bound(broker: Broker, exchange: str) -> None:
     With a tap alone a publish would succeed, and its only copy be gone with the tap.
     """
     queues = await broker.call(lambda transport: transport.queues())
-    exchanges = {name for name, id in queues or [] if not id.endswith(DEAD) and not id.startswith(PREFIX)}
+    exchanges = {name for name, id in queues or [] if is_users(name, id) and not id.startswith(PREFIX)}
     if queues is not None and exchange not in exchanges:
         there_are = ", ".join(sorted(exchanges)) or "none"
         raise ConfigurationError(f"no queue is bound to {exchange!r} on {broker.address}; exchanges: {there_are}")
-
-
-async def copy(subscription: Subscription, count: int | None, full: bool) -> None:
-    """Print what comes, `count` messages at most, each acknowledged when it is printed."""
-    printed = 0
-    while count is None or printed < count:
-        limit = PREFETCH if count is None else min(PREFETCH, count - printed)
-        for delivery in await subscription.receive(limit, RECEIVE_SECONDS):
-            await write_line(line(delivery.message, full))
-            await subscription.ack([delivery])
-            printed += 1
 
 
 def line(message: Message, full: bool) -> bytes:

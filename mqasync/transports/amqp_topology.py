@@ -1,4 +1,4 @@
-"""Exchanges and queues on RabbitMQ, declared and counted for transports/rabbitmq.py; no message passes here.
+"""Exchanges and queues on RabbitMQ, declared, counted and deleted for transports/rabbitmq.py; no message passes here.
 
 exchange: a durable fanout exchange. exchange.id: a durable queue bound to it. exchange.id.dead: its dead
 letters. exchange.id.retry.seconds: where messages wait until they expire into exchange.id. A TTL for
@@ -7,18 +7,26 @@ each message would not do: it holds only at the head of a queue (../shared/FAULT
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from ..transport import DEAD, Options
+from ..errors import BrokerRefused
+from ..transport import DEAD, Options, QueueStats
 from .amqp_errors import replies
 
 LADDER = (1, 2, 5, 10, 30, 60, 300, 900, 3600)  # seconds that delayed messages wait
 RETURN_LIMIT = 20  # then RabbitMQ buries a message by itself; its own default from version 4 on
+# Dead letters are looked at as often as anybody likes, and each look ends with a return. Not -1, "no limit": RabbitMQ 3
+# reads that as 0, and 4.0 and 4.1 write it into the queue's log every five seconds
+# (github.com/rabbitmq/rabbitmq-server/issues/14202).
+NO_RETURN_LIMIT = 1_000_000_000
+SEARCH_SECONDS = 60.0  # how long it may take until the retry queues of other processes are counted
 
 
 class Topology:
@@ -29,7 +37,8 @@ class Topology:
         self._options = options
         self._exchanges: set[str] = set()
         self._retry_queues: set[str] = set()
-        self._searched: set[str] = set()  # queues whose retry queues are all in _retry_queues
+        self._searched: dict[str, float] = {}  # when the retry queues of a queue were last looked for
+        self._expires: dict[str, float] = {}  # in seconds, of the queues that do
 
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[AbstractChannel]:
@@ -44,60 +53,106 @@ class Topology:
                 await channel.declare_exchange(exchange, "fanout", durable=True)
             self._exchanges.add(exchange)
 
-    async def queue(self, exchange: str, id: str, bound: bool) -> None:
+    async def queue(self, exchange: str, id: str, bound: bool, expires: float | None) -> None:
         """Make sure that the queue exists, bound to its exchange or reached by its name only."""
         queue = f"{exchange}.{id}"
-        if not bound:
-            return await self._declare(exchange, queue, {})
+        if expires is not None:
+            await self._declare(queue, expiring(expires))
+            self._expires[queue] = expires
+        elif bound:
+            await self._declare(queue, self._arguments(exchange, queue + DEAD))
+        else:
+            await self._keeping(queue, self._type(exchange))
+        if bound:
+            await self.exchange(exchange)
+            async with self._channel() as channel:
+                await (await channel.get_queue(queue, ensure=False)).bind(exchange)
+
+    def _arguments(self, exchange: str, dead: str) -> dict[str, Any]:
+        """Of a queue whose messages end in the queue `dead`."""
         kind = self._type(exchange)
         limit = {"x-delivery-limit": RETURN_LIMIT} if kind == "quorum" else {}
-        own = self._options.get(exchange, {})
-        await self._declare(exchange, queue, {**passing_on(queue + DEAD, kind), **limit, **own})
-        await self.exchange(exchange)
-        async with self._channel() as channel:
-            await (await channel.get_queue(queue, ensure=False)).bind(exchange)
+        return {"x-queue-type": kind, **passing_on(dead, kind), **limit, **self._options.get(exchange, {})}
 
-    async def retry_queue(self, exchange: str, queue: str, delay: float) -> str:
+    async def _keeping(self, queue: str, kind: str) -> None:
+        """Declare a queue that keeps its messages however often they are looked at.
+
+        One from before that was thought of stays as it is, since what it holds is worth more than its arguments.
+        """
+        arguments = {"x-queue-type": kind}
+        if kind == "quorum":
+            with suppress(BrokerRefused):
+                return await self._declare(queue, arguments | {"x-delivery-limit": NO_RETURN_LIMIT})
+        await self._declare(queue, arguments)
+
+    async def retry_queue(self, queue: str, delay: float) -> str:
         """The queue in which messages wait for the first step of the ladder that is long enough."""
         step = next((step for step in LADDER if step >= delay), LADDER[-1])
         name = f"{queue}.retry.{step}"
-        if name not in self._retry_queues:
+        if queue in self._expires:
+            # it has to go by itself too; to declare it again is what keeps it
+            arguments = expiring(self._expires[queue] + step) | passing_on(queue, "classic")
+            await self._declare(name, arguments | {"x-message-ttl": step * 1000})
+        elif name not in self._retry_queues:
             # always quorum: a classic queue passes on unconfirmed, and killed in that moment it loses messages
             arguments = {"x-queue-type": "quorum", **passing_on(queue, "quorum"), "x-message-ttl": step * 1000}
-            await self._declare(exchange, name, arguments)
-            self._retry_queues.add(name)
+            await self._declare(name, arguments)
+        self._retry_queues.add(name)
         return name
 
     def forget(self, queue: str) -> None:
         """Somebody has deleted this retry queue: declare it anew when it is next needed."""
         self._retry_queues.discard(queue)
 
-    async def depth(self, queue: str) -> int:
-        """Messages that wait in the queue and in its retry queues, those of other processes too."""
-        if queue not in self._searched:
-            steps = [f"{queue}.retry.{step}" for step in LADDER]
-            self._retry_queues |= {name for name in steps if await self._count(name) is not None}
-            self._searched.add(queue)
-        names = [queue, *(name for name in self._retry_queues if name.startswith(f"{queue}.retry."))]
-        return sum([await self._count(name) or 0 for name in names])
+    async def delete(self, queue: str) -> None:
+        """The queue and its retry queues are gone; those that are not there are no error."""
+        names = [*retry_queues(queue), queue]
+        async with self._channel() as channel:
+            for name in names:
+                await channel.queue_delete(name)
+        self._retry_queues.difference_update(names)
+        self._expires.pop(queue, None)
 
-    async def _count(self, queue: str) -> int | None:
-        """Messages that wait in one queue, None if there is no such queue."""
+    async def stats(self, queue: str) -> QueueStats | None:
+        """What waits in the queue and in its retry queues, those of other processes too; None if it is not there."""
+        found = await self._count(queue)
+        if found is None:
+            return None
+        waiting, consumers = found
+        now = time.monotonic()
+        if now - self._searched.get(queue, -math.inf) > SEARCH_SECONDS:
+            self._searched[queue] = now  # not each time: RabbitMQ logs an error for each that is not there
+            self._retry_queues |= {name for name in retry_queues(queue) if await self._count(name)}
+        names = self._retry_queues.intersection(retry_queues(queue))
+        delayed = [(await self._count(name) or (0, 0))[0] for name in names]
+        return QueueStats(waiting, sum(delayed), consumers)
+
+    async def _count(self, queue: str) -> tuple[int, int] | None:
+        """Messages that wait in one queue and its consumers, None if there is no such queue."""
         async with replies():
             try:
                 async with self._connection.channel(publisher_confirms=False) as channel:
-                    declared = await channel.declare_queue(queue, passive=True)
-                    return declared.declaration_result.message_count or 0
+                    declared = (await channel.declare_queue(queue, passive=True)).declaration_result
+                    return declared.message_count or 0, declared.consumer_count or 0
             except ChannelNotFoundEntity:
                 return None
 
-    async def _declare(self, exchange: str, queue: str, arguments: Mapping[str, Any]) -> None:
+    async def _declare(self, queue: str, arguments: Mapping[str, Any]) -> None:
         async with self._channel() as channel:
-            arguments = {"x-queue-type": self._type(exchange), **arguments}
-            await channel.declare_queue(queue, durable=True, arguments=arguments)
+            await channel.declare_queue(queue, durable=True, arguments=dict(arguments))
 
     def _type(self, exchange: str) -> str:
         return str(self._options.get(exchange, {}).get("x-queue-type", "quorum"))
+
+
+def retry_queues(queue: str) -> list[str]:
+    """The names that the retry queues of `queue` have if they are there."""
+    return [f"{queue}.retry.{step}" for step in LADDER]
+
+
+def expiring(seconds: float) -> dict[str, Any]:
+    """Arguments of a queue that RabbitMQ deletes when it was not used for so long."""
+    return {"x-queue-type": "classic", "x-expires": max(1, math.ceil(seconds * 1000))}
 
 
 def passing_on(target: str, kind: str) -> dict[str, Any]:

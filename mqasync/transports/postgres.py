@@ -18,6 +18,7 @@ What it cannot do: work through a pooler that shares connections between transac
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -31,6 +32,7 @@ from .postgres_database import Database, columns
 from .postgres_url import Address
 
 LOCKED_PAUSE = 0.05  # what is due and cannot be taken is being taken by somebody else
+USED_SECONDS = 1.0  # so often it is written down that a queue is in use
 STATEMENT_BYTES = 16 * 1024 * 1024  # of bodies in one statement; PostgreSQL takes less than 1 GB
 
 
@@ -65,9 +67,18 @@ class PostgresTransport:
             if exchange in ("", subscription.exchange):
                 subscription.changed.set()
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
-        """Make the queue; once bound it stays bound."""
-        await self.database.write(sql.DECLARE, exchange, id, bound)
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        """Delete the queues that have expired, then make this one; once bound it stays bound."""
+        await self.database.write(sql.EXPIRE)
+        if expires is None:
+            await self.database.write(sql.DECLARE, exchange, id, bound)
+        else:  # who holds all of its prefetch says only three times a lease, by extend, that it is still there
+            await self.database.write(sql.DECLARE_EXPIRING, exchange, id, bound, expires + self.lease)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Delete the rows and wake who waits for them."""
+        await self.database.write(sql.DELETE, exchange, id)
+        await self.database.notify(exchange)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Write a row for each message and bound queue."""
@@ -90,20 +101,25 @@ class PostgresTransport:
         return True
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> PostgresSubscription:
-        queue = await self._queue(exchange, id)
-        subscription = PostgresSubscription(self.database, exchange, queue, self.lease, prefetch)
+        queue = await self.database.value(sql.QUEUE, exchange, id)
+        if queue is None:
+            raise no_queue(exchange, id)
+        expires = await self.database.value(sql.EXPIRES, queue)
+        subscription = PostgresSubscription(self.database, exchange, queue, self.lease, prefetch, expires is not None)
         self._subscriptions.append(subscription)
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what is not settled, what somebody holds included: a dead process's messages come back."""
-        return QueueStats(int(await self.database.value(sql.DEPTH, await self._queue(exchange, id))))
-
-    async def _queue(self, exchange: str, id: str) -> int:
         queue = await self.database.value(sql.QUEUE, exchange, id)
         if queue is None:
-            raise no_queue(exchange, id)
-        return int(queue)
+            return None
+        ((total, delayed),) = await self.database.rows(sql.STATS, queue)
+        return QueueStats(total - delayed, delayed)
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        """Read their names."""
+        return [(exchange, id) for exchange, id in await self.database.rows(sql.QUEUES)]
 
     async def close(self) -> None:
         await self.database.close([(subscription.exchange, subscription.held) for subscription in self._subscriptions])
@@ -112,27 +128,42 @@ class PostgresTransport:
 class PostgresSubscription(LeasedSubscription):
     """One consumer of one queue and what it holds."""
 
-    def __init__(self, database: Database, exchange: str, queue: int, lease: float, prefetch: int) -> None:
+    def __init__(
+        self, database: Database, exchange: str, queue: int, lease: float, prefetch: int, expiring: bool
+    ) -> None:
         """Made by PostgresTransport.subscribe."""
         super().__init__(lease, prefetch)
         self.exchange = exchange
         self._database, self._queue, self._seconds = database, queue, lease
+        self._deleted = False
+        self._expiring = expiring
+        self._used = -USED_SECONDS  # when we last said that the queue is in use, lest it expire
 
     @property
     def gone(self) -> str:
-        """Why the database cannot be used any more."""
+        """Why nothing comes any more: the database cannot be used, or the queue was deleted."""
+        if self._deleted:
+            return f"a queue at exchange {self.exchange!r} was deleted"
         return self._database.gone
 
     async def _take(self, limit: int) -> tuple[list[Delivery], float]:
+        await self._use()
+        longest = USED_SECONDS if self._expiring else WATCH_SECONDS
         limit = min(limit, self._prefetch - len(self.held))
         if limit <= 0:
-            return [], WATCH_SECONDS
+            return [], longest
         rows = await self._database.rows(sql.TAKE, self._queue, limit, self._seconds)
         if not rows:
             due = await self._database.value(sql.NEXT_DUE, self._queue)
-            return [], WATCH_SECONDS if due is None else min(max(due, LOCKED_PAUSE), WATCH_SECONDS)
+            self._deleted = due is None
+            return [], 0.0 if due is None else min(max(due, LOCKED_PAUSE), longest)
         self.held.update((n, taken) for n, taken, *_ in rows)
         return [self._delivery(*row) for row in sorted(rows)], 0.0
+
+    async def _use(self) -> None:
+        if self._expiring and time.monotonic() - self._used >= USED_SECONDS:
+            self._used = time.monotonic()
+            await self._database.rows(sql.USED, self._queue)
 
     def _delivery(self, n: int, taken: int, returned: int, attempt: int, envelope: bytes, body: bytes) -> Delivery:
         try:
@@ -161,6 +192,7 @@ class PostgresSubscription(LeasedSubscription):
         """Move the end of the lease."""
         tags = [delivery.tag for delivery in deliveries]
         await self._database.rows(sql.EXTEND, *columns(tags), self._seconds)
+        await self._use()
 
 
 def parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

@@ -11,6 +11,9 @@ CREATE TABLE IF NOT EXISTS "{schema}".queues (
     queue bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, exchange text NOT NULL, id text NOT NULL,
     bound boolean NOT NULL, UNIQUE (exchange, id)
 );
+CREATE TABLE IF NOT EXISTS "{schema}".expiring (
+    queue bigint PRIMARY KEY, seconds float8 NOT NULL, ends timestamptz NOT NULL
+);
 CREATE TABLE IF NOT EXISTS "{schema}".messages (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, queue bigint NOT NULL, due timestamptz NOT NULL,
     held boolean NOT NULL DEFAULT false, taken integer NOT NULL DEFAULT 0, returned integer NOT NULL DEFAULT 0,
@@ -18,7 +21,9 @@ CREATE TABLE IF NOT EXISTS "{schema}".messages (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX IF NOT EXISTS next_due ON "{schema}".messages (queue, due, n);
 """
-MADE = "SELECT to_regclass('queues') IS NOT NULL AND to_regclass('messages') IS NOT NULL"
+MADE = """
+SELECT to_regclass('queues') IS NOT NULL AND to_regclass('expiring') IS NOT NULL AND to_regclass('messages') IS NOT NULL
+"""
 
 # Statistics of a queue that was empty must not make the planner read all of a full one.
 SESSION = """
@@ -39,13 +44,40 @@ DECLARE = """
 INSERT INTO queues (exchange, id, bound) VALUES ($1, $2, $3)
 ON CONFLICT (exchange, id) DO UPDATE SET bound = true WHERE excluded.bound AND NOT queues.bound
 """
+# In one statement, or EXPIRE might delete the queue before it is marked as used.
+DECLARE_EXPIRING = """
+WITH declared AS (
+    INSERT INTO queues (exchange, id, bound) VALUES ($1, $2, $3)
+    ON CONFLICT (exchange, id) DO UPDATE SET bound = queues.bound OR excluded.bound RETURNING queue
+)
+INSERT INTO expiring SELECT queue, $4::float8, now() + make_interval(secs => $4) FROM declared
+ON CONFLICT (queue) DO UPDATE SET seconds = excluded.seconds, ends = excluded.ends
+"""
+USED = "UPDATE expiring SET ends = now() + make_interval(secs => seconds) WHERE queue = $1"
+EXPIRES = "SELECT seconds FROM expiring WHERE queue = $1"
+# Leaves what somebody declares, uses or deletes at this moment: there is nothing to wait for.
+EXPIRE = """
+WITH expired AS MATERIALIZED (
+    SELECT queue FROM queues JOIN expiring USING (queue) WHERE ends < now() FOR UPDATE SKIP LOCKED
+), gone AS (DELETE FROM queues USING expired WHERE queues.queue = expired.queue RETURNING queues.queue),
+expiry AS (DELETE FROM expiring USING gone WHERE expiring.queue = gone.queue)
+DELETE FROM messages USING gone WHERE messages.queue = gone.queue
+"""
+DELETE = """
+WITH gone AS (DELETE FROM queues WHERE exchange = $1 AND id = $2 RETURNING queue),
+expiry AS (DELETE FROM expiring USING gone WHERE expiring.queue = gone.queue)
+DELETE FROM messages USING gone WHERE messages.queue = gone.queue
+"""
 QUEUE = "SELECT queue FROM queues WHERE exchange = $1 AND id = $2"
-# Without an id ($2) into every bound queue.
+QUEUES = "SELECT exchange, id FROM queues LEFT JOIN expiring USING (queue) WHERE ends IS NULL ORDER BY exchange, id"
+# Without an id ($2) into every bound queue that has not expired.
 PUT = """
 INSERT INTO messages (queue, due, attempt, envelope, body)
 SELECT queue, now() + make_interval(secs => $3), attempt, envelope, body
 FROM queues, unnest($4::bigint[], $5::bytea[], $6::bytea[]) WITH ORDINALITY AS given (attempt, envelope, body, place)
-WHERE exchange = $1 AND (id = $2 OR bound AND $2 IS NULL) ORDER BY place
+WHERE exchange = $1 AND (id = $2 OR bound AND $2 IS NULL AND NOT EXISTS (
+    SELECT FROM expiring WHERE expiring.queue = queues.queue AND ends < now()
+)) ORDER BY place
 """
 NOTIFY = "SELECT pg_notify($1, $2)"
 # MATERIALIZED: evaluated once, or more than the limit might be taken.
@@ -58,8 +90,13 @@ UPDATE messages SET due = now() + make_interval(secs => $3), held = true, taken 
 FROM next WHERE messages.n = next.n
 RETURNING messages.n, taken, returned, attempt, envelope, body
 """
-NEXT_DUE = "SELECT extract(epoch FROM min(due) - now())::float8 FROM messages WHERE queue = $1"
-DEPTH = "SELECT count(*) FROM messages WHERE queue = $1"
+# No row where there is no such queue.
+NEXT_DUE = """
+SELECT coalesce((
+    SELECT extract(epoch FROM min(due) - now())::float8 FROM messages WHERE messages.queue = queues.queue
+), 'infinity') FROM queues WHERE queue = $1
+"""
+STATS = "SELECT count(*), count(*) FILTER (WHERE due > now() AND NOT held) FROM messages WHERE queue = $1"
 
 # What settles takes the columns n and taken of the rows, and leaves alone what somebody else has taken since.
 ACK = """

@@ -1,7 +1,8 @@
 """RabbitMQ through aio-pika; AMQP only, no retrying, decoding or handling.
 
 URL: amqp://user:password@host:port/vhost, or amqps:// for TLS, always verified. After "?":
-    heartbeat (seconds, default 10), cafile, certfile, keyfile.
+    heartbeat (seconds, default 10), cafile, certfile, keyfile,
+    management (http://host:15672 or https://, of the management plugin: AMQP itself cannot list queues).
 Options: by exchange, queue arguments such as {x-queue-type: classic, x-max-length: 100000}.
 Delivery: a durable fanout exchange, a durable quorum queue for each id; persistent messages, mandatory
     and confirmed. Separate connections publish and consume, since RabbitMQ blocks a publishing one
@@ -9,7 +10,9 @@ Delivery: a durable fanout exchange, a durable quorum queue for each id; persist
 Order: first in, first out with one consumer, no retries and nothing put back.
 Delay: by a ladder of queues whose messages expire into the queue (amqp_topology.py): rounded up to the
     next of 1, 2, 5, 10, 30, 60, 300, 900 and 3600 seconds, which is the most.
-Dead letters: "exchange.id.dead"; RabbitMQ puts there too what came back more than 20 times.
+Dead letters: "exchange.id.dead"; RabbitMQ puts there too what came back more than 20 times. They may come
+    back without end; but in a queue that mqasync made before it saw to that, RabbitMQ 4 drops what came
+    back more than 20 times: empty and delete that queue once, and it is made anew.
 What it cannot do: tell a drained delivery from one whose process died (returned counts both).
 """
 
@@ -31,12 +34,13 @@ from ..message import Message
 from ..transport import Features, Options, QueueStats
 from . import amqp_poison, amqp_tls, tls
 from .amqp_errors import REPLY_SECONDS, broker_errors, replies
+from .amqp_management import Management
 from .amqp_publishing import Publishing
 from .amqp_topology import Topology
 from .rabbitmq_subscription import RabbitMQSubscription
 
 CLOSE_SECONDS = 3.0
-URL_KEYS = ("heartbeat", *tls.FILES)
+URL_KEYS = ("heartbeat", *tls.FILES, "management")
 MISSED_HEARTBEATS = 2  # as RabbitMQ itself counts; aiormq would wait for three
 
 
@@ -59,6 +63,8 @@ class RabbitMQTransport:
         tls.check(self._settings, url.startswith("amqps:"), "amqps://", "an amqp:// URL")
         if not urlsplit(url).hostname:
             raise ConfigurationError("a RabbitMQ URL names a host: amqp://user:password@host:port/vhost")
+        address = self._settings.get("management")
+        self._management = None if address is None else Management(address, self._url, self._settings)
         for exchange, arguments in options.items():
             for key in arguments:
                 if not key.startswith("x-"):
@@ -103,8 +109,11 @@ class RabbitMQTransport:
         for subscription in self._subscriptions:
             subscription.lose("the connection that publishes is lost")
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
-        await self._topology.queue(exchange, id, bound)
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        await self._topology.queue(exchange, id, bound, expires)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        await self._topology.delete(f"{exchange}.{id}")
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         await self._topology.exchange(exchange)
@@ -113,7 +122,7 @@ class RabbitMQTransport:
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         queue = f"{exchange}.{id}"
         if delay > 0:
-            queue = await self._topology.retry_queue(exchange, queue, delay)
+            queue = await self._topology.retry_queue(queue, delay)
         try:
             await self._publishing.publish("", queue, messages)
         except Unroutable as error:
@@ -132,7 +141,10 @@ class RabbitMQTransport:
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        return QueueStats(await self._topology.depth(f"{exchange}.{id}"))
+        return await self._topology.stats(f"{exchange}.{id}")
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        return await self._management.queues() if self._management else None
 
     async def close(self) -> None:
         # channels first: a channel's close is answered after the acknowledgements before it were taken,
