@@ -90,13 +90,13 @@ def import_(place: Place, file: BinaryIO, replay: bool) -> None:
 
 
 async def _import(place: Place, file: BinaryIO, replay: bool) -> None:
-    count = 0
     id = place.id if replay else place.id + DEAD
-    try:
-        async with place.opened() as broker:
-            await check_there(broker, place.exchange, place.id)
-            await broker.call(lambda transport: transport.declare(place.exchange, place.id + DEAD, bound=False))
-            messages: list[Message] = []
+    async with place.opened() as broker:
+        await check_there(broker, place.exchange, place.id)
+        await broker.call(lambda transport: transport.declare(place.exchange, place.id + DEAD, bound=False))
+        count = 0
+        messages: list[Message] = []
+        try:
             async for number, line in read_lines(file):
                 messages.append(await _checked(broker, number, line, replay))
                 if len(messages) >= PORTION:
@@ -105,9 +105,9 @@ async def _import(place: Place, file: BinaryIO, replay: bool) -> None:
                     messages = []
             await _send(broker, place.exchange, id, messages)
             count += len(messages)
-    finally:
-        to = place if replay else f"the dead letters of {place}"
-        click.echo(f"imported {count:,} message{'' if count == 1 else 's'} to {to}", err=True)
+        finally:
+            to = place if replay else f"the dead letters of {place}"
+            click.echo(f"imported {count:,} message{'' if count == 1 else 's'} to {to}", err=True)
 
 
 async def _checked(broker: Broker, number: int, line: bytes, replay: bool) -> Message:
