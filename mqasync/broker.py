@@ -172,7 +172,10 @@ class Brokers:
 
     def route(self, exchange: str) -> Broker:
         """The broker that carries `exchange`. Raises ConfigurationError for a wrong URL or option."""
-        name = self.settings.broker_of(exchange)
+        return self.named(self.settings.broker_of(exchange))
+
+    def named(self, name: str) -> Broker:
+        """The broker of that name in config.yml. Raises ConfigurationError for a wrong URL or option."""
         if name not in self.opened:
             self.opened[name] = Broker(name, self.settings)
         return self.opened[name]

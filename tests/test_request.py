@@ -154,3 +154,27 @@ async def test_a_lost_reply_queue_is_made_again_and_requests_go_on(url: str, exc
 async def test_a_requester_that_is_not_open_says_so(exchange: str) -> None:
     with pytest.raises(ConfigurationError, match="async with"):
         await Requester()(exchange, {})
+
+
+async def test_nothing_hangs_when_the_connection_of_who_asks_is_cut(rabbitmq_url: str, exchange: str) -> None:
+    go_on = asyncio.Event()
+
+    @consumer(exchange=exchange, id="slow", concurrency=20)
+    async def slow(question: Question) -> int:
+        await go_on.wait()
+        return question.n
+
+    async with running(rabbitmq_url, slow) as runner, Requester(broker=rabbitmq_url) as request:
+        # Given ten requests under way
+        asking = [asyncio.create_task(request(exchange, {"n": n}, timeout=15)) for n in range(10)]
+        await until(lambda: runner.channels[0].held == 10, "all are being handled")
+        # When the connections of the one who asks end
+        assert request._client
+        transport: Any = await request._client.brokers.route(exchange).connected()
+        for connection in transport._connections:
+            await connection.close(ConnectionError("cut"))
+        go_on.set()
+        # Then every request ends, with an answer or in time without, and further ones are answered
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(value, int | TimeoutError) for value in ended), ended
+        assert await request(exchange, {"n": 77}, timeout=15) == 77

@@ -22,6 +22,7 @@ from .config import config
 from .consume import consume
 from .produce import produce
 from .run import run
+from .status import status
 
 MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 # what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
@@ -84,5 +85,5 @@ def indented(trace: str) -> str:
     return "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
 
 
-for command in (run, produce, consume, config):
+for command in (run, produce, consume, config, status):
     main.add_command(command)
