@@ -45,8 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration, variables filled in.
 
     `brokers`: URLs by name. `exchanges`: how each is carried, by name. `consumers`: options by
-    "exchange/id". `services`: what lifespan() gets, by module. `dedup`: URL of the Redis that remembers ids for consumers with `dedup`; without
-    one their process does. `secrets`: values that came from ${file:...}, to be masked in all output.
+    "exchange/id". `services`: what lifespan() gets, by module. `dedup`: URL of the Redis that remembers
+    ids for consumers with `dedup`; without one their process does. `secrets`: values that came from
+    ${file:...}, to be masked in all output.
     """
 
     brokers: dict[str, str]
