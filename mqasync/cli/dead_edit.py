@@ -55,7 +55,7 @@ def edited(letter: Message) -> bytes | None:
 
 async def _replace(place: Place, choice: Choice, body: bytes | None) -> Message:
     """The letter that is meant; with `body` it is replayed with that one, all its copies are gone."""
-    async with dead_letters(place, choice) as (broker, reading):
+    async with dead_letters(place, choice, back=True) as (broker, reading):
         found = await all_of(chosen(reading, choice))
         if not found:
             raise MqasyncError("the dead letter is not there any more, or somebody else holds it: nothing was replayed")

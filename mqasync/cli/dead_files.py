@@ -74,7 +74,7 @@ async def _export(place: Place, choice: Choice, write: Write, drop: bool, bar: b
         if drop:
             await reading.take(found)
 
-    await deal(place, choice, "exported and dropped" if drop else "exported", each, bar)
+    await deal(place, choice, "exported and dropped" if drop else "exported", each, taking=drop, bar=bar)
 
 
 @click.command("import")

@@ -12,7 +12,7 @@ import click
 
 from ..broker import Broker
 from ..letters import Choice, chosen
-from ..reading import HELD, Reading
+from ..reading import FEW, HELD, Reading
 from ..transport import DEAD, Delivery
 from .options import Duration
 from .place import Place, check_there
@@ -61,19 +61,30 @@ def options(limit: int | None) -> list[Callable[..., Any]]:
 
 
 @asynccontextmanager
-async def dead_letters(place: Place, choice: Choice) -> AsyncIterator[tuple[Broker, Reading]]:
-    """The broker, and the dead letters of `place` being read. Raises ConfigurationError for a typo."""
+async def dead_letters(
+    place: Place, choice: Choice, *, back: bool = False, held: int = HELD
+) -> AsyncIterator[tuple[Broker, Reading]]:
+    """The broker, and the dead letters of `place` being read, `held` at most.
+
+    Raises ConfigurationError where there is no such queue: with `back` the one they came from has to be there.
+    """
     async with place.opened() as broker:
-        await check_there(broker, place.exchange, place.id, place.id + DEAD)
-        async with Reading(broker, place.exchange, place.id + DEAD, choice.reading_limit()) as reading:
+        await check_there(broker, place.exchange, place.id, *(() if back else (place.id + DEAD,)))
+        async with Reading(broker, place.exchange, place.id + DEAD, choice.reading_limit(), held) as reading:
             yield broker, reading
 
 
-async def deal(place: Place, choice: Choice, verb: str, each: Each, bar: bool = True) -> None:
-    """Do `each` with the letters that are meant, a few at a time, and say in the end, also an early one, how many."""
+async def deal(
+    place: Place, choice: Choice, verb: str, each: Each, *, taking: bool = True, back: bool = False, bar: bool = True
+) -> None:
+    """Do `each` with the letters that are meant, a few at a time, and say in the end, also an early one, how many.
+
+    With `taking` they are gone afterwards, so that few have to be held. `back`: see dead_letters.
+    """
+    held = FEW if taking and choice.everything else HELD
     count = 0
     try:
-        async with dead_letters(place, choice) as (broker, reading):
+        async with dead_letters(place, choice, back=back, held=held) as (broker, reading):
             with progress(reading, verb) if bar and sys.stderr.isatty() else nullcontext() as shown:
                 async for found in chosen(reading, choice):
                     if found:
@@ -105,7 +116,7 @@ def tell_rest(reading: Reading, choice: Choice, count: int) -> None:
         if reading.there > count:
             click.echo(f"{count:,} of {reading.there:,} dead letters; see --limit", err=True)
     elif reading.seen < reading.there:
-        why = "somebody else holds the others" if reading.seen < HELD else f"no more than {HELD:,} are held at a time"
+        why = "no more fit into memory" if reading.full else "somebody else holds the others"
         click.echo(f"looked at {reading.seen:,} of {reading.there:,} dead letters: {why}", err=True)
 
 

@@ -12,7 +12,7 @@ from ..reading import Reading
 from ..transport import Delivery
 from .dead_options import choice, deal
 from .loop import result_of
-from .place import Place, check_there, place
+from .place import Place, place
 
 
 @click.command()
@@ -29,10 +29,9 @@ def replay(place: Place, choice: Choice) -> None:
         await send(broker, place, [revived(delivery.message) for delivery in found])
         await reading.take(found)
 
-    result_of(deal(place, choice, "replayed", each))
+    result_of(deal(place, choice, "replayed", each, back=True))
 
 
 async def send(broker: Broker, place: Place, messages: list[Message]) -> None:
-    """Return when the queue has them safely. Raises ConfigurationError where it is not there."""
-    await check_there(broker, place.exchange, place.id)
+    """Return when the queue has them safely."""
     await broker.call(lambda transport: transport.send(place.exchange, place.id, messages))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..broker import Broker
-from ..reading import Reading
+from ..reading import FEW, Reading
 from .loop import result_of
 from .place import YES, Place, check_there, confirm, place
 
@@ -30,12 +29,8 @@ def purge(place: Place, yes: bool) -> None:
 async def _waiting(place: Place) -> int:
     async with place.opened() as broker:
         await check_there(broker, place.exchange, place.id)
-        return await _count(broker, place)
-
-
-async def _count(broker: Broker, place: Place) -> int:
-    stats = await broker.call(lambda transport: transport.stats(place.exchange, place.id))
-    return stats.waiting if stats else 0
+        stats = await broker.call(lambda transport: transport.stats(place.exchange, place.id))
+        return stats.waiting if stats else 0
 
 
 async def _purge(place: Place) -> None:
@@ -43,7 +38,7 @@ async def _purge(place: Place) -> None:
     try:
         async with place.opened() as broker:
             await check_there(broker, place.exchange, place.id)
-            async with Reading(broker, place.exchange, place.id, await _count(broker, place)) as reading:
+            async with Reading(broker, place.exchange, place.id, held=FEW) as reading:
                 async for found in reading.portions():
                     await reading.take(found)
                     count += len(found)
