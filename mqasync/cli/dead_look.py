@@ -17,7 +17,7 @@ from ..message import Message
 from ..reading import Reading
 from .dead_options import choice, dead_letters, none, tell_rest
 from .loop import result_of
-from .output import JSON, age
+from .output import JSON, age, say
 from .output import show as show_rows
 from .place import Place, place
 
@@ -45,7 +45,7 @@ def show(place: Place, choice: Choice, as_json: bool) -> None:
     if as_json or not messages:
         show_rows([to_record(message) for message in messages], as_json, none(choice))
     for message in () if as_json else messages:
-        click.echo("\n".join(printable(line) for line in lines(message)))
+        say("\n".join(printable(line) for line in lines(message)))
     tell_rest(reading, choice, len(messages))
 
 

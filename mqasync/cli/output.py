@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,22 @@ WIDE = 1000  # columns of a table that no terminal shows: nothing is cut off for
 def show(rows: Sequence[Mapping[str, Any]], as_json: bool, empty: str) -> None:
     """Print `rows`, all with the same keys: a table (or `empty`, where there are none), or a JSON array."""
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        say(msgspec.json.format(msgspec.json.encode(rows), indent=2))
     elif not rows:
-        click.echo(empty)
+        say(empty)
     else:
         from rich.console import Console
 
         Console(width=None if sys.stdout.isatty() else WIDE).print(table(rows))
+
+
+def say(text: str | bytes) -> None:
+    """Print a line or several; where nobody reads any more the command ends at once, without a word, with 1."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python itself complains at its end
+        raise click.exceptions.Exit(1) from None
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
