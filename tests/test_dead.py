@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import pty
+import signal
 import sqlite3
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mqasync import Message, Reject
+from mqasync import reading as reading_module
 from mqasync.broker import Broker
 from mqasync.config import Settings
 from mqasync.dead import dead_letter
@@ -185,7 +187,10 @@ async def test_dead_letters_survive_more_looks_than_rabbitmq_would_count(rabbitm
     assert most == WORN
 
 
-def test_what_somebody_else_holds_is_said(cli: Graveyard) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, None])
+def test_what_somebody_else_holds_is_said_and_put_back_when_that_ends(
+    cli: Graveyard, number: signal.Signals | None
+) -> None:
     cli.url = cli.environment["MQASYNC_BROKER"] = cli.url.replace("lease=1", "lease=60")
     cli.bury(*numbered(1, 2))
     (reader, writer) = os.pipe()
@@ -195,10 +200,38 @@ def test_what_somebody_else_holds_is_said(cli: Graveyard) -> None:
     while held(cli) < 2:
         assert time.monotonic() < deadline
     done = cli.run("dead", "list", "CTH", "q")
+    assert done.returncode == 0
     assert "looked at 0 of 2 dead letters: somebody else holds the others" in done.stderr
+    if number:
+        holding.send(number)
+        holding.says("stopped before the end; nothing is lost")
     os.close(reader)
-    assert holding.ends() == 0
+    assert holding.ends() == (1 if number else 0)
     assert cli.ids() == ["id-1", "id-2"]
+
+
+async def test_a_reading_keeps_what_it_holds_beyond_its_lease_and_can_be_cancelled_while_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(brokers={"main": f"sqlite:{tmp_path}/messages.db?lease=0.5"})
+    one, other = Broker("main", settings), Broker("main", settings)
+    monkeypatch.setattr(reading_module, "PATIENCE_SECONDS", 2.0)
+    await one.call(lambda transport: transport.declare("CTH", "q"))
+    await one.call(lambda transport: transport.send("CTH", "q", numbered(1, 2)))
+    async with Reading(one, "CTH", "q") as reading:
+        assert len(await all_of(reading.portions())) == 2
+        async with Reading(other, "CTH", "q") as second:
+            assert await all_of(second.portions()) == []
+            monkeypatch.setattr(reading_module, "PATIENCE_SECONDS", 60.0)
+            waiting = asyncio.create_task(all_of(second.portions()))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+    async with Reading(other, "CTH", "q") as reading:
+        assert len(await all_of(reading.portions())) == 2
+    await one.close()
+    await other.close()
 
 
 def held(cli: Graveyard) -> int:

@@ -41,7 +41,7 @@ def result_of(work: Coroutine[Any, Any, T]) -> T:
         results.append(await work)
 
     if not run(keep()):
-        raise MqasyncError("stopped before the end; what was in hand is back in its queue")
+        raise MqasyncError("stopped before the end; nothing is lost")
     return results[0]
 
 
