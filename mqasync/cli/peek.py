@@ -27,7 +27,7 @@ def peek(place: Place, count: int, as_json: bool) -> None:
     """Show the next messages of the queue (EXCHANGE, ID) and put them back.
 
     Its consumers do without them for that moment. What they hold, and what is delayed, is not seen. A broker may
-    count each look as a return (RabbitMQ does), and what has come back more than 10 times is buried.
+    count each look as a return (RabbitMQ, NATS, SQS), and what has come back more than 10 times is buried.
     """
     messages = result_of(_peek(place, count))
     rows = [to_record(message) if as_json else row(message) for message in messages]
