@@ -20,6 +20,7 @@ from ..complaints import printable
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from .config import config
 from .consume import consume
+from .graph import graph
 from .produce import produce
 from .run import run
 from .status import status
@@ -85,5 +86,12 @@ def indented(trace: str) -> str:
     return "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
 
 
-for command in (run, produce, consume, config, status):
+for command in (
+    run,
+    produce,
+    consume,
+    config,
+    graph,
+    status,
+):
     main.add_command(command)

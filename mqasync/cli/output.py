@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from ..complaints import printable
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
+OUTPUT = click.option("--output", metavar="FILE", default="-", help="Write to this file instead of stdout.")
 WIDE = 1000  # columns of a table that no terminal shows: nothing is cut off for who reads a pipe
 
 
@@ -53,3 +56,13 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
     return printable(str(value))
+
+
+def write(text: str, output: str) -> None:
+    """Write `text` to the file `output`, or to stdout for "-". Raises ConfigurationError."""
+    if output == "-":
+        return click.echo(text, nl=False)
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{output!r} cannot be written: {error.strerror}") from error
