@@ -20,6 +20,7 @@ from ..complaints import printable
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from .config import config
 from .consume import consume
+from .docs import docs
 from .graph import graph
 from .produce import produce
 from .run import run
@@ -91,6 +92,7 @@ for command in (
     produce,
     consume,
     config,
+    docs,
     graph,
     status,
 ):
