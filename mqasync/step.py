@@ -18,6 +18,10 @@ from .signature import of_consumer
 from .transport import check_name
 
 Publish = Callable[[Message], Awaitable[None]]
+Run = Callable[[Sequence[Message]], Awaitable[Any]]
+"""Step.run, or what is wrapped around it."""
+Around = Callable[[Consumer, Run], Run]
+"""A decorator of Step.run: it measures or traces a consumer's every message or batch, and passes on what it returns."""
 
 
 class Step:
