@@ -18,6 +18,7 @@ from .. import __file__ as package
 from .. import __version__
 from ..complaints import printable
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
+from .check import check
 from .config import config
 from .consume import consume
 from .docs import docs
@@ -92,6 +93,7 @@ for command in (
     produce,
     consume,
     config,
+    check,
     docs,
     graph,
     status,
