@@ -37,11 +37,10 @@ class Checks:
     """
 
     def __init__(self, services: Sequence[Service], brokers: Brokers, wait: float) -> None:
-        self._brokers = brokers
+        self._settings = settings = brokers.settings
         self._wait = wait
         self._queues: set[Queue] = set()  # that are declared here
         self._fed: dict[str, list[str]] = {}  # who puts out to an exchange
-        settings = brokers.settings
         for service in services:
             if service.lifespan:
                 lifespan_settings(service, settings)
@@ -70,9 +69,9 @@ class Checks:
                 findings.append(Finding(OK, about, f"{broker.address} answers"))
                 if transport.warning:
                     findings.append(Finding(WARNING, about, transport.warning))
-                for queue in sorted(self._queues):
-                    if self._brokers.route(queue[0]) is broker:
-                        findings += await self._declared(broker, *queue)
+                for exchange, id in sorted(self._queues):
+                    if self._settings.broker_of(exchange) == broker.name:
+                        findings += await self._declared(broker, exchange, id)
                 findings += await self._others(broker)
         except TimeoutError:
             what = "not everything was answered" if findings else f"no answer from {broker.address}"
@@ -98,7 +97,7 @@ class Checks:
 
     async def _others(self, broker: Broker) -> list[Finding]:
         """What the broker tells of queues that are not declared here, at the exchanges of these services."""
-        exchanges = [exchange for exchange in self._exchanges if self._brokers.route(exchange) is broker]
+        exchanges = [exchange for exchange in self._exchanges if self._settings.broker_of(exchange) == broker.name]
         there = await broker.call(_queues)
         others = [(exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges]
         findings = []
@@ -108,7 +107,7 @@ class Checks:
         heard = {exchange for exchange, id in (*self._queues, *others) if not id.endswith(DEAD)}
         whether = "the broker does not tell whether others do" if there is None else "and no queue is bound to it"
         for exchange in exchanges:
-            own = self._brokers.settings.exchanges.get(exchange)
+            own = self._settings.exchanges.get(exchange)
             if exchange not in heard and not (own and own.optional):
                 detail = f"{', '.join(self._fed[exchange])} publishes to it, nothing here consumes it, {whether}"
                 findings.append(Finding(WARNING, exchange, detail))

@@ -1,5 +1,6 @@
 """`mqasync check`: what it finds, what it says of it, and with which exit code; it makes no queue."""
 
+import io
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,10 +10,12 @@ from typing import Any
 import aio_pika
 import msgspec
 import pytest
+from rich.console import Console
 
 from mqasync import ConfigurationError, Message, consumer, producer
 from mqasync.broker import Brokers
 from mqasync.checks import Checks
+from mqasync.cli.output import table
 from mqasync.config import ExchangeSettings, Settings
 from mqasync.discovery import Service
 from mqasync.message import new_id
@@ -218,6 +221,24 @@ def test_a_mistake_of_the_user_is_said_in_one_sentence(cli: CommandLine, argumen
     done = cli.run("check", *arguments)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert problem in done.stderr
+
+
+def test_a_long_detail_is_not_cut_off_on_a_narrow_screen() -> None:
+    words = ["a", "queue", "is", "there", "and", "nothing", "consumes", "it", "any", "more"]
+    screen = Console(width=30, file=io.StringIO())
+    with screen.capture() as shown:
+        screen.print(table([{"about": "x", "detail": " ".join(words)}], wrapped="detail"))
+    assert shown.get().split() == ["about", "detail", "x", *words]
+
+
+def test_a_broker_that_the_module_does_not_use_is_not_looked_at(cli: CommandLine) -> None:
+    cli.file(
+        "config.yml",
+        "brokers: {main: 'sqlite:a.db', spare: 'package.that.is.Missing:x'}\n"
+        "exchanges: {elsewhere: {broker: spare, requires: [one]}}",
+    )
+    assert cli.run("check", "mine").returncode == 0
+    assert cli.run("check").returncode == 2
 
 
 @pytest.mark.parametrize("cli", ["rabbitmq"], indirect=True)
