@@ -111,6 +111,14 @@ class Step:
             )
 
 
+def surrounded(step: Step, around: Sequence[Around]) -> Run:
+    """Step.run with each of `around` wrapped around it, the last one outermost."""
+    run: Run = step.run
+    for wrap in around:
+        run = wrap(step.consumer, run)
+    return run
+
+
 def arguments(function: Any, wanted: Sequence[str], injected: Mapping[str, Any]) -> dict[str, Any]:
     """The `wanted` ones of what lifespan() yielded. Raises ConfigurationError for a missing one."""
     for name in wanted:

@@ -14,9 +14,12 @@ import click
 from .. import __version__
 from ..complaints import printable
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
+from .check import check
 from .config import config
 from .consume import consume
 from .dead import dead
+from .docs import docs
+from .graph import graph
 from .peek import peek
 from .process import process
 from .produce import produce
@@ -77,11 +80,14 @@ COMMANDS: tuple[click.Command, ...] = (
     consume,
     config,
     status,
+    check,
     dead,
     peek,
     purge,
     tap,
     process,
+    graph,
+    docs,
 )
 for command in COMMANDS:
     main.add_command(command)
