@@ -14,7 +14,7 @@ import trustme
 from mqasync import BrokerLost, ConfigurationError, Message
 from mqasync.errors import BrokerBusy, BrokerRefused
 from mqasync.message import new_id
-from mqasync.transport import DEAD, Features, QueueStats, Transport
+from mqasync.transport import DEAD, Features, Transport
 from mqasync.transports import load
 
 from .brokers import Redis, free_port
@@ -280,7 +280,7 @@ async def test_a_queue_expires_not_before_its_last_subscription_and_leaves_nothi
         await transport.send(exchange, "q", [message(3)], delay=60.0)
         await asyncio.sleep(1.0)
         stats = await transport.stats(exchange, "q")
-        assert stats == QueueStats(waiting=2, delayed=1, consumers=1)
+        assert stats and (stats.waiting, stats.delayed) == (2, 1)
         # When that goes, Redis drops the queue
         await other.close()
         await until(lambda: ":q" not in left(), "it has expired")

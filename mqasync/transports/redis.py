@@ -12,7 +12,8 @@ Order: first in, first out with one consumer and no retries; what is released co
 Delay: by the clock of Redis; up to a second more where a process waits for what another one has delayed, or
     if the user of the URL must not use CLIENT UNBLOCK.
 Dead letters: a queue like any other, "id.dead".
-What it cannot do: use a Redis Cluster or ask Sentinels, keep more than fits into memory, use Redis before 7.0.
+What it cannot do: use a Redis Cluster or ask Sentinels, keep more than fits into memory, use Redis before 7.0,
+    tell how many consume a queue before 7.2.
     A replica that becomes the master lacks what was not copied yet, confirmed or not. Of a queue that has expired,
     delayed messages stay in memory until its exchange is published to or declared again.
 """
@@ -33,7 +34,7 @@ from . import redis_scripts as scripts
 from .redis_connection import Connection
 from .redis_message import to_arguments
 from .redis_scripts import PREFIX, exchange_key, keys_of
-from .redis_subscription import RedisSubscription
+from .redis_subscription import WATCH_SECONDS, RedisSubscription
 from .redis_url import Address
 
 
@@ -97,10 +98,9 @@ class RedisTransport:
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count what is not settled; a consumer is who has asked for or extended something within a lease."""
-        found = await scripts.STATS.run(
-            self._commands, keys_of(exchange, id), id, math.ceil(self._address.lease * 1000)
-        )
+        """Count what is not settled. A consumer that has room asks every second, one that has none extends leases."""
+        silence = math.ceil((self._address.lease + 2 * WATCH_SECONDS) * 1000)
+        found = await scripts.STATS.run(self._commands, keys_of(exchange, id), id, silence)
         return QueueStats(*found) if found else None
 
     async def queues(self) -> list[tuple[str, str]] | None:

@@ -152,16 +152,17 @@ return 1
 )
 
 # KEYS: exchange, stream, delayed, due. ARGV: id, milliseconds. Returns how many messages wait, how many are delayed
-# and how many consumers have asked for something within that time; nothing if there is no such queue.
+# and how many consumers have asked for something within that time, where Redis tells: before 7.2 it does not count
+# asking in vain. Returns nothing if there is no such queue.
 STATS = Script(
     """
 local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[2], GROUP)
 if consumers.err or not what_is(KEYS[1], ARGV[1], redis.call('HGET', KEYS[1], ARGV[1])) then
     return false
 end
-local alive = 0
+local alive = redis.REDIS_VERSION_NUM >= 0x070200 and 0 or nil
 for _, consumer in ipairs(consumers) do  -- 'name', name, 'pending', pending, 'idle', idle
-    alive = alive + (consumer[6] < tonumber(ARGV[2]) and 1 or 0)
+    alive = alive and alive + (consumer[6] < tonumber(ARGV[2]) and 1 or 0)
 end
 local delayed = redis.call('ZCOUNT', KEYS[4], '(' .. now(), '+inf')
 return {redis.call('XLEN', KEYS[2]) + redis.call('XLEN', KEYS[3]) - delayed, delayed, alive}
