@@ -12,21 +12,16 @@ from .broker import Broker
 from .dedup import Dedup, Seen
 from .errors import BrokerError
 from .lanes import Lanes
-from .message import Message
 from .quarantine import Quarantine, check, suspect
 from .receiver import Receiver
 from .reply import REPLIES, failure, reply_to, result
-from .settlement import Observe, Settlement
-from .step import Around, Run, Step
+from .settlement import Observe, Settlement, ignore
+from .step import Around, Step, surrounded
 from .transport import Delivery
 
 log = logging.getLogger("mqasync")
 
 TROUBLE_SECONDS = 5.0  # pause of a worker that could not settle
-
-
-def ignore(event: str, message: Message) -> None:
-    """Observe nothing."""
 
 
 class Channel:
@@ -48,9 +43,7 @@ class Channel:
         around: Sequence[Around] = (),
     ) -> None:
         self.step = step
-        self._run: Run = step.run
-        for wrap in around:
-            self._run = wrap(step.consumer, self._run)
+        self._run = surrounded(step, around)
         self.exchange, self.id = step.consumer.exchange, step.consumer.id
         self.name = f"{self.exchange}/{self.id}"
         options = self._options = step.consumer.options
