@@ -301,6 +301,16 @@ async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_
     assert await depth(transport, exchange, "q") == 0, "its marker does not count"
 
 
+async def test_a_queue_that_is_declared_again_without_an_end_lasts(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await connect()
+    await transport.declare(exchange, "q", expires=1.0)
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    await transport.close()
+    assert numbers(await receive(await (await connect()).subscribe(exchange, "q", 10), 1)) == [1]
+
+
 async def test_a_server_without_statistics_is_warned_about_and_carries_messages_all_the_same(connect: Open) -> None:
     with required(running_activemq(plugins="")) as server:
         transport = await connect(server.url)

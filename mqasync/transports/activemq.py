@@ -100,6 +100,7 @@ class ActiveMQTransport:
         """Make the queue; one that expires is a consumer of topics, which collects what comes from now on."""
         if expires is None:
             await self._topology.declare(exchange, id)
+            self._expiring.pop((exchange, id), None)  # from now on it lasts
             return
         there = self._expiring.get((exchange, id))
         if there and not there.ended:
