@@ -22,8 +22,9 @@ soak: .venv/ready ## Random faults for some minutes: make soak SEED=7 MINUTES=10
 bench: .venv/ready ## Figures as ratios against aio-pika and aiormq, from one run
 	$(BIN)/python -m bench
 
-docs: .venv/ready ## docs/brokers.md, from what the transports say of themselves
+docs: .venv/ready ## docs/brokers.md, cli.md and configuration.md, from the code itself
 	$(BIN)/python -m tests.test_brokers_document
+	$(BIN)/python -m tests.test_reference_documents
 
 lint: .venv/ready ## Style and types
 	$(BIN)/ruff check .

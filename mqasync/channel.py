@@ -12,12 +12,11 @@ from .broker import Broker
 from .dedup import Dedup, Seen
 from .errors import BrokerError
 from .lanes import Lanes
-from .message import Message
 from .quarantine import Quarantine, check, suspect
 from .receiver import Receiver
 from .reply import REPLIES, failure, reply_to, result
-from .settlement import Observe, Settlement
-from .step import Step
+from .settlement import Observe, Settlement, ignore
+from .step import Around, Step, surrounded
 from .transport import Delivery
 
 log = logging.getLogger("mqasync")
@@ -25,16 +24,13 @@ log = logging.getLogger("mqasync")
 TROUBLE_SECONDS = 5.0  # pause of a worker that could not settle
 
 
-def ignore(event: str, message: Message) -> None:
-    """Observe nothing."""
-
-
 class Channel:
     """One consumer at work, from `start` to `drain`: `concurrency` workers take what one receiver brings.
 
     Every delivery is settled once: acknowledged after its step has returned, given back for a
     later attempt, or buried and then acknowledged. `quarantine` is shared by the channels of a process.
-    `seen` remembers what was handled, for a consumer with `dedup`; it is closed by `drain`.
+    `seen` remembers what was handled, for a consumer with `dedup`; it is closed by `drain`. `around` is
+    wrapped around Step.run, the last one outermost.
     """
 
     def __init__(
@@ -44,8 +40,10 @@ class Channel:
         observe: Observe = ignore,
         quarantine: Quarantine | None = None,
         seen: Seen | None = None,
+        around: Sequence[Around] = (),
     ) -> None:
         self.step = step
+        self._run = surrounded(step, around)
         self.exchange, self.id = step.consumer.exchange, step.consumer.id
         self.name = f"{self.exchange}/{self.id}"
         options = self._options = step.consumer.options
@@ -134,7 +132,7 @@ class Channel:
             for delivery in deliveries:
                 check(delivery)
             messages = [delivery.message for delivery in deliveries]
-            value = await self.step.run(messages)
+            value = await self._run(messages)
             for message in messages:
                 if id := reply_to(message):
                     await self.broker.send(REPLIES, id, result(message, value, self.id))

@@ -31,7 +31,7 @@ TAKES = {  # in a user's words, what a value of that type looks like
 class ExchangeSettings(msgspec.Struct, frozen=True):
     """How one exchange is carried.
 
-    `broker` is the name of the broker that carries it. `requires`: ids whose queues are declared
+    `broker`: the name of the broker that carries it, else the default one. `requires`: ids whose queues are declared
     at start. `optional`: nobody listening is fine. `options`: native to the broker.
     """
 
@@ -44,9 +44,10 @@ class ExchangeSettings(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration, variables filled in.
 
-    `brokers`: URLs by name. `consumers`: options by "exchange/id". `services`: what lifespan()
-    gets, by module. `dedup`: URL of the Redis that remembers ids for consumers with `dedup`; without
-    one their process does. `secrets`: values that came from ${file:...}, to be masked in all output.
+    `brokers`: URLs by name. `exchanges`: how each is carried, by name. `consumers`: options by
+    "exchange/id". `services`: what lifespan() gets, by module. `dedup`: URL of the Redis that remembers
+    ids for consumers with `dedup`; without one their process does. `secrets`: values that came from
+    ${file:...}, to be masked in all output.
     """
 
     brokers: dict[str, str]

@@ -27,12 +27,12 @@ R = TypeVar("R")
 
 
 class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a consumer works; the decorator sets it, `consumers:` in config.yml overrides it. Times in seconds.
+    """How a consumer works; the decorator sets it, config.yml overrides it. Times in seconds.
 
     `to`: exchanges for what the handler puts out. `concurrency`: handlers running at once
     (default 10; 1 for batches). `prefetch`: deliveries held (default twice what can run).
     `timeout`: bound on one run of the handler. `retries`: attempts after the first.
-    `backoff`: longest wait before the first retry, doubled for each further one up to `max_backoff`.
+    `backoff`, `max_backoff`: longest wait before the first retry, doubled for each further one, up to this.
     `batch_size`, `batch_wait`: for `list[T]` handlers, how many and how long to wait for them.
     `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
     (README: Handling a message twice). `ordered`: "key" handles messages of one key one after another, as they

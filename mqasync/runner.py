@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from .broker import Brokers
-from .channel import Channel, ignore
+from .channel import Channel
 from .config import Settings
 from .dedup import seen_of
 from .discovery import Service
@@ -17,10 +17,10 @@ from .health import Health, health
 from .lag import LoopWatch
 from .quarantine import Quarantine
 from .report import Reporter
-from .settlement import Observe
+from .settlement import Observe, ignore
 from .source import Feed
 from .startup import declare, lifespan_settings, warn
-from .step import Step
+from .step import Around, Step
 
 IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to do
 
@@ -43,19 +43,23 @@ class Runner:
         grace: float = 30.0,
         brokers: Brokers | None = None,
         observe: Observe = ignore,
+        around: Sequence[Around] = (),
     ) -> None:
         self.services = services
         self.settings = settings
         self.channels: list[Channel] = []
         self.feeds: list[Feed] = []
+        self.started = False  # everything is opened and declared, and nothing is being drained
         self.brokers = brokers or Brokers(settings)
         self._until_idle = until_idle
         self._wait = wait
         self._grace = grace
         self._observe = observe
+        self._around = around
         self._quarantine = Quarantine()
         self._stack = AsyncExitStack()
         self._receivers: set[asyncio.Task[None]] = set()
+        self._watch: LoopWatch | None = None
         self._tasks: list[asyncio.Task[None]] = []  # producers, and who waits for the end
 
     async def __aenter__(self) -> Self:
@@ -82,10 +86,12 @@ class Runner:
         self._receivers = {channel.start() for channel in self.channels}
         reporter = Reporter([service.name for service in self.services], self.health)
         self._tasks.append(asyncio.create_task(reporter.run(list(self.brokers.opened.values()))))
+        self.started = True
 
     def health(self) -> Health:
-        """How brokers and consumers are now; for use inside the block."""
-        return health(self.brokers.opened.values(), self.channels, self.feeds, self._watch.lags)
+        """How brokers, consumers and producers are now; also before entering, and at the end."""
+        lags = self._watch.lags if self._watch else 0
+        return health(self.brokers.opened.values(), self.channels, self.feeds, lags)
 
     async def _ready(self, service: Service) -> None:
         """Open the service's lifespan() and make its handlers ready to be called."""
@@ -99,7 +105,7 @@ class Runner:
             consumer = declared.with_options(options)
             step = Step(consumer, self.brokers.publish, injected or {})
             broker, seen = self.brokers.route(consumer.exchange), seen_of(consumer, self.settings.dedup)
-            self.channels.append(Channel(step, broker, self._observe, self._quarantine, seen))
+            self.channels.append(Channel(step, broker, self._observe, self._quarantine, seen, self._around))
         for producer in service.producers:
             self.feeds.append(Feed(producer, self.brokers, injected or {}, self._until_idle, self._wait))
 
@@ -148,6 +154,7 @@ class Runner:
 
     async def close(self) -> None:
         """Drain: stop producers and receiving, finish what runs, put back the rest, let go of everything."""
+        self.started = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

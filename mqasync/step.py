@@ -18,6 +18,10 @@ from .signature import of_consumer
 from .transport import check_name
 
 Publish = Callable[[Message], Awaitable[None]]
+Run = Callable[[Sequence[Message]], Awaitable[Any]]
+"""Step.run, or what is wrapped around it."""
+Around = Callable[[Consumer, Run], Run]
+"""A decorator of Step.run: it measures or traces a consumer's every message or batch, and passes on what it returns."""
 
 
 class Step:
@@ -105,6 +109,14 @@ class Step:
                 headers=out.headers,
                 key=out.key,
             )
+
+
+def surrounded(step: Step, around: Sequence[Around]) -> Run:
+    """Step.run with each of `around` wrapped around it, the last one outermost."""
+    run: Run = step.run
+    for wrap in around:
+        run = wrap(step.consumer, run)
+    return run
 
 
 def arguments(function: Any, wanted: Sequence[str], injected: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,14 @@ MQASYNC = [sys.executable, "-m", "mqasync"]
 T = TypeVar("T")
 
 
+def eventually(true: Callable[[], bool], what: str) -> None:
+    """Wait until `true()`; say `what` did not come about."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        time.sleep(0.05)
+
+
 class Output:
     """What a stream of a process has said so far, by line."""
 

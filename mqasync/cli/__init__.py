@@ -6,27 +6,30 @@ Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import traceback
-from types import TracebackType
 from typing import Any
 
 import click
 
-from .. import __file__ as package
 from .. import __version__
 from ..complaints import printable
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
+from .check import check
 from .config import config
 from .consume import consume
+from .dead import dead
+from .docs import docs
+from .graph import graph
+from .peek import peek
+from .process import process
 from .produce import produce
+from .purge import purge
 from .run import run
 from .status import status
+from .tap import tap
+from .traces import indented, their_trace
 
 MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
-# what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
-OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
 
 
 class Commands(click.Group):
@@ -43,17 +46,8 @@ class Commands(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            trace = "".join(traceback.format_exception(error.with_traceback(theirs(error))))
-            click.echo(indented(trace.rstrip("\n")), err=True)
+            click.echo(their_trace(error), err=True)
             context.exit(1)
-
-
-def theirs(error: Exception) -> TracebackType | None:
-    """The traceback from the service's own code on; all of it where none is in it."""
-    trace = error.__traceback__
-    while trace and trace.tb_frame.f_code.co_filename.startswith(OURS):
-        trace = trace.tb_next
-    return trace if trace or isinstance(error, SyntaxError) else error.__traceback__
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,10 +74,20 @@ class Unforgeable(logging.Formatter):
         return indented(super().formatException(info))
 
 
-def indented(trace: str) -> str:
-    """A traceback in which no line begins as a log line does, control characters escaped."""
-    return "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
-
-
-for command in (run, produce, consume, config, status):
+COMMANDS: tuple[click.Command, ...] = (
+    run,
+    produce,
+    consume,
+    config,
+    status,
+    check,
+    dead,
+    peek,
+    purge,
+    tap,
+    process,
+    graph,
+    docs,
+)
+for command in COMMANDS:
     main.add_command(command)

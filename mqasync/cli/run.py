@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
 
 import click
 
 from .. import __version__
-from ..config import Settings, load_settings
-from ..discovery import Service, discover
+from ..config import load_settings
+from ..discovery import discover
+from ..errors import ConfigurationError
 from ..runner import Runner
+from ..step import Around
 from .loop import run as run_loop
 from .options import WAIT, Duration, shared
 
 log = logging.getLogger("mqasync")
 
 REPORT_SECONDS = 5.0
+
+Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
 
 
 @click.command()
@@ -28,6 +35,12 @@ REPORT_SECONDS = 5.0
 @click.option(
     "--grace", type=Duration(), default="30s", show_default=True, help="Time for running handlers at the end."
 )
+@click.option(
+    "--http",
+    metavar="[HOST]:PORT",
+    envvar="MQASYNC_HTTP",
+    help="Serve /health/live, /health/ready, /metrics and a live page there.",
+)
 def run(
     modules: tuple[str, ...],
     config: str | None,
@@ -35,6 +48,7 @@ def run(
     until_idle: bool,
     wait: float | None,
     grace: float,
+    http: str | None,
 ) -> None:
     """Run the consumers and producers of each MODULE: a module, a package or module:name.
 
@@ -42,21 +56,28 @@ def run(
     """
     settings = load_settings(config, broker)
     services = discover(modules)
-    run_loop(_run(modules, services, settings, until_idle, wait, grace))
+    around: list[Around] = []
+    serve = serving(http, around) if http else nullcontext
+    runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
+    run_loop(_run(modules, runner, serve))
 
 
-async def _run(
-    modules: tuple[str, ...],
-    services: list[Service],
-    settings: Settings,
-    until_idle: bool,
-    wait: float | None,
-    grace: float,
-) -> None:
-    runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace)
+def serving(http: str, around: list[Around]) -> Serve:
+    """What serves a runner at the address `http`; adds to `around` what it has to measure."""
+    try:
+        from ..web.metrics import Metrics
+        from ..web.server import Address, Server
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"--http needs {error.name}: pip install 'mqasync[http]'") from error
+    address, metrics = Address.parse(http), Metrics()
+    around.append(metrics.around)
+    return lambda runner: Server(address, runner, metrics)
+
+
+async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve) -> None:
     log.info("mqasync %s: %s", __version__, ", ".join(modules))
     try:
-        async with runner:
+        async with serve(runner), runner:
             for line in bindings(runner):
                 log.info("%s", line)
             reports = asyncio.create_task(report(runner))

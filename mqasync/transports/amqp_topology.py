@@ -22,9 +22,9 @@ from .amqp_errors import replies
 
 LADDER = (1, 2, 5, 10, 30, 60, 300, 900, 3600)  # seconds that delayed messages wait
 RETURN_LIMIT = 20  # then RabbitMQ buries a message by itself; its own default from version 4 on
-# Dead letters are looked at as often as anybody likes, and each look ends with a return. Not -1, "no limit": RabbitMQ 3
-# reads that as 0, and 4.0 and 4.1 write it into the queue's log every five seconds
-# (github.com/rabbitmq/rabbitmq-server/issues/14202).
+# Dead letters are looked at as often as anybody likes, and each look ends with a return. Not -1, "no limit" since
+# RabbitMQ 4: 3.10 drops a message at its first return then, and some of 4 write -1 into the queue's log again and
+# again (github.com/rabbitmq/rabbitmq-server/issues/14202). Set on 3 as well, since a queue lives on in 4.
 NO_RETURN_LIMIT = 1_000_000_000
 SEARCH_SECONDS = 60.0  # how long it may take until the retry queues of other processes are counted
 

@@ -2,7 +2,8 @@
 
 URL: postgresql://user:password@host:port/database (or postgres://). After "?":
     sslmode (verify-full, the default, or off: without encryption), cafile, certfile, keyfile,
-    schema (default mqasync; it and its tables are made when first used, and it is nobody else's),
+    schema (default mqasync; it and its tables are made when first used, or when a newer mqasync has
+    one more, by a role that may; it is nobody else's),
     lease (seconds until an unsettled delivery comes back by itself, default 30),
     connections (of one process, default 4: one takes and is notified, the others publish).
 Options: none.

@@ -28,8 +28,6 @@ from mqasync.source import waiting_for_queues
 from mqasync.step import Step
 from mqasync.transport import DEAD
 
-from ..waiting import depth
-
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
@@ -203,7 +201,8 @@ class Load:
             while (there := await channel.depth()) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             self.depths[channel.id] = there
-        self.depths["dead"] = await broker.call(lambda transport: depth(transport, self.exchange, "step" + DEAD))
+        dead = await broker.call(lambda transport: transport.stats(self.exchange, "step" + DEAD))
+        self.depths["dead"] = dead.total if dead else 0  # it is not there where a fault deleted it
 
     def _consumers(self) -> Iterator[Any]:
         ledger = self.ledger

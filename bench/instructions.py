@@ -1,0 +1,131 @@
+"""Instructions per message on the core path, counted by callgrind: a figure that a noisy machine does not change.
+
+`python -m bench.instructions` counts and compares with instructions.json; `--write` writes that file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mqasync import Producer, consumer
+from mqasync.broker import Brokers
+from mqasync.channel import Channel
+from mqasync.config import Settings
+from mqasync.handler import Consumer
+from mqasync.step import Step
+
+BASELINE = Path(__file__).with_name("instructions.json")
+COUNTS = (500, 1500)  # messages; what both runs have in common, the start above all, drops out of the difference
+IN_FLIGHT = 100
+TOLERANCE = 0.05
+
+EVENT = {"ip": "192.0.2.1", "source": "bench", "note": "x" * 206}
+
+
+class Event(msgspec.Struct):
+    """The same, typed."""
+
+    ip: str
+    source: str
+    note: str
+
+
+async def through(consumers: list[Consumer], exchange: str, count: int, done: asyncio.Event) -> None:
+    """`count` messages into `exchange` by Producer.produce, IN_FLIGHT at once, until `done`."""
+    brokers = Brokers(Settings(brokers={"main": "memory:bench"}))
+    channels = [Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange)) for one in consumers]
+    for channel in channels:
+        await channel.declare()
+        channel.start()
+    async with Producer(id="bench", exchange=exchange, broker="memory:bench") as producer:
+        for _ in range(0, count, IN_FLIGHT):
+            await asyncio.gather(*(producer.produce(EVENT) for _ in range(IN_FLIGHT)))
+        await done.wait()
+    for channel in channels:
+        await channel.drain(1.0)
+    await brokers.close()
+
+
+async def handle(count: int) -> None:
+    """Publish, decode to a Struct, handle, acknowledge."""
+    done, seen = asyncio.Event(), 0
+
+    @consumer(exchange="in", id="q", prefetch=100)
+    async def handler(event: Event) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            done.set()
+
+    await through([handler], "in", count, done)
+
+
+async def step(count: int) -> None:
+    """Publish, handle a dict, publish what the handler returns, handle that, acknowledge both."""
+    done, seen = asyncio.Event(), 0
+
+    @consumer(exchange="in", id="q", to="out", prefetch=100)
+    async def first(event: dict[str, Any]) -> dict[str, Any]:
+        return event
+
+    @consumer(exchange="out", id="q", prefetch=100)
+    async def second(event: dict[str, Any]) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            done.set()
+
+    await through([first, second], "in", count, done)
+
+
+PATHS: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {"handle": handle, "step": step}
+
+
+def count_instructions(path: str) -> int:
+    """Instructions for one message on that path."""
+    few, many = (_instructions_of_run(path, count) for count in COUNTS)
+    return round((many - few) / (COUNTS[1] - COUNTS[0]))
+
+
+def _instructions_of_run(path: str, count: int) -> int:
+    valgrind = shutil.which("valgrind")
+    assert valgrind, "valgrind is not installed"
+    callgrind = [valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    done = subprocess.run(
+        [*callgrind, sys.executable, "-m", "bench.instructions", path, str(count)],
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    assert found, done.stderr
+    return int(found[1])
+
+
+def main() -> None:
+    """Count, then compare or write."""
+    if sys.argv[1:2] and sys.argv[1] in PATHS:
+        return asyncio.run(PATHS[sys.argv[1]](int(sys.argv[2])))
+    counted = {path: count_instructions(path) for path in PATHS}
+    if "--write" in sys.argv:
+        BASELINE.write_text(json.dumps({"python": platform.python_version(), **counted}, indent=2) + "\n")
+    baseline = json.loads(BASELINE.read_text())
+    for path, count in counted.items():
+        print(f"{path}: {count:,} instructions a message, {count / baseline[path] - 1:+.1%} of the baseline")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The server behind `run --http`, by aiohttp: health for probes, metrics for Prometheus; the page is in page.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Self
+
+import msgspec
+from aiohttp import web
+
+from ..errors import ConfigurationError
+from ..overview import QueueOverview, overview
+from ..runner import Runner
+from .metrics import Metrics
+
+FRESH_SECONDS = 1.0  # so long the brokers are not asked again for the depth of their queues
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen; `host` None is every address of the machine."""
+
+    host: str | None
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """From `8080`, `:8080`, `127.0.0.1:8080` or `[::1]:8080`. Raises ConfigurationError."""
+        host, _, port = text.rpartition(":")
+        if not (port.isdecimal() and 0 < int(port) < 65536):
+            raise ConfigurationError(
+                f"--http {text!r} is no address; it takes a port, or host and port: 127.0.0.1:8080"
+            )
+        return cls(host.strip("[]") or None, int(port))
+
+
+class Server:
+    """`async with Server(address, runner, metrics)`: it answers inside the block, before and while the runner works.
+
+    Entering raises ConfigurationError where the address cannot be listened at.
+    """
+
+    def __init__(self, address: Address, runner: Runner, metrics: Metrics) -> None:
+        self._address = address
+        self._runner = runner
+        self._metrics = metrics
+        self._queues: Collection[QueueOverview] = ()
+        self._asked = -FRESH_SECONDS
+        self.app = web.Application()
+        self.app.router.add_get("/health/live", self._live)
+        self.app.router.add_get("/health/ready", self._ready)
+        self.app.router.add_get("/metrics", self._scrape)
+
+    async def __aenter__(self) -> Self:
+        self._serving = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._serving.setup()
+        try:
+            await web.TCPSite(self._serving, self._address.host, self._address.port).start()
+        except OSError as error:
+            await self._serving.cleanup()
+            where = f"{self._address.host or ''}:{self._address.port}"
+            raise ConfigurationError(f"--http {where} cannot be listened at: {error.strerror or error}") from error
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._serving.cleanup()
+
+    async def _live(self, request: web.Request) -> web.Response:
+        """200 as long as the event loop turns."""
+        return web.json_response({"live": True})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        """200 while every broker takes messages and every consumer really consumes, else 503 and why."""
+        health = self._runner.health()
+        ready = self._runner.started and health.ready
+        body = {
+            "ready": ready,
+            "started": self._runner.started,
+            "brokers": {name: broker.state for name, broker in health.brokers.items()},
+            "consuming": {name: consumer.consuming for name, consumer in health.consumers.items()},
+        }
+        return web.json_response(body, status=200 if ready else 503)
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        text = self._metrics.text(self._runner.health(), await self.queues())
+        return web.Response(body=text, content_type="text/plain", charset="utf-8")
+
+    async def queues(self) -> Collection[QueueOverview]:
+        """The queues that are consumed here, as the brokers told a moment ago."""
+        if self._runner.started and time.monotonic() - self._asked > FRESH_SECONDS:
+            self._asked = time.monotonic()
+            names = [(channel.exchange, channel.id) for channel in self._runner.channels]
+            self._queues = await overview(self._runner.brokers, names, ())
+        return self._queues
