@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from .broker import Brokers
-from .channel import Channel, ignore
+from .channel import Channel
 from .config import Settings
 from .dedup import seen_of
 from .discovery import Service
@@ -17,7 +17,7 @@ from .health import Health, health
 from .lag import LoopWatch
 from .quarantine import Quarantine
 from .report import Reporter
-from .settlement import Observe
+from .settlement import Observe, ignore
 from .source import Feed
 from .startup import declare, lifespan_settings, warn
 from .step import Around, Step

@@ -26,6 +26,10 @@ Observe = Callable[[str, Message], None]
 """Told what became of each message: "acknowledged", "retried" or "buried"."""
 
 
+def ignore(event: str, message: Message) -> None:
+    """Observe nothing."""
+
+
 class Counts(msgspec.Struct):
     """What has happened on a channel since it started."""
 

@@ -1,14 +1,11 @@
-"""The command `mqasync`: its group, how errors end it, how it logs; each command is a file beside this one.
+"""The command `mqasync`: its group and how errors end it; each command is a file beside this one.
 
 Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user's mistake.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-import traceback
 from types import TracebackType
 from typing import Any
 
@@ -16,10 +13,11 @@ import click
 
 from .. import __file__ as package
 from .. import __version__
-from ..complaints import printable
+from ..complaints import describe
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from .config import config
 from .consume import consume
+from .logs import set_up
 from .produce import produce
 from .run import run
 from .status import status
@@ -38,13 +36,12 @@ class Commands(click.Group):
             return super().invoke(context)
         except MqasyncError as error:
             place = ".".join(getattr(error, "keys", ()))
-            click.echo(printable(f"mqasync: {place and place + ': '}{error}"), err=True)
+            context.obj.end(f"{place and place + ': '}{error}")
             context.exit(2 if isinstance(error, MISTAKES) else 1)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            trace = "".join(traceback.format_exception(error.with_traceback(theirs(error))))
-            click.echo(indented(trace.rstrip("\n")), err=True)
+            context.obj.end(describe(error), error.with_traceback(theirs(error)))
             context.exit(1)
 
 
@@ -58,31 +55,17 @@ def theirs(error: Exception) -> TracebackType | None:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mqasync")
-def main() -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "human", "json"]),
+    default="auto",
+    envvar="MQASYNC_LOG",
+    help="The log on stderr; auto is human on a terminal and JSON lines elsewhere. Also $MQASYNC_LOG.",
+)
+@click.pass_context
+def main(context: click.Context, log_format: str) -> None:
     """Asyncio microservices over message queues that exist."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Unforgeable("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for name in ("aio_pika", "aiormq"):
-        # the core says in one line what they say in many, and their DEBUG lines show bodies
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-class Unforgeable(logging.Formatter):
-    """Keeps what a stranger put into an id or error text from looking like a log line."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line without its traceback, control characters escaped."""
-        return printable(super().formatMessage(record))
-
-    def formatException(self, info: Any) -> str:
-        """The traceback, indented."""
-        return indented(super().formatException(info))
-
-
-def indented(trace: str) -> str:
-    """A traceback in which no line begins as a log line does, control characters escaped."""
-    return "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
+    context.obj = set_up(log_format)
 
 
 for command in (run, produce, consume, config, status):
