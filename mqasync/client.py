@@ -14,6 +14,7 @@ from .errors import BrokerLost
 from .handler import Consumer, Producer
 from .message import Message, new_id
 from .step import Step
+from .telemetry import traced
 
 GRACE = 30.0
 """Seconds that running handlers get to finish when the work ends."""
@@ -28,7 +29,8 @@ class Client:
     @classmethod
     async def open(cls, config: str | None, broker: str | None) -> Client:
         """Load the configuration; the broker is connected by the first message. Raises ConfigurationError."""
-        return cls(Brokers(load_settings(config, broker)))
+        brokers, _ = traced(load_settings(config, broker))
+        return cls(brokers)
 
     async def produce(
         self,
@@ -65,9 +67,9 @@ async def consume(consumer: Consumer, config: str | None, broker: str | None) ->
     """See Consumer.consume."""
     settings = load_settings(config, broker)
     consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
-    brokers = Brokers(settings)
+    brokers, around = traced(settings)
     step, seen = Step(consumer, brokers.publish, {}), seen_of(consumer, settings.dedup)
-    channel = Channel(step, brokers.route(consumer.exchange), seen=seen)
+    channel = Channel(step, brokers.route(consumer.exchange), seen=seen, around=around)
     try:
         await channel.start()
     finally:
