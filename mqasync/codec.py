@@ -53,6 +53,15 @@ def encode(body: Any) -> bytes:
         ) from error
 
 
+def not_json(body: bytes) -> str:
+    """What is wrong with `body` as JSON; nothing if it is JSON."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return f"{body[:60].decode(errors='replace')!r}: {error}"
+    return ""
+
+
 def is_pydantic(kind: Any) -> bool:
     """True for a pydantic model class; pydantic is never imported for this, only looked for."""
     pydantic = sys.modules.get("pydantic")

@@ -12,6 +12,7 @@ from .errors import Reject
 from .message import Message
 from .publisher import unfit
 
+PREFIX = "dead-"
 MAX_TRACEBACK = 8_000
 MAX_TEXT = 1_000
 MAX_ID = 255
@@ -44,3 +45,17 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
         clean["dead-own-headers"] = f"dropped: {', '.join(message.headers)}"[:MAX_TEXT]
         message = msgspec.structs.replace(message, id=message.id[:MAX_ID], producer="", key=None, headers={})
     return msgspec.structs.replace(message, headers=message.headers | clean)
+
+
+def revived(message: Message) -> Message:
+    """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt."""
+    own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX)}
+    return msgspec.structs.replace(message, headers=own, attempt=1)
+
+
+def buried_at(message: Message) -> float:
+    """When a dead letter was buried, in seconds since 1970; when it was published, where it does not tell."""
+    try:
+        return float(message.headers["dead-last-time"])
+    except (KeyError, ValueError):
+        return message.time

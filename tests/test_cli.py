@@ -390,7 +390,7 @@ def test_config_shows_what_is_resolved_with_every_secret_masked(cli: CommandLine
 def test_both_ways_to_start_it_say_the_version_and_the_commands(cli: CommandLine, program: list[str]) -> None:
     assert cli.run("--version", program=program).stdout == f"mqasync, version {__version__}\n"
     helped = cli.run("--help", program=program).stdout
-    assert re.findall(r"^  (\w+)  ", helped, re.MULTILINE) == ["config", "consume", "produce", "run"]
+    assert {"config", "consume", "dead", "produce", "run"} <= set(re.findall(r"^  (\w+)  ", helped, re.MULTILINE))
 
 
 # the original proof of concept

@@ -149,6 +149,12 @@ def test_the_format_can_be_chosen(cli: CommandLine, how: str) -> None:
     assert re.match(r"\d\d:\d\d:\d\d mqasync ", done.stderr)
 
 
+def test_commands_other_than_run_talk_to_people_wherever_they_do(cli: CommandLine) -> None:
+    done = cli.run("produce", "--exchange", "nowhere", "--id", "me", "--wait", "0.1", "{}")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "mqasync: no queue is bound to exchange 'nowhere'")
+    assert re.match(r"\d\d:\d\d:\d\d no queue is bound to exchange 'nowhere' yet", done.stderr)
+
+
 def test_a_format_that_is_none_is_refused(cli: CommandLine) -> None:
     done = cli.run("--log-format", "xml", "run", "service")
     assert done.returncode == 2

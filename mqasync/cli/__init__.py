@@ -5,26 +5,26 @@ Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user
 
 from __future__ import annotations
 
-import os
-from types import TracebackType
 from typing import Any
 
 import click
 
-from .. import __file__ as package
 from .. import __version__
 from ..complaints import describe
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from .config import config
 from .consume import consume
+from .dead import dead
 from .logs import set_up
+from .peek import peek
+from .process import process
 from .produce import produce
+from .purge import purge
 from .run import run
 from .status import status
+from .tap import tap
 
 MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
-# what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
-OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
 
 
 class Commands(click.Group):
@@ -41,16 +41,8 @@ class Commands(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            context.obj.end(describe(error), error.with_traceback(theirs(error)))
+            context.obj.end(describe(error), error)
             context.exit(1)
-
-
-def theirs(error: Exception) -> TracebackType | None:
-    """The traceback from the service's own code on; all of it where none is in it."""
-    trace = error.__traceback__
-    while trace and trace.tb_frame.f_code.co_filename.startswith(OURS):
-        trace = trace.tb_next
-    return trace if trace or isinstance(error, SyntaxError) else error.__traceback__
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,13 +52,25 @@ def theirs(error: Exception) -> TracebackType | None:
     type=click.Choice(["auto", "human", "json"]),
     default="auto",
     envvar="MQASYNC_LOG",
-    help="The log on stderr; auto is human on a terminal and JSON lines elsewhere. Also $MQASYNC_LOG.",
+    help="The log on stderr; auto: JSON lines of `run` where that is no terminal. Also $MQASYNC_LOG.",
 )
 @click.pass_context
 def main(context: click.Context, log_format: str) -> None:
     """Asyncio microservices over message queues that exist."""
-    context.obj = set_up(log_format)
+    context.obj = set_up(log_format, context.invoked_subcommand)
 
 
-for command in (run, produce, consume, config, status):
+COMMANDS: tuple[click.Command, ...] = (
+    run,
+    produce,
+    consume,
+    config,
+    status,
+    dead,
+    peek,
+    purge,
+    tap,
+    process,
+)
+for command in COMMANDS:
     main.add_command(command)

@@ -14,6 +14,7 @@ import click
 
 from ..complaints import printable
 from ..handling import HANDLING
+from .traces import indented, their_trace, theirs
 
 MAX_ID = 100  # characters of a message's id
 
@@ -49,12 +50,11 @@ class Human(Format):
 
     def formatException(self, info: Any) -> str:
         """The traceback, in which no line begins as a log line does, control characters escaped."""
-        return "\n".join(f"  {printable(line)}" for line in super().formatException(info).split("\n"))
+        return indented(super().formatException(info))
 
     def end(self, text: str, error: Exception | None = None) -> None:
         """A sentence, or a traceback and nothing else."""
-        info = error and (type(error), error, error.__traceback__)
-        click.echo(self.formatException(info) if info else printable(f"mqasync: {text}"), err=True)
+        click.echo(their_trace(error) if error else printable(f"mqasync: {text}"), err=True)
 
 
 class Json(Format):
@@ -80,7 +80,7 @@ class Json(Format):
 
 def unlogged(level: int, text: str, error: Exception | None = None) -> logging.LogRecord:
     """A record that no logger has made, so it is about no message."""
-    info = (type(error), error, error.__traceback__) if error else None
+    info = (type(error), error, theirs(error)) if error else None
     return logging.LogRecord("mqasync", level, "", 0, text, None, info)
 
 
@@ -99,10 +99,11 @@ def about_what(record: logging.LogRecord) -> bool:
     return True
 
 
-def set_up(format: str) -> Format:
-    """Log to stderr from now on; `format` is "human", "json" or "auto": human on a terminal."""
-    human = sys.stderr.isatty() if format == "auto" else format == "human"
-    formatter = Human() if human else Json()
+def set_up(format: str, command: str | None) -> Format:
+    """Log to stderr from now on; `format` is "human", "json" or "auto": JSON for services that no person looks at."""
+    if format == "auto":
+        format = "json" if command == "run" and not sys.stderr.isatty() else "human"
+    formatter = Json() if format == "json" else Human()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(about_what)
     handler.setFormatter(formatter)

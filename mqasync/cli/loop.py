@@ -9,9 +9,13 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+from ..errors import MqasyncError
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TOGETHER_SECONDS = 0.2  # `timeout`, `uv run` and their like pass on a signal that the terminal has sent to us as well
@@ -28,6 +32,18 @@ def run(work: Coroutine[Any, Any, None]) -> bool:
         from uvloop import new_event_loop as new_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(_until_signal(work))
+
+
+def result_of(work: Coroutine[Any, Any, T]) -> T:
+    """`run`, and what `work` returns. Raises MqasyncError when a signal has ended it before its end."""
+    results: list[T] = []
+
+    async def keep() -> None:
+        results.append(await work)
+
+    if not run(keep()):
+        raise MqasyncError("stopped before the end; nothing is lost")
+    return results[0]
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> bool:

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, BinaryIO
 
 import click
-import msgspec
 
 from ..broker import Brokers
+from ..codec import not_json
 from ..config import load_settings
 from ..errors import ConfigurationError, MqasyncError
 from ..message import Message
@@ -103,15 +103,6 @@ class _Job:
             f"published {self._confirmed:,} message{plural} to {self._exchange} in {elapsed:.1f} s ({rate})",
             err=True,
         )
-
-
-def not_json(body: bytes) -> str:
-    """What is wrong with `body` as JSON; nothing if it is JSON."""
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return f"{body[:60].decode(errors='replace')!r}: {error}"
-    return ""
 
 
 def _progress(file: BinaryIO) -> AbstractContextManager[Any]:

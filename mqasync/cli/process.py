@@ -1,0 +1,157 @@
+"""`mqasync process`: one message through one handler by hand; no queue is read, nothing is published unasked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..broker import Brokers
+from ..codec import not_json
+from ..config import Settings, load_settings
+from ..discovery import Service, discover
+from ..errors import ConfigurationError, InvalidMessage, Reject
+from ..handler import Consumer, where
+from ..letters import to_record
+from ..message import Message
+from ..outbox import Outbox
+from ..signature import of_consumer
+from ..source import waiting_for_queues
+from ..startup import lifespan_settings
+from ..step import Step
+from .loop import result_of
+from .options import WAIT, shared
+from .output import JSON, show
+from .traces import their_trace
+
+
+class Header(click.ParamType[tuple[str, str]]):
+    """A header of a message, name=text."""
+
+    name = "name=text"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, str]:
+        """Name and text."""
+        name, equals, text = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not name=text", parameter, context)
+        return name, text
+
+
+@click.command()
+@click.argument("name", metavar="MODULE:HANDLER")
+@shared
+@WAIT
+@click.option("--msg", required=True, metavar="JSON|-|FILE", help="The body; for a list handler JSON lines, one batch.")
+@click.option("--header", "headers", type=Header(), multiple=True, help="A header of the message; repeatable.")
+@click.option("--key", help="Its key.")
+@click.option("--publish", is_flag=True, help="Publish what the handler puts out, once it has returned.")
+@JSON
+def process(
+    name: str,
+    config: str | None,
+    broker: str | None,
+    wait: float | None,
+    msg: str,
+    headers: tuple[tuple[str, str], ...],
+    key: str | None,
+    publish: bool,
+    as_json: bool,
+) -> None:
+    """Run one message through one handler, as `run` does, and print what it puts out, unpublished."""
+    settings = load_settings(config, broker)
+    service, consumer = only_consumer(name)
+    consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
+    body = read(msg)
+    bodies = [line for line in body.splitlines() if line.strip()] if of_consumer(consumer.handler).batch else [body]
+    messages = [
+        Message(body=body, exchange=consumer.exchange, producer="process", headers=dict(headers), key=key)
+        for body in bodies
+    ]
+    outputs = result_of(_process(service, consumer, settings, messages))
+    rows = [to_record(output) if as_json else row(output) for output in outputs]
+    show(rows, as_json, "the handler puts out nothing")
+    if publish and outputs:
+        result_of(_publish(outputs, settings, wait))
+
+
+def only_consumer(name: str) -> tuple[Service, Consumer]:
+    """The one consumer that `name` means, and its module. Raises ConfigurationError."""
+    found = [(service, consumer) for service in discover([name]) for consumer in service.consumers]
+    if not found:
+        raise ConfigurationError(f"{name!r} is a producer, which takes no message; `mqasync run {name}` runs it")
+    if len(found) > 1:
+        names = ", ".join(f"{service.name}:{consumer.handler.__name__}" for service, consumer in found)
+        raise ConfigurationError(f"{name!r} has {len(found)} handlers; name one of them: {names}")
+    return found[0]
+
+
+def read(msg: str) -> bytes:
+    """The body that --msg means. Raises ConfigurationError for what is neither a file nor JSON."""
+    if msg == "-":
+        return sys.stdin.buffer.read()
+    if os.path.isfile(msg):
+        return Path(msg).read_bytes()
+    body = msg.encode("utf-8", "surrogateescape")
+    if problem := not_json(body):
+        raise ConfigurationError(f"--msg is neither a file nor JSON: {problem}")
+    return body
+
+
+async def _process(service: Service, consumer: Consumer, settings: Settings, messages: list[Message]) -> list[Message]:
+    """What the handler puts out for them, not published."""
+    outputs: list[Message] = []
+
+    async def collect(message: Message) -> None:
+        outputs.append(message)
+
+    async with AsyncExitStack() as stack:
+        injected = None
+        if service.lifespan:
+            injected = await stack.enter_async_context(service.lifespan(*lifespan_settings(service, settings)))
+        step = Step(consumer, collect, injected or {})
+        try:
+            await step.run(messages)
+        except Exception as error:
+            if isinstance(error, Reject):  # of other errors the command itself shows it
+                click.echo(their_trace(error), err=True)
+            click.echo(f"{where(consumer.handler)} failed: {verdict(error, consumer)}", err=True)
+            raise
+    return outputs
+
+
+def verdict(error: Exception, consumer: Consumer) -> str:
+    """What `run` would do after that error."""
+    if isinstance(error, Reject | InvalidMessage):
+        return "`run` would put the message among the dead letters at once"
+    if not consumer.options.retries:
+        return "`run` would put the message among the dead letters, as retries=0"
+    return f"`run` would try again (retries={consumer.options.retries}), then put the message among the dead letters"
+
+
+def row(message: Message) -> dict[str, Any]:
+    """One line of the table."""
+    return {
+        "exchange": message.exchange,
+        "id": message.id,
+        "key": message.key,
+        "headers": ", ".join(f"{name}={text}" for name, text in message.headers.items()) or None,
+        "body": message.body.decode(errors="replace"),
+    }
+
+
+async def _publish(outputs: list[Message], settings: Settings, wait: float | None) -> None:
+    """Return when the broker has all of them; where no queue is bound yet it waits."""
+    brokers = Brokers(settings)
+    publish = waiting_for_queues(brokers.publish, wait)
+    try:
+        async with Outbox() as outbox:
+            for output in outputs:
+                await outbox.put(publish(output))
+    finally:
+        await brokers.close()
+    click.echo(f"published {len(outputs):,} message{'' if len(outputs) == 1 else 's'}", err=True)

@@ -1,0 +1,51 @@
+"""`mqasync purge`: what waits in a queue away for good, when the user has said yes; the queue stays."""
+
+from __future__ import annotations
+
+import click
+
+from ..reading import FEW, Reading
+from .loop import result_of
+from .place import YES, Place, check_there, confirm, place
+
+
+@click.command()
+@place
+@YES
+def purge(place: Place, yes: bool) -> None:
+    """Throw away what waits in the queue (EXCHANGE, ID) at this moment, after a question that says how many.
+
+    Not purged are messages that a consumer holds, that are delayed (a later attempt) or that come meanwhile, and
+    the dead letters: for those there is `mqasync dead drop`.
+    """
+    if not yes:
+        waiting = result_of(_waiting(place))
+        if not waiting:
+            return click.echo(f"no message waits in {place}", err=True)
+        confirm(f"Purge {counted(waiting)} of {place} for good?")
+    result_of(_purge(place))
+
+
+async def _waiting(place: Place) -> int:
+    async with place.opened() as broker:
+        await check_there(broker, place.exchange, place.id)
+        stats = await broker.call(lambda transport: transport.stats(place.exchange, place.id))
+        return stats.waiting if stats else 0
+
+
+async def _purge(place: Place) -> None:
+    count = 0
+    try:
+        async with place.opened() as broker:
+            await check_there(broker, place.exchange, place.id)
+            async with Reading(broker, place.exchange, place.id, held=FEW) as reading:
+                async for found in reading.portions():
+                    await reading.take(found)
+                    count += len(found)
+    finally:
+        click.echo(f"purged {counted(count)} of {place}", err=True)
+
+
+def counted(count: int) -> str:
+    """So many messages, in words."""
+    return f"{count:,} message{'' if count == 1 else 's'}"

@@ -1,0 +1,88 @@
+"""`mqasync tap`: a live copy of an exchange on stdout, by a queue of its own that is gone at the end."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+
+import click
+import msgspec
+
+from ..broker import Broker, Brokers
+from ..config import Settings, load_settings
+from ..errors import ConfigurationError
+from ..letters import to_record
+from ..message import Message
+from ..temporary import TemporaryQueue
+from ..transport import Delivery, check_name
+from .consume import on_one_line
+from .lines import write_line
+from .loop import run as run_loop
+from .options import WAIT, reach, shared
+from .place import is_users
+
+PREFIX = "tap-"
+
+
+class Enough(Exception):
+    """So many were printed as were asked for."""
+
+
+@click.command()
+@click.argument("exchange")
+@shared
+@WAIT
+@click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
+@click.option("--full", is_flag=True, help="All of each message: id, time, producer, key, headers, body.")
+def tap(
+    exchange: str, config: str | None, broker: str | None, wait: float | None, count: int | None, full: bool
+) -> None:
+    """Print what is published to EXCHANGE from now on, a JSON line each, while its consumers get it as ever.
+
+    The copy waits in a queue of its own on the broker, which grows while this reads slower than others publish. It
+    is deleted at the end, or by the broker 60 seconds after a kill -9.
+    """
+    check_name("exchange", exchange)
+    run_loop(_tap(exchange, load_settings(config, broker), wait, count, full))
+
+
+async def _tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
+    printed = 0
+
+    async def take(deliveries: Sequence[Delivery]) -> None:
+        nonlocal printed
+        for delivery in deliveries:
+            await write_line(line(delivery.message, full))
+            printed += 1
+            if printed == count:
+                raise Enough
+
+    brokers = Brokers(settings)
+    try:
+        broker = brokers.route(exchange)
+        await reach(broker, wait)
+        await check_bound(broker, exchange)
+        async with TemporaryQueue(broker, exchange, f"{PREFIX}{uuid.uuid4().hex[:8]}", take) as queue:
+            click.echo(f"tapping {exchange} as {queue.id}; Ctrl-C ends it", err=True)
+            with suppress(Enough, BrokenPipeError):  # or nobody reads any more
+                await queue.working
+    finally:
+        await brokers.close()
+
+
+async def check_bound(broker: Broker, exchange: str) -> None:
+    """Raise ConfigurationError where no queue is bound to `exchange`, if the broker tells.
+
+    With a tap alone a publish would succeed, and its only copy be gone with the tap.
+    """
+    queues = await broker.call(lambda transport: transport.queues())
+    exchanges = {name for name, id in queues or [] if is_users(name, id) and not id.startswith(PREFIX)}
+    if queues is not None and exchange not in exchanges:
+        there_are = ", ".join(sorted(exchanges)) or "none"
+        raise ConfigurationError(f"no queue is bound to {exchange!r} on {broker.address}; exchanges: {there_are}")
+
+
+def line(message: Message, full: bool) -> bytes:
+    """One message as JSON on one line."""
+    return msgspec.json.encode(to_record(message)) if full else on_one_line(message.body)
