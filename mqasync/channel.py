@@ -17,7 +17,7 @@ from .quarantine import Quarantine, check, suspect
 from .receiver import Receiver
 from .reply import REPLIES, failure, reply_to, result
 from .settlement import Observe, Settlement, ignore
-from .step import Around, Run, Step
+from .step import Around, Step, surrounded
 from .transport import Delivery
 
 log = logging.getLogger("mqasync")
@@ -44,9 +44,7 @@ class Channel:
         around: Sequence[Around] = (),
     ) -> None:
         self.step = step
-        self._run: Run = step.run
-        for wrap in around:
-            self._run = wrap(step.consumer, self._run)
+        self._run = surrounded(step, around)
         self.exchange, self.id = step.consumer.exchange, step.consumer.id
         self.name = f"{self.exchange}/{self.id}"
         options = self._options = step.consumer.options

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import update_wrapper
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
@@ -205,6 +205,16 @@ class Producer:
         if self._client is None:
             raise ConfigurationError(f"{self!r} is not open: use 'async with'")
         return await self._client.produce(self, body, key, headers, id, seconds(timeout))
+
+    async def produce_many(self, bodies: Iterable[Any] | AsyncIterable[Any], *, timeout: float | str = 30.0) -> int:
+        """Publish each of `bodies`, many at a time, and return their number once the broker has them all safely.
+
+        An item that is an Out says more than the body: key, headers, id, exchange. Raises what `produce` raises,
+        for the first one that fails; those before it are safe, and some after it may be there as well.
+        """
+        if self._client is None:
+            raise ConfigurationError(f"{self!r} is not open: use 'async with'")
+        return await self._client.produce_many(self, bodies, seconds(timeout))
 
 
 class Source(Producer, Generic[P, R]):

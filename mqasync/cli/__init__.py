@@ -12,9 +12,12 @@ import click
 from .. import __version__
 from ..complaints import describe
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
+from .check import check
 from .config import config
 from .consume import consume
 from .dead import dead
+from .docs import docs
+from .graph import graph
 from .logs import set_up
 from .peek import peek
 from .process import process
@@ -66,11 +69,14 @@ COMMANDS: tuple[click.Command, ...] = (
     consume,
     config,
     status,
+    check,
     dead,
     peek,
     purge,
     tap,
     process,
+    graph,
+    docs,
 )
 for command in COMMANDS:
     main.add_command(command)

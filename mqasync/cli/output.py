@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from ..complaints import printable
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from rich.console import OverflowMethod
     from rich.table import Table
+    from rich.text import Text
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 SHORT = 20  # characters of a cell that is shown whole
+OUTPUT = click.option("--output", metavar="FILE", default="-", help="Write to this file instead of stdout.")
 WIDE = 1000  # columns of a table that no terminal shows: nothing is cut off for who reads a pipe
 
 
-def show(rows: Sequence[Mapping[str, Any]], as_json: bool, empty: str) -> None:
-    """Print `rows`, all with the same keys: a table (or `empty`, where there are none), or a JSON array."""
+def show(rows: Sequence[Mapping[str, Any]], as_json: bool, empty: str, wrapped: str = "") -> None:
+    """Print `rows`, all with the same keys: a table (or `empty`, where there are none), or a JSON array.
+
+    The column `wrapped` takes several lines where it is too wide; of the others the end is cut off.
+    """
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(rows), indent=2))
     elif not rows:
@@ -29,31 +37,38 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, empty: str) -> None:
     else:
         from rich.console import Console
 
-        Console(width=None if sys.stdout.isatty() else WIDE).print(table(rows))
+        Console(width=None if sys.stdout.isatty() else WIDE).print(table(rows, wrapped))
 
 
-def say(text: str | bytes) -> None:
+def say(text: str | bytes, nl: bool = True) -> None:
     """Print a line or several; where nobody reads any more the command ends at once, without a word, with 1."""
     try:
-        click.echo(text)
+        click.echo(text, nl=nl)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python itself complains at its end
         raise click.exceptions.Exit(1) from None
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows as a table, its columns named by their keys; numbers to the right, None as a dash."""
+def table(rows: Sequence[Mapping[str, Any]], wrapped: str = "") -> Table:
+    """The rows as a table, its columns named by their keys; numbers to the right, None as a dash; see `show`."""
     from rich.table import Table
-    from rich.text import Text
 
     columns = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0] if rows else ():
         numbers = any(isinstance(row[name], int | float) for row in rows)
         whole = max(len(cell(row[name])) for row in rows) <= SHORT  # only what is longer gives way on a narrow terminal
-        columns.add_column(name, justify="right" if numbers else "left", overflow="ellipsis", no_wrap=whole)
-    for row in rows:  # Text: a stranger's markup is only text
-        columns.add_row(*(Text(cell(value), no_wrap=True, overflow="ellipsis") for value in row.values()))
+        overflow: OverflowMethod = "fold" if name == wrapped else "ellipsis"
+        columns.add_column(name, justify="right" if numbers else "left", overflow=overflow, no_wrap=whole)
+    for row in rows:
+        columns.add_row(*(_text(value, name == wrapped) for name, value in row.items()))
     return columns
+
+
+def _text(value: Any, wrapped: bool) -> Text:
+    from rich.text import Text
+
+    # a stranger's markup is only text
+    return Text(cell(value), no_wrap=not wrapped, overflow="fold" if wrapped else "ellipsis")
 
 
 def cell(value: Any) -> str:
@@ -73,3 +88,13 @@ def age(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
     return f"{max(0, int(seconds))}s"
+
+
+def write(text: str, output: str) -> None:
+    """Write `text` to the file `output`, or to stdout for "-". Raises ConfigurationError."""
+    if output == "-":
+        return say(text, nl=False)
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{output!r} cannot be written: {error.strerror}") from error

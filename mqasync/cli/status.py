@@ -19,7 +19,7 @@ from ..overview import Queue, QueueOverview, overview, queues_of
 from ..report import UNHEARD_SECONDS, Report, Reports
 from .loop import run as run_loop
 from .options import Duration, reach, shared
-from .output import JSON, show, table
+from .output import JSON, age, say, show, table
 
 HEAR_SECONDS = UNHEARD_SECONDS + 0.5  # until every process has reported
 REFRESH_SECONDS = 1.0
@@ -83,11 +83,11 @@ class _Status:
 
     def _print(self, queues: list[dict[str, Any]], processes: list[dict[str, Any]]) -> None:
         if self._as_json:
-            click.echo(msgspec.json.encode({"queues": queues, "processes": processes}))
+            say(msgspec.json.encode({"queues": queues, "processes": processes}))
         else:
-            show(queues, False, "no queues")
-            click.echo()
-            show(processes, False, "no process reports that it is running")
+            show(readable(queues), False, "no queues")
+            say("")
+            show(readable(processes), False, "no process reports that it is running")
 
     async def _watch(self, reports: Reports) -> None:
         if self._as_json or not sys.stdout.isatty():
@@ -104,8 +104,14 @@ class _Status:
                 queues, processes = await self._look(reports.now())
                 states = "\n".join(f"{broker.address}: {broker.state}" for broker in self._brokers.opened.values())
                 title = Text(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends\n{states}\n")
-                screen.update(Group(title, table(queues), "", table(processes)), refresh=True)
+                screen.update(Group(title, table(readable(queues)), "", table(readable(processes))), refresh=True)
                 await asyncio.sleep(REFRESH_SECONDS)
+
+
+def readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their durations as people say them."""
+    durations = ("oldest", "up")
+    return [{name: age(value) if value and name in durations else value for name, value in row.items()} for row in rows]
 
 
 def _queue_row(queue: QueueOverview, several: bool) -> dict[str, Any]:

@@ -1,0 +1,51 @@
+"""`mqasync check`: whether all is fit for a start, for CI and containers; it makes no queue."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+import msgspec
+
+from ..broker import Brokers
+from ..checks import ERROR, WARNING, Checks, Finding
+from ..config import load_settings
+from ..discovery import discover
+from ..errors import MqasyncError
+from .loop import run as run_loop
+from .options import Duration, shared
+from .output import JSON, show
+
+
+@click.command()
+@click.argument("modules", nargs=-1, metavar="[MODULE...]")
+@shared
+@JSON
+@click.option("--strict", is_flag=True, help="Take warnings for errors.")
+@click.option("--wait", type=Duration(), default="10s", show_default=True, help="Give up on a broker after this time.")
+def check(
+    modules: tuple[str, ...], config: str | None, broker: str | None, as_json: bool, strict: bool, wait: float
+) -> None:
+    """Check the configuration, the brokers, and the queues of each MODULE; without one, all configured brokers.
+
+    Errors: a broker that does not answer, a queue that exists with other arguments than declared. Warnings: a
+    broker that can lose messages, queues that nothing consumes, outputs that nobody consumes, dead letters. Queues
+    that are not there are not made. Exit code 0 without errors, 1 with some, 2 for a mistake in the configuration.
+    """
+    settings = load_settings(config, broker)
+    brokers = Brokers(settings)
+    checks = Checks(discover(modules) if modules else [], brokers, wait)
+    findings: list[Finding] = []
+
+    async def work() -> None:
+        try:
+            findings.extend(await checks.run())
+        finally:
+            await brokers.close()
+
+    if not run_loop(work()):
+        raise MqasyncError("stopped before the end of the checks")
+    show([msgspec.structs.asdict(finding) for finding in findings], as_json, "nothing to check", wrapped="detail")
+    counts = Counter(finding.result for finding in findings)
+    if counts[ERROR] or (strict and counts[WARNING]):
+        raise MqasyncError(f"errors: {counts[ERROR]}, warnings: {counts[WARNING]}")

@@ -1,0 +1,274 @@
+"""`mqasync check`: what it finds, what it says of it, and with which exit code; it makes no queue."""
+
+import io
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import msgspec
+import pytest
+from rich.console import Console
+
+from mqasync import ConfigurationError, Message, consumer, producer
+from mqasync.broker import Brokers
+from mqasync.checks import Checks
+from mqasync.cli.output import table
+from mqasync.config import ExchangeSettings, Settings
+from mqasync.discovery import Service
+from mqasync.message import new_id
+from mqasync.transport import DEAD, Transport
+from mqasync.transports import load
+from mqasync.transports.memory import MemoryTransport
+
+from .brokers import RabbitMQ
+from .commands import CommandLine
+from .conftest import url_of
+
+SERVICE = """
+import os
+from mqasync import consumer, producer
+
+EXCHANGE = os.environ["EXCHANGE"]
+
+@producer(exchange=EXCHANGE, id="start")
+async def start():
+    yield {}
+
+@consumer(exchange=EXCHANGE, id="step", to=f"{EXCHANGE}.out")
+async def step(body): ...
+"""
+NOTHING_YET = "will be made by the first run"
+
+
+@producer(exchange="in", id="start")
+async def start() -> None: ...
+
+
+@consumer(exchange="in", id="step", to="out")
+async def step(body: dict[str, Any]) -> None: ...
+
+
+SERVICES = [Service("mine", [step], [start], None)]
+Found = list[tuple[str, str, str]]
+
+
+async def findings(url: str, services: list[Service] = SERVICES, **exchanges: ExchangeSettings) -> Found:
+    """Without the broker's own."""
+    brokers = Brokers(Settings(brokers={"main": url}, exchanges=exchanges))
+    try:
+        found = await Checks(services, brokers, 10.0).run()
+    finally:
+        await brokers.close()
+    assert (found[0].result, found[0].about) == ("ok", "broker main")
+    return [(finding.result, finding.about, finding.detail) for finding in found[1:]]
+
+
+@pytest.fixture
+def url() -> str:
+    return f"memory:{new_id()}"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Transport]:
+    """A broker in memory lives as long as somebody is connected."""
+    transport = load(url)
+    await transport.open()
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+UNHEARD = ("warning", "out", "in/step publishes to it, nothing here consumes it, and no queue is bound to it")
+
+
+async def test_queues_that_are_not_there_are_not_made(url: str) -> None:
+    async with opened(url) as transport:
+        assert await findings(url) == [("ok", "in/step", NOTHING_YET), UNHEARD]
+        assert await transport.queues() == []
+
+
+async def test_queues_that_are_there_are_counted_and_dead_letters_told(url: str) -> None:
+    async with opened(url) as transport:
+        await transport.declare("in", "step")
+        await transport.publish("in", [Message(body=b"{}", exchange="in")])
+        await transport.declare("in", "step" + DEAD, bound=False)
+        assert await findings(url) == [("ok", "in/step", "it is there; messages: 1"), UNHEARD]
+        await transport.send("in", "step" + DEAD, [Message(body=b"{}", exchange="in")])
+        assert await findings(url) == [
+            ("ok", "in/step", "it is there; messages: 1"),
+            ("warning", "in/step", "dead letters: 1"),
+            UNHEARD,
+        ]
+
+
+async def test_queues_that_nothing_consumes_are_told_at_the_exchanges_of_the_services_only(url: str) -> None:
+    async with opened(url) as transport:
+        for exchange, id in [("in", "old"), ("in", "old" + DEAD), ("out", "new"), ("elsewhere", "other")]:
+            await transport.declare(exchange, id)
+        await transport.subscribe("out", "new", 1)
+        assert await findings(url) == [
+            ("ok", "in/step", NOTHING_YET),
+            ("warning", "in/old", "nothing here consumes it; messages: 0"),
+            ("ok", "out/new", "nothing here consumes it; consumers elsewhere: 1, messages: 0"),
+        ]
+        await transport.send("in", "old" + DEAD, [Message(body=b"{}", exchange="in")])
+        assert ("warning", "in/old" + DEAD, "nothing here consumes it; messages: 1") in await findings(url)
+
+
+@pytest.mark.parametrize("own", [ExchangeSettings(optional=True), ExchangeSettings(requires=["later"])])
+async def test_an_output_that_the_configuration_knows_of_is_no_warning(url: str, own: ExchangeSettings) -> None:
+    found = await findings(url, out=own)
+    assert [result for result, _, _ in found] == ["ok"] * len(found)
+    assert (("ok", "out/later", NOTHING_YET) in found) == bool(own.requires)
+
+
+async def test_a_broker_that_does_not_list_its_queues_leaves_it_open_who_consumes(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def untold(transport: MemoryTransport) -> None:
+        return None
+
+    monkeypatch.setattr(MemoryTransport, "queues", untold)
+    detail = "in/step publishes to it, nothing here consumes it, the broker does not tell whether others do"
+    assert await findings(url) == [("ok", "in/step", NOTHING_YET), ("warning", "out", detail)]
+
+
+async def test_what_a_server_says_of_itself_is_a_warning(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryTransport, "warning", "it forgets")
+    assert ("warning", "broker main", "it forgets") in await findings(url)
+
+
+class Takes(msgspec.Struct, forbid_unknown_fields=True):
+    prefix: str = ""
+
+
+@asynccontextmanager
+async def lifespan(settings: Takes) -> AsyncIterator[dict[str, Any]]:
+    raise AssertionError("a check opens no lifespan")
+    yield {}
+
+
+def test_a_wrong_section_of_a_service_is_the_users_mistake(url: str) -> None:
+    settings = Settings(brokers={"main": url}, services={"mine": {"prefx": "x"}})
+    with pytest.raises(ConfigurationError, match=r"services\.mine in the configuration: .*prefx"):
+        Checks([Service("mine", [step], [], lifespan)], Brokers(settings), 1.0)
+
+
+@pytest.fixture
+def exchange() -> str:
+    return f"check-{new_id()}"
+
+
+@pytest.fixture
+def cli(request: pytest.FixtureRequest, tmp_path: Path, exchange: str) -> Iterator[CommandLine]:
+    kind = getattr(request, "param", "sqlite")
+    command_line = CommandLine(tmp_path, url_of(kind, request, tmp_path))
+    command_line.environment["EXCHANGE"] = exchange
+    command_line.file("mine.py", SERVICE)
+    yield command_line
+    command_line.stop()
+
+
+def test_warnings_are_errors_only_with_strict(cli: CommandLine, exchange: str) -> None:
+    done = cli.run("check", "mine")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].split() == ["result", "about", "detail"]
+    assert f"{exchange}/step publishes to it, nothing here consumes it, and no queue is bound to it" in done.stdout
+    strict = cli.run("check", "mine", "--strict", "--json")
+    assert (strict.returncode, strict.stderr) == (1, "mqasync: errors: 0, warnings: 1\n")
+    assert [finding["result"] for finding in json.loads(strict.stdout)] == ["ok", "ok", "warning"]
+    cli.file("config.yml", f"exchanges: {{{exchange}.out: {{optional: true}}}}")
+    assert cli.run("check", "mine", "--strict").returncode == 0
+
+
+def test_without_a_module_all_configured_brokers_are_checked(cli: CommandLine) -> None:
+    cli.file("config.yml", "brokers: {main: 'sqlite:a.db', spare: 'amqp://guest:geheim@127.0.0.1:1/'}")
+    done = cli.run("check", "--json", "--wait", "0.5s")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == [
+        {"result": "ok", "about": "broker main", "detail": "sqlite:a.db answers"},
+        {
+            "result": "error",
+            "about": "broker spare",
+            "detail": "no answer from amqp://guest:***@127.0.0.1:1/ within 0.5 s",
+        },
+    ]
+    assert done.stderr.endswith("mqasync: errors: 1, warnings: 0\n") and "geheim" not in done.stderr
+    # a module's check asks only the brokers that it uses
+    assert cli.run("check", "mine").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["mien"], "mqasync: there is no module 'mien'; did you mean mine?"),
+        (["--config", "wrong.yml"], "mqasync: wrong.yml, line 1: brokers is 'nothing'"),
+        (["--broker", "amqpp://x"], "mqasync: no transport for the URL scheme 'amqpp'"),
+        (["odd"], "mqasync: no message can be decoded to"),
+    ],
+)
+def test_a_mistake_of_the_user_is_said_in_one_sentence(cli: CommandLine, arguments: list[str], problem: str) -> None:
+    cli.file("wrong.yml", "brokers: nothing")
+    cli.file(
+        "odd.py",
+        "from mqasync import consumer\n\n"
+        "@consumer(exchange='x', id='y')\nasync def odd(body: dict | list | tuple): ...\n",
+    )
+    done = cli.run("check", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert problem in done.stderr
+
+
+def test_a_long_detail_is_not_cut_off_on_a_narrow_screen() -> None:
+    words = ["a", "queue", "is", "there", "and", "nothing", "consumes", "it", "any", "more"]
+    screen = Console(width=30, file=io.StringIO())
+    with screen.capture() as shown:
+        screen.print(table([{"about": "x", "detail": " ".join(words)}], wrapped="detail"))
+    assert shown.get().split() == ["about", "detail", "x", *words]
+
+
+def test_a_broker_that_the_module_does_not_use_is_not_looked_at(cli: CommandLine) -> None:
+    cli.file(
+        "config.yml",
+        "brokers: {main: 'sqlite:a.db', spare: 'package.that.is.Missing:x'}\n"
+        "exchanges: {elsewhere: {broker: spare, requires: [one]}}",
+    )
+    assert cli.run("check", "mine").returncode == 0
+    assert cli.run("check").returncode == 2
+
+
+@pytest.mark.parametrize("cli", ["rabbitmq"], indirect=True)
+async def test_a_queue_that_exists_with_other_arguments_is_an_error(
+    cli: CommandLine, exchange: str, rabbitmq_server: RabbitMQ
+) -> None:
+    async with await aio_pika.connect(rabbitmq_server.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(f"{exchange}.step", durable=True)  # of the classic type
+    done = cli.run("check", "mine", "--json")
+    assert done.returncode == 1, done.stderr
+    (error,) = [finding for finding in json.loads(done.stdout) if finding["result"] == "error"]
+    assert error["about"] == f"{exchange}/step"
+    assert "inequivalent arg" in error["detail"]
+
+
+@pytest.mark.parametrize("cli", ["sqlite", "rabbitmq", "postgres"], indirect=True)
+def test_every_broker_is_checked_before_and_after_its_queues_are_made(cli: CommandLine, exchange: str) -> None:
+    before = cli.run("check", "mine", "--json")
+    assert before.returncode == 0, before.stderr
+    assert (f"{exchange}/step", NOTHING_YET) in told(before.stdout)
+    assert (f"{exchange}/step", NOTHING_YET) in told(cli.run("check", "mine", "--json").stdout), "it makes no queue"
+    cli.declare(exchange, "step", "old")
+    cli.publish(exchange, "{}")
+    after = cli.run("check", "mine", "--json")
+    assert after.returncode == 0, after.stderr
+    assert (f"{exchange}/step", "it is there; messages: 1") in told(after.stdout)
+    if "does not tell" not in after.stdout:
+        assert (f"{exchange}/old", "nothing here consumes it; messages: 1") in told(after.stdout)
+
+
+def told(findings: str) -> list[tuple[str, str]]:
+    return [(finding["about"], finding["detail"]) for finding in json.loads(findings)]

@@ -1,0 +1,194 @@
+"""`mqasync graph`: the pipeline as data, where its boxes go, and what each format says; a browser is not needed."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqasync import consumer, producer
+from mqasync.config import ExchangeSettings, Settings
+from mqasync.discovery import Service
+from mqasync.drawing import DRAWINGS, html, mermaid, svg
+from mqasync.layout import GAP, HEIGHT, layout
+from mqasync.pipeline import Pipeline, pipeline
+
+from .commands import CommandLine
+
+ROOT = Path(__file__).parent.parent
+NASTY = 'a"b<script>&]\\'  # the name of a broker may be anything
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@producer(exchange="orders", id="shop")
+async def shop() -> None:
+    """Take <orders>.
+
+    And more.
+    """
+
+
+@consumer(exchange="orders", id="check", to=["checked", "orders"])
+async def check(order: dict[str, Any]) -> None: ...
+
+
+@consumer(exchange="checked", id="pack")
+async def pack(order: dict[str, Any]) -> None: ...
+
+
+def graph_of(settings: Settings | None = None, *consumers: Any) -> Pipeline:
+    service = Service("shop", [*(consumers or (check, pack))], [shop], None)
+    return pipeline([service], settings or Settings(brokers={"main": "memory:"}))
+
+
+def test_the_graph_has_what_is_declared_and_what_the_configuration_makes_of_it() -> None:
+    settings = Settings(
+        brokers={"main": "memory:", "rabbit": "amqp://guest:secret@host/", "unused": "memory:other"},
+        exchanges={"done": ExchangeSettings(broker="rabbit")},
+        consumers={"checked/pack": {"to": "done"}},
+    )
+    graph = graph_of(settings)
+    assert graph.edges == [
+        ("producer orders/shop", "exchange orders"),
+        ("exchange orders", "consumer orders/check"),
+        ("consumer orders/check", "exchange checked"),
+        ("consumer orders/check", "exchange orders"),
+        ("exchange checked", "consumer checked/pack"),
+        ("consumer checked/pack", "exchange done"),
+    ]
+    assert graph.nodes["exchange done"].broker == "rabbit"
+    assert graph.nodes["producer orders/shop"].about == "Take <orders>."
+    assert graph.brokers == {"main": "memory:", "rabbit": "amqp://guest:***@host/"}
+
+
+def test_consumers_that_share_a_queue_are_one_box() -> None:
+    @consumer(exchange="checked", id="pack")
+    async def again(order: dict[str, Any]) -> None:
+        """Another one."""
+
+    graph = graph_of(None, check, pack, again)
+    assert list(graph.nodes).count("consumer checked/pack") == 1
+    assert graph.edges.count(("exchange checked", "consumer checked/pack")) == 1
+
+
+CHAIN = [("a", "b"), ("b", "c"), ("c", "d")]
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [
+        CHAIN,
+        [*CHAIN, ("a", "d"), ("x", "d")],
+        [*CHAIN, ("d", "a"), ("c", "b")],
+        [("a", f"fan {number}") for number in range(30)] + [(f"fan {number}", "z") for number in range(30)],
+    ],
+    ids=["a chain", "a short cut", "cycles", "a wide fan-out"],
+)
+def test_no_two_boxes_overlap_and_lines_run_to_the_right_unless_they_close_a_cycle(
+    edges: list[tuple[str, str]],
+) -> None:
+    widths = {key: 40.0 + 600 * (key == "b") for edge in edges for key in edge}
+    placed = layout(widths, edges)
+    for one, other in combinations(placed.boxes.values(), 2):
+        beside = one.x + one.width + GAP <= other.x or other.x + other.width + GAP <= one.x
+        assert beside or abs(one.y - other.y) > HEIGHT
+    for key, box in placed.boxes.items():
+        assert box.width >= widths[key]
+        assert 0 <= box.x <= box.x + box.width <= placed.width
+        assert 0 <= box.y <= box.y + HEIGHT <= placed.height
+    assert {line.edge for line in placed.lines} == set(edges)
+    for line in placed.lines:
+        (source, target), boxes = line.edge, placed.boxes
+        assert line.back == (boxes[source].x >= boxes[target].x)
+        if line.back:  # below everything
+            assert line.points[1][1] > max(box.y + HEIGHT for box in boxes.values())
+            continue
+        for x, y in line.points[1:-1]:  # through no box on its way
+            assert not any(box.x <= x <= box.x + box.width and box.y <= y <= box.y + HEIGHT for box in boxes.values())
+
+
+def test_of_a_cycle_the_edge_to_where_messages_come_in_runs_back() -> None:
+    placed = layout({"in": 1.0, "step": 1.0, "out": 1.0}, [("out", "in"), ("step", "out"), ("in", "step")])
+    assert [line.edge for line in placed.lines if line.back] == [("out", "in")]
+
+
+def test_a_producer_stands_right_before_its_exchange() -> None:
+    boxes = layout(dict.fromkeys("abcdp", 10.0), [*CHAIN, ("p", "d")]).boxes
+    assert boxes["p"].x == boxes["c"].x
+
+
+def test_an_svg_names_every_box_and_escapes_what_is_in_the_names() -> None:
+    graph = graph_of(Settings(brokers={"main": "memory:", NASTY: "memory:x"}, exchanges={"checked": on(NASTY)}))
+    picture = ElementTree.fromstring(svg(graph, f"title {NASTY}"))
+    texts = [text.text for text in picture.iter(f"{SVG}text")]
+    assert sorted(filter(None, texts)) == sorted(
+        ["shop", "orders", "on main", "check", "checked", f"on {NASTY}", "pack"]
+    )
+    assert "producer orders/shop: Take <orders>." in [title.text for title in picture.iter(f"{SVG}title")]
+    assert picture.findtext(f"{SVG}title") == f"title {NASTY}"
+    assert len([path for path in picture.iter(f"{SVG}path") if path.get("class") == "line"]) == len(graph.edges)
+
+
+def on(broker: str) -> ExchangeSettings:
+    return ExchangeSettings(broker=broker)
+
+
+class Page(HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_needs_no_network_and_no_script_and_shows_no_secret() -> None:
+    graph = graph_of(
+        Settings(brokers={"main": "amqp://guest:secret@host/", NASTY: "memory:"}, exchanges={"checked": on(NASTY)})
+    )
+    text = html(graph, f"title {NASTY}")
+    page = Page(text)
+    assert {"svg", "h1", "li"} <= set(page.tags)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert "http" not in text.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert f"{NASTY}: memory:" in page.text and "amqp://guest:***@host/" in page.text
+    assert "secret" not in text
+
+
+def test_mermaid_and_dot_escape_what_would_mean_something_to_them() -> None:
+    graph = graph_of(Settings(brokers={"main": "memory:", NASTY: "memory:x"}, exchanges={"checked": on(NASTY)}))
+    assert 'n3["checked<br/>on a#34;b#60;script#62;#38;#93;#92;"]' in mermaid(graph, "x").replace("    ", "")
+    assert mermaid(graph, "two\nlines").splitlines()[0] == "%% two lines"
+    assert r'[label="checked\non a\"b<script>&]\\", shape=box]' in DRAWINGS["dot"](graph, "x")
+
+
+def test_the_threat_hunting_pipeline_is_drawn_in_every_format(tmp_path: Path) -> None:
+    command_line = CommandLine(tmp_path, "memory:")
+    command_line.environment["PYTHONPATH"] = str(ROOT)
+    default = command_line.run("graph", "services.cth")
+    assert default.returncode == 0, default.stderr
+    assert default.stdout.startswith("%% services.cth\nflowchart LR\n")
+    for name in DRAWINGS:
+        done = command_line.run("graph", "services.cth", "--format", name, "--output", "picture")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        text = (tmp_path / "picture").read_text()
+        assert all(label in text for label in ("feed", "CTH", "parse", "indicators", "enrich", "archive", "alerts"))
+
+
+def test_a_file_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:
+    command_line = CommandLine(tmp_path, "memory:")
+    command_line.environment["PYTHONPATH"] = str(ROOT)
+    done = command_line.run("graph", "services.hello", "--output", "there/is/none.svg")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "mqasync: 'there/is/none.svg' cannot be written: No such file or directory\n"
