@@ -16,6 +16,7 @@ from .handler import Consumer, Producer
 from .message import Message, new_id
 from .outbox import Outbox
 from .step import Step, outgoing
+from .telemetry import traced
 
 Bodies = Iterable[Any] | AsyncIterable[Any]
 
@@ -32,7 +33,8 @@ class Client:
     @classmethod
     async def open(cls, config: str | None, broker: str | None) -> Client:
         """Load the configuration; the broker is connected by the first message. Raises ConfigurationError."""
-        return cls(Brokers(load_settings(config, broker)))
+        brokers, _ = traced(load_settings(config, broker))
+        return cls(brokers)
 
     async def produce(
         self,
@@ -88,9 +90,9 @@ async def consume(consumer: Consumer, config: str | None, broker: str | None) ->
     """See Consumer.consume."""
     settings = load_settings(config, broker)
     consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
-    brokers = Brokers(settings)
+    brokers, around = traced(settings)
     step, seen = Step(consumer, brokers.publish, {}), seen_of(consumer, settings.dedup)
-    channel = Channel(step, brokers.route(consumer.exchange), seen=seen)
+    channel = Channel(step, brokers.route(consumer.exchange), seen=seen, around=around)
     try:
         await channel.start()
     finally:

@@ -248,6 +248,6 @@ def producer(*, exchange: str, id: str, every: str | float | None = None) -> Cal
 
 def where(function: object) -> str:
     """`name (file, line)` of a function, for error messages."""
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
     return f"{getattr(function, '__qualname__', function)!s}{place}"

@@ -17,6 +17,7 @@ from ..discovery import discover
 from ..errors import ConfigurationError
 from ..runner import Runner
 from ..step import Around
+from ..telemetry import sending_traces
 from .loop import run as run_loop
 from .options import WAIT, Duration, shared
 
@@ -58,8 +59,9 @@ def run(
     services = discover(modules)
     around: list[Around] = []
     serve = serving(http, around) if http else nullcontext
-    runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
-    run_loop(_run(modules, runner, serve))
+    with sending_traces(",".join(modules)):
+        runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
+        run_loop(_run(modules, runner, serve))
 
 
 def serving(http: str, around: list[Around]) -> Serve:
