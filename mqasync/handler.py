@@ -35,8 +35,8 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `backoff`, `max_backoff`: longest wait before the first retry, doubled for each further one, up to this.
     `batch_size`, `batch_wait`: for `list[T]` handlers, how many and how long to wait for them.
     `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
-    (README: Handling a message twice). `ordered`: "key" handles messages of one key one after another, as they
-    came, while those of other keys run beside them (README: Keeping an order).
+    (docs/delivery.md). `ordered`: "key" handles messages of one key one after another, as they
+    came, while those of other keys run beside them (docs/delivery.md).
     """
 
     to: tuple[str, ...] = ()
