@@ -86,7 +86,7 @@ def copy(stage: Stage, words: list[str]) -> Iterator[str]:
 
 
 def build_and_run(directory: Path, then: list[str]) -> str:
-    """A script that builds all stages below `directory`, makes the last one read-only (not /tmp and /data), then runs."""
+    """A script that builds all stages below `directory`, makes the last one read-only (not /tmp and /data)."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         raise BrokerUnavailable("carrying out the Dockerfile takes root and unshare")
     lines = ["set -e", f"mount -t tmpfs tmpfs {directory}"]

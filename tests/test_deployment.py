@@ -1,4 +1,4 @@
-"""Everything in deploy/ and the Dockerfile: checked by the linters of its kind, and the image's own steps carried out."""
+"""deploy/ and the Dockerfile: checked by linters of their kinds, and the image's own steps carried out."""
 
 import json
 import shutil
