@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from itertools import pairwise
+from typing import Any
 
-from .layout import GAP, HEIGHT, Box, Line, layout
+from .layout import GAP, HEIGHT, Box, Edge, Line, layout
 from .pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, Pipeline
 
+EMPTY: Mapping[Any, str] = {}
 CHARACTER = 8.43  # pixels; what a letter of the monospaced font takes
 PADDING = 32.0
 TURN = GAP / 2  # how far beside its column a line turns back
@@ -21,6 +23,7 @@ STYLE = """
   text { font: 14px ui-monospace, "DejaVu Sans Mono", Consolas, monospace; fill: #1f2328;
          text-anchor: middle; dominant-baseline: central }
   .broker { font-size: 11px; fill: #59636e }
+  .caption { font-size: 11px; fill: #59636e; stroke: #fff; stroke-width: 4px; paint-order: stroke }
   rect { stroke-width: 1.5 }
   .producer rect { fill: #dafbe1; stroke: #1a7f37 }
   .exchange rect { fill: #ddf4ff; stroke: #0969da }
@@ -31,6 +34,7 @@ STYLE = """
     svg { background: #0d1117 }
     text { fill: #f0f6fc }
     .broker { fill: #9198a1 }
+    .caption { fill: #9198a1; stroke: #0d1117 }
     .producer rect { fill: #12261e; stroke: #3fb950 }
     .exchange rect { fill: #0c2d4d; stroke: #4493f8 }
     .consumer rect { fill: #151b23; stroke: #9198a1 }
@@ -81,9 +85,13 @@ def dot(graph: Pipeline, title: str) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def svg(graph: Pipeline, title: str) -> str:
-    """A picture in light or dark, as who looks at it prefers; each node tells on hovering what it is about."""
-    widths = {key: PADDING + CHARACTER * max(map(len, _label(graph, node))) for key, node in graph.nodes.items()}
+def svg(graph: Pipeline, title: str, notes: Mapping[str, str] = EMPTY, captions: Mapping[Edge, str] = EMPTY) -> str:
+    """A picture in light or dark, as who looks at it prefers; each node tells on hovering what it is about.
+
+    `notes` are second lines of the boxes by key, `captions` stand on the lines, by edge.
+    """
+    labels = {key: [*_label(graph, node), *filter(None, [notes.get(key)])][:2] for key, node in graph.nodes.items()}
+    widths = {key: PADDING + CHARACTER * max(map(len, label)) for key, label in labels.items()}
     placed = layout(widths, graph.edges)
     size = f'width="{placed.width:g}" height="{placed.height:g}" viewBox="0 0 {placed.width:g} {placed.height:g}"'
     parts = [
@@ -95,8 +103,15 @@ def svg(graph: Pipeline, title: str) -> str:
     ]
     parts += [f'<path class="line" marker-end="url(#head)" d="{_path(line)}"/>' for line in placed.lines]
     for key, node in graph.nodes.items():
-        parts += _box(node, placed.boxes[key], _label(graph, node))
+        parts += _box(node, placed.boxes[key], labels[key])
+    parts += [_caption(line, captions[line.edge]) for line in placed.lines if captions.get(line.edge)]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _caption(line: Line, text: str) -> str:
+    """In the middle of the line's last step, which is a gap between two columns."""
+    (x, y), (to_x, to_y) = line.points[-2:]
+    return f'<text class="caption" x="{(x + to_x) / 2:g}" y="{(y + to_y) / 2 - 9:g}">{_text(text)}</text>'
 
 
 def _box(node: Node, box: Box, label: list[str]) -> list[str]:

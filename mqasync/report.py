@@ -32,7 +32,8 @@ GONE_SECONDS = 10.0  # a process that has not reported for so long is gone
 class Report(msgspec.Struct, frozen=True):
     """One process: where it runs, what, since when (seconds since 1970), and how it is.
 
-    `rates`: messages a second by exchange/id, handled or published, since the report before.
+    `rates`: messages a second since the report before: handled or published by exchange/id, put out by
+    "exchange/id to exchange".
     """
 
     process: str
@@ -96,7 +97,13 @@ def _counts(health: Health) -> dict[str, int]:
     counts = {name: producer.published for name, producer in health.producers.items()}
     for name, consumer in health.consumers.items():
         counts[name] = counts.get(name, 0) + consumer.handled
+        counts |= {output(name, to): count for to, count in consumer.published.items()}
     return counts
+
+
+def output(name: str, to: str) -> str:
+    """The name of the rate at which exchange/id puts out to an exchange."""
+    return f"{name} to {to}"
 
 
 class Reports:

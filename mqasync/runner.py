@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from typing import Self
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Self, TypeVar
 
 from .broker import Brokers
 from .channel import Channel
@@ -22,6 +22,8 @@ from .source import Feed
 from .startup import declare, lifespan_settings, warn
 from .step import Around, Step
 from .telemetry import traced
+
+T = TypeVar("T")
 
 IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to do
 
@@ -93,6 +95,10 @@ class Runner:
         """How brokers, consumers and producers are now; also before entering, and at the end."""
         lags = self._watch.lags if self._watch else 0
         return health(self.brokers.opened.values(), self.channels, self.feeds, lags)
+
+    async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter a context that ends with the runner, before its brokers are let go of."""
+        return await self._stack.enter_async_context(context)
 
     async def _ready(self, service: Service) -> None:
         """Open the service's lifespan() and make its handlers ready to be called."""

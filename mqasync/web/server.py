@@ -12,7 +12,9 @@ from aiohttp import web
 from ..errors import ConfigurationError
 from ..overview import QueueOverview, overview
 from ..runner import Runner
+from .live import Live
 from .metrics import Metrics
+from .page import Page
 
 FRESH_SECONDS = 1.0  # so long the brokers are not asked again for the depth of their queues
 
@@ -40,7 +42,7 @@ class Server:
     Entering raises ConfigurationError where the address cannot be listened at.
     """
 
-    def __init__(self, address: Address, runner: Runner, metrics: Metrics) -> None:
+    def __init__(self, address: Address, runner: Runner, metrics: Metrics, replay: bool = False) -> None:
         self._address = address
         self._runner = runner
         self._metrics = metrics
@@ -50,6 +52,7 @@ class Server:
         self.app.router.add_get("/health/live", self._live)
         self.app.router.add_get("/health/ready", self._ready)
         self.app.router.add_get("/metrics", self._scrape)
+        Page(self.app, runner, Live(runner), replay)
 
     async def __aenter__(self) -> Self:
         self._serving = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

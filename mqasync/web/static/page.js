@@ -1,0 +1,139 @@
+// The live page: asks once a second how it is and shows it. Everything is set as text, never as HTML: ids, errors and
+// bodies are written by strangers.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const token = document.querySelector("meta[name=token]").content;
+let opened = null; // the queue whose dead letters are shown
+
+const number = (value) => (value === null ? "-" : value.toLocaleString("en"));
+const rate = (value) => value.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+function age(seconds) {
+  if (seconds === null) return "-";
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["m", 60]]) {
+    if (seconds >= size) return Math.floor(seconds / size) + unit;
+  }
+  return Math.floor(seconds) + "s";
+}
+
+// A table: columns are [heading, class, what a row says there: a text, or an element]
+function fill(table, columns, rows, empty) {
+  const head = document.createElement("tr");
+  for (const [heading, kind] of columns) {
+    const cell = document.createElement("th");
+    cell.textContent = heading;
+    cell.className = kind;
+    head.append(cell);
+  }
+  const body = rows.map((row) => {
+    const line = document.createElement("tr");
+    for (const [, kind, value] of columns) {
+      const cell = document.createElement("td");
+      cell.className = kind;
+      const said = value(row);
+      cell.append(said);
+      if (kind === "text") cell.title = said;
+      line.append(cell);
+    }
+    return line;
+  });
+  if (!rows.length) {
+    const cell = document.createElement("td");
+    cell.colSpan = columns.length;
+    cell.className = "none";
+    cell.textContent = empty;
+    body.push(document.createElement("tr"));
+    body[0].append(cell);
+  }
+  table.replaceChildren(head, ...body);
+}
+
+function button(text, kind, click) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.textContent = text;
+  made.className = kind;
+  made.addEventListener("click", click);
+  return made;
+}
+
+const queueColumns = [
+  ["queue", "", (q) => `${q.exchange}/${q.id}`],
+  ["waiting", "number", (q) => number(q.waiting)],
+  ["delayed", "number", (q) => number(q.delayed)],
+  ["dead", "number", (q) => (q.dead ? button(number(q.dead), "dead", () => show(q)) : number(q.dead))],
+  ["consumers", "number", (q) => number(q.consumers)],
+  ["per second", "number", (q) => rate(q.rate)],
+  ["in hand", "number", (q) => number(q.held)],
+  ["oldest", "number", (q) => age(q.oldest)],
+  ["last error", "text", (q) => q.last_error],
+];
+const processColumns = [
+  ["process", "", (p) => p.process],
+  ["services", "text", (p) => p.services.join(", ")],
+  ["up", "number", (p) => age(p.up)],
+  ["per second", "number", (p) => rate(p.rate)],
+  ["reconnects", "number", (p) => number(p.reconnects)],
+  ["brokers", "text", (p) => p.brokers.join(", ")],
+];
+
+async function ask(path, options) {
+  const answer = await fetch(path, options);
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+}
+
+async function look() {
+  const state = byId("state");
+  try {
+    const now = await ask("status.json");
+    fill(byId("queues"), queueColumns, now.queues, "no process has reported a queue yet");
+    fill(byId("processes"), processColumns, now.processes, "no process has reported yet");
+    if (now.processes.length) byId("graph").src = "graph.svg?" + Date.now();
+    state.textContent = "live, " + new Date().toLocaleTimeString("en-GB");
+    state.className = "";
+  } catch {
+    state.textContent = "this process does not answer any more";
+    state.className = "lost";
+  }
+  setTimeout(look, 1000);
+}
+
+async function show(queue) {
+  opened = `dead/${encodeURIComponent(queue.exchange)}/${encodeURIComponent(queue.id)}`;
+  byId("dead-title").textContent = `Dead letters of ${queue.exchange}/${queue.id}`;
+  byId("said").textContent = "";
+  byId("replay-all").hidden = !token;
+  await list();
+  if (!byId("dead").open) byId("dead").showModal();
+}
+
+async function list() {
+  const letters = await ask(opened);
+  const columns = [
+    ["id", "", (l) => l.id.slice(0, 13)],
+    ["age", "number", (l) => age(l.age)],
+    ["reason", "", (l) => l.reason],
+    ["error", "text", (l) => l.error],
+  ];
+  if (token) {
+    columns.push(["body", "text", (l) => l.body], ["", "", (l) => button("replay", "", () => replay(l.id))]);
+  }
+  fill(byId("letters"), columns, letters, "none are left");
+}
+
+async function replay(id) {
+  try {
+    const query = id ? "?message=" + encodeURIComponent(id) : "";
+    const done = await ask(`${opened}/replay${query}`, { method: "POST", headers: { "X-Mqasync-Token": token } });
+    byId("said").textContent = `replayed ${number(done.replayed)}`;
+  } catch (error) {
+    byId("said").textContent = error.message;
+  }
+  await list();
+}
+
+byId("close").addEventListener("click", () => byId("dead").close());
+byId("replay-all").addEventListener("click", () => replay(""));
+look();
