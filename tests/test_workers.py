@@ -242,12 +242,14 @@ def test_reload_drains_what_is_in_hand_also_when_ctrl_c_comes_meanwhile(cli: Com
     cli.publish("in", "1")
     running = cli.start("run", "mine", "--reload")
     running.says("begun by worker 0")
+    (worker,) = children(running)
     cli.file("helper.py", "")
     running.says("helper.py changed: starting anew")
     running.send(signal.SIGINT)
     running.says("SIGINT: draining")
     cli.file("go", "")
     assert running.ends() == 0
+    assert not worker.is_running(), "the parent ends last"
     assert handled(cli) == {1}
     assert cli.depth("in", "q") == 0
 
