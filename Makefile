@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: run test faults soak bench docs lint lock clean
 
 run: .venv/ready ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
-	$(BIN)/mqasync run services.cth --until-idle
+	MQASYNC_LOG=human $(BIN)/mqasync run services.cth --until-idle
 
 test: .venv/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
 	$(BIN)/python -m pytest -n 2 --dist worksteal

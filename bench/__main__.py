@@ -1,9 +1,13 @@
-"""`python -m bench [--quick]`: every figure, from one run on one machine; its own RabbitMQ, its own files."""
+"""`python -m bench [--quick] [--write] [SECTION...]`: every figure, from one run, with servers of its own.
+
+Sections are those of SECTIONS, all of them by default. `--write` makes docs/performance.md of what was measured.
+"""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -13,17 +17,39 @@ from tests.brokers import rabbitmq
 from . import rabbitmq as rabbitmq_bench
 from . import sqlite as sqlite_bench
 from . import start as start_bench
+from .report import Report
+
+
+def on_rabbitmq(report: Report, quick: bool) -> None:
+    """Beside aio-pika and aiormq."""
+    with rabbitmq() as server:
+        uvloop.run(rabbitmq_bench.run(report, server.url, *((2, 1_000) if quick else (5, 10_000))))
+
+
+def on_sqlite(report: Report, quick: bool) -> None:
+    """Beside sqlite3."""
+    with tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
+        uvloop.run(sqlite_bench.run(report, Path(directory), *((2, 1_000) if quick else (5, 10_000))))
+
+
+def start(report: Report, quick: bool) -> None:
+    """Imports and memory."""
+    with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
+        start_bench.run(report, server.url, Path(directory), 3 if quick else 9)
+
+
+SECTIONS: dict[str, Callable[[Report, bool], None]] = {"rabbitmq": on_rabbitmq, "sqlite": on_sqlite, "start": start}
 
 
 def main() -> None:
-    """Run all benchmarks."""
-    quick = "--quick" in sys.argv
-    rounds, count = (2, 1_000) if quick else (5, 10_000)
-    with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as name:
-        directory = Path(name)
-        uvloop.run(rabbitmq_bench.run(server.url, rounds, count))
-        uvloop.run(sqlite_bench.run(directory, rounds, count))
-        start_bench.run(server.url, directory, 3 if quick else 9)
+    """Run the sections that are named, or all."""
+    options = {word for word in sys.argv[1:] if word.startswith("--")}
+    names = [word for word in sys.argv[1:] if word not in options] or list(SECTIONS)
+    report = Report()
+    for name in names:
+        SECTIONS[name](report, "--quick" in options)
+    if "--write" in options:
+        report.write()
 
 
 if __name__ == "__main__":

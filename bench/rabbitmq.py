@@ -1,33 +1,46 @@
-"""mqasync on RabbitMQ beside aio-pika and aiormq doing the same by hand: consume and acknowledge, publish confirmed.
+"""mqasync on RabbitMQ beside aio-pika and aiormq doing the same by hand: publish, consume, and how long it takes.
 
-The same for all: uvloop, a durable quorum queue, persistent messages of 256 bytes of JSON, prefetch
-100, an acknowledgement after the handler; 200 publishes in flight, mandatory and confirmed.
+The same for all: uvloop, a durable queue, persistent messages of 256 bytes of JSON, prefetch 100, an
+acknowledgement after the handler; 200 publishes in flight, mandatory and confirmed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import statistics
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aio_pika
 import aiormq
+import msgspec
 from aiormq import spec
 
 from mqasync import Producer, consumer
 from mqasync.broker import Brokers
 from mqasync.channel import Channel
-from mqasync.config import Settings
+from mqasync.config import ExchangeSettings, Settings
+from mqasync.handler import Consumer
 from mqasync.step import Step
 
-from .report import Figure, measure, show
+from .report import Report, interleaved, verdict
 
 EVENT = {"ip": "192.0.2.1", "source": "bench", "note": "x" * 206}
 BODY = json.dumps(EVENT).encode()
 assert len(BODY) == 256
 IN_FLIGHT = 200
 PREFETCH = 100
+LATENCY_RATE = 1000  # messages a second
+
+
+class Event(msgspec.Struct):
+    """EVENT, typed."""
+
+    ip: str
+    source: str
+    note: str
 
 
 async def in_flight(count: int, publish: Callable[[], Awaitable[Any]]) -> None:
@@ -41,34 +54,63 @@ async def in_flight(count: int, publish: Callable[[], Awaitable[Any]]) -> None:
     await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
 
 
-class Bench:
-    """One exchange and queue for each contestant, on one RabbitMQ."""
+class Countdown:
+    """`await countdown` ends when `seen` was called so many times."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._done = asyncio.Event()
+
+    def seen(self) -> None:
+        """One more."""
+        self._left -= 1
+        if self._left == 0:
+            self._done.set()
+
+    def __await__(self) -> Any:
+        return self._done.wait().__await__()
+
+
+class Bench:
+    """One exchange and queue for each contestant, on one RabbitMQ, all of queues of one kind."""
+
+    def __init__(self, url: str, kind: str) -> None:
         self.url = url
-        self.brokers = Brokers(Settings(brokers={"main": url}))
+        self.names = {name: f"{name}-{kind}" for name in ("mqasync", "typed", "many", "aio-pika", "aiormq")}
+        options = {"x-queue-type": kind}
+        exchanges = {name: ExchangeSettings(options=options) for name in self.names.values()}
+        self.brokers = Brokers(Settings(brokers={"main": url}, exchanges=exchanges))
 
     async def open(self) -> None:
         """Declare the queues, all of them as mqasync does."""
-        for name in ("mqasync", "aio-pika", "aiormq"):
+        for name in self.names.values():
             await self.brokers.route(name).call(lambda transport, name=name: transport.declare(name, "q"))  # type: ignore[misc]
 
     async def publish_mqasync(self, count: int) -> None:
         """As a user writes it."""
-        async with Producer(id="bench", exchange="mqasync", broker=self.url) as producer:
+        async with Producer(id="bench", exchange=self.names["mqasync"], broker=self.url) as producer:
             await in_flight(count, lambda: producer.produce(EVENT))
+
+    async def publish_many(self, count: int) -> None:
+        """As a user writes it who has them all."""
+        async with Producer(id="bench", exchange=self.names["many"], broker=self.url) as producer:
+            await producer.produce_many(EVENT for _ in range(count))
+
+    async def publish_typed(self, count: int) -> None:
+        """For consume_typed; the same body."""
+        async with Producer(id="bench", exchange=self.names["typed"], broker=self.url) as producer:
+            await producer.produce_many(EVENT for _ in range(count))
 
     async def publish_aio_pika(self, count: int) -> None:
         """By hand."""
         async with await aio_pika.connect(self.url) as connection:
             channel = await connection.channel(on_return_raises=True)
-            exchange = await channel.get_exchange("aio-pika")
+            exchange = await channel.get_exchange(self.names["aio-pika"])
 
             async def publish() -> None:
                 body = json.dumps(EVENT).encode()
-                await exchange.publish(
-                    aio_pika.Message(body, delivery_mode=2, content_type="application/json"), routing_key=""
-                )
+                message = aio_pika.Message(body, delivery_mode=2, content_type="application/json")
+                await exchange.publish(message, routing_key="")
 
             await in_flight(count, publish)
 
@@ -80,82 +122,161 @@ class Bench:
         async def publish() -> None:
             properties = spec.Basic.Properties(delivery_mode=2, content_type="application/json")
             body = json.dumps(EVENT).encode()
-            await channel.basic_publish(body, exchange="aiormq", properties=properties, mandatory=True)
+            await channel.basic_publish(body, exchange=self.names["aiormq"], properties=properties, mandatory=True)
 
         await in_flight(count, publish)
         await connection.close()
 
+    async def _consume(self, handler: Consumer, countdown: Countdown) -> None:
+        channel = Channel(Step(handler, self.brokers.publish, {}), self.brokers.route(handler.exchange))
+        channel.start()
+        await countdown
+        await channel.drain(5.0)
+
     async def consume_mqasync(self, count: int) -> None:
         """The handler that a user writes."""
-        done, seen = asyncio.Event(), 0
+        countdown = Countdown(count)
 
-        @consumer(exchange="mqasync", id="q", prefetch=PREFETCH)
+        @consumer(exchange=self.names["mqasync"], id="q", prefetch=PREFETCH)
         async def handler(event: dict[str, Any]) -> None:
-            nonlocal seen
-            seen += 1
-            if seen == count:
-                done.set()
+            countdown.seen()
 
-        channel = Channel(Step(handler, self.brokers.publish, {}), self.brokers.route("mqasync"))
-        channel.start()
-        await done.wait()
-        await channel.drain(5.0)
-        assert channel.counts.handled == count
+        await self._consume(handler, countdown)
+
+    async def consume_typed(self, count: int) -> None:
+        """The same with a typed body."""
+        countdown = Countdown(count)
+
+        @consumer(exchange=self.names["typed"], id="q", prefetch=PREFETCH)
+        async def handler(event: Event) -> None:
+            countdown.seen()
+
+        await self._consume(handler, countdown)
 
     async def consume_aio_pika(self, count: int) -> None:
         """By hand."""
-        done, seen = asyncio.Event(), 0
+        countdown = Countdown(count)
 
         async def handle(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-            nonlocal seen
             json.loads(message.body)
             await message.ack()
-            seen += 1
-            if seen == count:
-                done.set()
+            countdown.seen()
 
         async with await aio_pika.connect(self.url) as connection:
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=PREFETCH)
-            queue = await channel.get_queue("aio-pika.q")
+            queue = await channel.get_queue(f"{self.names['aio-pika']}.q")
             await queue.consume(handle)
-            await done.wait()
+            await countdown
 
     async def consume_aiormq(self, count: int) -> None:
         """By hand, one layer below."""
-        done, seen = asyncio.Event(), 0
+        countdown = Countdown(count)
         connection = await aiormq.connect(self.url)
         channel = await connection.channel()
 
         async def handle(message: aiormq.abc.DeliveredMessage) -> None:
-            nonlocal seen
             json.loads(message.body)
             await channel.basic_ack(message.delivery_tag or 0)
-            seen += 1
-            if seen == count:
-                done.set()
+            countdown.seen()
 
         await channel.basic_qos(prefetch_count=PREFETCH)
-        await channel.basic_consume("aiormq.q", handle)
-        await done.wait()
+        await channel.basic_consume(f"{self.names['aiormq']}.q", handle)
+        await countdown
         await connection.close()
 
+    async def latency_mqasync(self, count: int) -> list[float]:
+        """Seconds from produce() to the handler."""
+        seconds: list[float] = []
+        countdown = Countdown(count)
 
-async def run(url: str, rounds: int, count: int) -> None:
-    """Measure all in turns and print two tables."""
-    bench = Bench(url)
-    await bench.open()
-    publish = [Figure(name) for name in ("mqasync", "aio-pika", "aiormq")]
-    consume = [Figure(name) for name in ("mqasync", "aio-pika", "aiormq")]
+        @consumer(exchange=self.names["mqasync"], id="q", prefetch=PREFETCH)
+        async def handler(event: dict[str, Any]) -> None:
+            seconds.append(time.perf_counter() - event["sent"])
+            countdown.seen()
+
+        async with Producer(id="bench", exchange=self.names["mqasync"], broker=self.url) as producer:
+            await asyncio.gather(
+                self._consume(handler, countdown),
+                paced(count, lambda: producer.produce({**EVENT, "sent": time.perf_counter()})),
+            )
+        return seconds
+
+    async def latency_aio_pika(self, count: int) -> list[float]:
+        """The same by hand."""
+        seconds: list[float] = []
+        countdown = Countdown(count)
+
+        async def handle(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            seconds.append(time.perf_counter() - json.loads(message.body)["sent"])
+            await message.ack()
+            countdown.seen()
+
+        async with await aio_pika.connect(self.url) as connection, await aio_pika.connect(self.url) as publishing:
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=PREFETCH)
+            await (await channel.get_queue(f"{self.names['aio-pika']}.q")).consume(handle)
+            exchange = await (await publishing.channel(on_return_raises=True)).get_exchange(self.names["aio-pika"])
+
+            async def publish() -> None:
+                body = json.dumps({**EVENT, "sent": time.perf_counter()}).encode()
+                await exchange.publish(aio_pika.Message(body, delivery_mode=2), routing_key="")
+
+            await paced(count, publish)
+            await countdown
+        return seconds
+
+
+async def paced(count: int, publish: Callable[[], Awaitable[Any]]) -> None:
+    """`publish()` LATENCY_RATE times a second."""
+    loop = asyncio.get_running_loop()
+    started, tasks = loop.time(), []
+    for n in range(count):
+        await asyncio.sleep(started + n / LATENCY_RATE - loop.time())
+        tasks.append(asyncio.ensure_future(publish()))
+    await asyncio.gather(*tasks)
+
+
+async def run(report: Report, url: str, rounds: int, count: int) -> None:
+    """Measure all in turns."""
+    about = (
+        f"One process, uvloop, durable queues, persistent messages of {len(BODY)} bytes of JSON, prefetch {PREFETCH},"
+        f" acknowledged after the handler; {IN_FLIGHT} publishes in flight, mandatory and confirmed. CPU is that of the"
+        f" process. Medians of {rounds} interleaved rounds of {count:,} messages."
+    )
+    report.heading("RabbitMQ beside clients written by hand", about)
+    for kind in ("quorum", "classic"):
+        bench = Bench(url, kind)
+        await bench.open()
+        publish = {
+            "mqasync": bench.publish_mqasync,
+            "mqasync, produce_many": bench.publish_many,
+            "aio-pika by hand": bench.publish_aio_pika,
+            "aiormq by hand": bench.publish_aiormq,
+        }
+        await bench.publish_typed(rounds * count)
+        figures = await interleaved(publish, rounds, count)
+        report.compare(f"publish confirmed, {kind} queue", figures, {"aiormq by hand": 0.8})
+        consume = {
+            "mqasync": bench.consume_mqasync,
+            "mqasync, typed body": bench.consume_typed,
+            "aio-pika by hand": bench.consume_aio_pika,
+            "aiormq by hand": bench.consume_aiormq,
+        }
+        figures = await interleaved(consume, rounds, count)
+        report.compare(f"consume, handle, acknowledge, {kind} queue", figures, {"aiormq by hand": 0.9})
+        plain, typed = (statistics.median(figure.cpu) for figure in figures[:2])
+        report.say(f"A typed body costs {typed - plain:+.1f} microseconds{verdict(typed - plain, 3)}.")
+        await latency(report, bench, kind, rounds, count)
+        await bench.brokers.close()
+
+
+async def latency(report: Report, bench: Bench, kind: str, rounds: int, count: int) -> None:
+    """From publish to handler, at a rate that is far below what is possible."""
+    seconds: dict[str, list[float]] = {"mqasync": [], "aio-pika by hand": []}
     for _ in range(rounds):
-        for figure, work in zip(
-            publish, (bench.publish_mqasync, bench.publish_aio_pika, bench.publish_aiormq), strict=True
-        ):
-            await measure(figure, work, count)
-        for figure, work in zip(
-            consume, (bench.consume_mqasync, bench.consume_aio_pika, bench.consume_aiormq), strict=True
-        ):
-            await measure(figure, work, count)
-    show("RabbitMQ: consume, handle and acknowledge", consume, {"aio-pika": 0.75})
-    show(f"RabbitMQ: publish confirmed, {IN_FLIGHT} in flight", publish, {"aio-pika": 0.9})
-    await bench.brokers.close()
+        seconds["mqasync"] += await bench.latency_mqasync(count // 4)
+        seconds["aio-pika by hand"] += await bench.latency_aio_pika(count // 4)
+    found = {name: statistics.quantiles(sorted(all), n=100) for name, all in seconds.items()}
+    rows = [[name, f"{of[49] * 1e3:.2f}", f"{of[98] * 1e3:.2f}"] for name, of in found.items()]
+    report.table([f"publish to handler at {LATENCY_RATE:,}/s, {kind} queue", "p50 ms", "p99 ms"], rows)

@@ -1,14 +1,22 @@
-"""How a figure is measured and shown: medians of interleaved rounds; nothing is measured here."""
+"""How a figure is measured, shown and written to docs/performance.md: medians of interleaved rounds; no benchmark."""
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 from msgspec import Struct
 
-Work = Callable[[int], Awaitable[None]]
+Work = Callable[[int], Awaitable[object]]
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+MARK = "<!-- From here on this file is made by `make bench`. -->\n"
+LIBRARIES = ("aio-pika", "aiormq", "pamqp", "uvloop", "msgspec")
 
 
 class Figure(Struct):
@@ -27,22 +35,67 @@ async def measure(figure: Figure, work: Work, count: int) -> None:
     figure.cpu.append((time.process_time() - cpu) / count * 1e6)
 
 
-def show(title: str, figures: list[Figure], targets: dict[str, float]) -> None:
-    """Print one table; the first figure is mqasync's, `targets` bound its ratio to the others by name."""
-    print(f"\n{title}")
-    print(f"  {'':28} {'CPU us/message':>15} {'(min..max)':>14} {'messages/s':>12} {'CPU ratio':>11}")
-    own = statistics.median(figures[0].cpu)
-    for figure in figures:
-        cpu = statistics.median(figure.cpu)
-        spread = f"{min(figure.cpu):.0f}..{max(figure.cpu):.0f}"
-        line = f"  {figure.name:28} {cpu:15.1f} {spread:>14} {statistics.median(figure.rate):12,.0f}"
-        if figure is not figures[0]:
-            line += f" {own / cpu:11.2f}" + verdict(own / cpu, targets.get(figure.name))
-        print(line)
+async def interleaved(contestants: Mapping[str, Work], rounds: int, count: int) -> list[Figure]:
+    """Each in turn, `rounds` times, so that what else the machine does meets all of them."""
+    figures = {name: Figure(name) for name in contestants}
+    for _ in range(rounds):
+        for name, work in contestants.items():
+            await measure(figures[name], work, count)
+    return list(figures.values())
+
+
+class Report:
+    """Prints what was measured, and keeps it for the document."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def heading(self, text: str, about: str = "") -> None:
+        """Begin a section."""
+        print(f"\n== {text}\n{about}".rstrip())
+        self._lines += ["", f"## {text}", *(["", about] if about else [])]
+
+    def say(self, text: str) -> None:
+        """One sentence with a figure in it."""
+        print(f"  {text}")
+        self._lines += ["", text]
+
+    def picture(self, path: Path, about: str) -> None:
+        """A picture beside the document."""
+        print(f"  {path}")
+        self._lines += ["", f"![{about}]({path.name})"]
+
+    def compare(self, title: str, figures: Sequence[Figure], targets: Mapping[str, float]) -> None:
+        """A table; the first figure is mqasync's, `targets` bound the ratio of its CPU to the others by name."""
+        own = statistics.median(figures[0].cpu)
+        rows = []
+        for figure in figures:
+            cpu = statistics.median(figure.cpu)
+            ratio = "" if figure is figures[0] else f"{own / cpu:.2f}{verdict(own / cpu, targets.get(figure.name))}"
+            spread = f"{min(figure.cpu):.0f} to {max(figure.cpu):.0f}"
+            rows.append([figure.name, f"{cpu:.1f}", spread, f"{statistics.median(figure.rate):,.0f}", ratio])
+        self.table([title, "CPU us/message", "(all rounds)", "messages/s", "mqasync's CPU to it"], rows)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Any table; the first column to the left, the others to the right."""
+        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        print()
+        for row in (head, *rows):
+            first, *others = (f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row))
+            print(f"  {first}  {'  '.join(others)}".rstrip())
+        self._lines += ["", f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
+        self._lines += [f"| {' | '.join(row)} |" for row in rows]
+
+    def write(self) -> None:
+        """Everything into the document."""
+        versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+        machine = f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, {versions}."
+        text = DOCUMENT.read_text()
+        DOCUMENT.write_text(text[: text.index(MARK)] + "\n".join([MARK + machine, *self._lines]) + "\n")
 
 
 def verdict(value: float, at_most: float | None) -> str:
     """How a figure stands to its target."""
     if at_most is None:
         return ""
-    return f"  (target <= {at_most:g}: {'ok' if value <= at_most else 'missed'})"
+    return f" (target <= {at_most:g}: {'met' if value <= at_most else 'missed'})"

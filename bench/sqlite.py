@@ -16,7 +16,7 @@ from mqasync.broker import Brokers
 from mqasync.config import Settings
 
 from .rabbitmq import BODY, EVENT
-from .report import Figure, measure, show
+from .report import Report, interleaved, verdict
 
 PUBLISHERS = 64
 RECEIVER = """
@@ -29,8 +29,8 @@ async def receive(body: dict):
 """
 
 
-async def run(directory: Path, rounds: int, count: int) -> None:
-    """Print a table and the latency between two processes."""
+async def run(report: Report, directory: Path, rounds: int, count: int) -> None:
+    """Measure both, and the latency between two processes."""
     url = f"sqlite:{directory}/bench.db"
     brokers = Brokers(Settings(brokers={"main": url}))
     for exchange in ("bench", "latency"):
@@ -56,17 +56,13 @@ async def run(directory: Path, rounds: int, count: int) -> None:
             database.execute("INSERT INTO messages (body) VALUES (?)", (BODY,))
         database.close()
 
-    figures = [Figure("mqasync"), Figure("sqlite3, a commit a row")]
-    for _ in range(rounds):
-        await measure(figures[0], publish, count)
-        await measure(figures[1], by_hand, count)
-    show(f"SQLite: publish durably, {PUBLISHERS} publishers", figures, {})
-    rate = statistics.median(figures[0].rate)
-    print(f"  {rate:,.0f} publishes/s (target >= 1,500: {'ok' if rate >= 1500 else 'missed'})")
-    await latency(url, directory, 300)
+    report.heading("SQLite")
+    figures = await interleaved({"mqasync": publish, "sqlite3, a commit a row": by_hand}, rounds, count)
+    report.compare(f"publish durably, {PUBLISHERS} publishers", figures, {})
+    await latency(report, url, directory, 300)
 
 
-async def latency(url: str, directory: Path, count: int) -> None:
+async def latency(report: Report, url: str, directory: Path, count: int) -> None:
     """From publish to handler, in another process."""
     (directory / "receiver.py").write_text(RECEIVER)
     command = [sys.executable, "-m", "mqasync", "run", "receiver", "--broker", url]
@@ -83,5 +79,4 @@ async def latency(url: str, directory: Path, count: int) -> None:
         receiver.terminate()
     milliseconds = [second * 1000 for second in sorted(seconds)[: int(count * 0.99)]]
     p50, p99 = statistics.median(milliseconds), milliseconds[-1]
-    ok = "ok" if p50 <= 5 else "missed"
-    print(f"  latency across processes: p50 {p50:.1f} ms (target <= 5: {ok}), p99 {p99:.1f} ms")
+    report.say(f"From publish to a handler in another process: p50 {p50:.1f} ms{verdict(p50, 5)}, p99 {p99:.1f} ms.")

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from .report import verdict
+from .report import Report, verdict
 
 SERVICE = """
 from mqasync import consumer
@@ -60,18 +60,21 @@ def megabytes_of(command: list[str], directory: Path, ready: str) -> float:
     return int(kilobytes) / 1024
 
 
-def run(url: str, directory: Path, runs: int) -> None:
-    """Print both."""
+def run(report: Report, url: str, directory: Path, runs: int) -> None:
+    """Measure both."""
     own, base = seconds_to_import("mqasync", runs), seconds_to_import("asyncio", runs)
     loaded = subprocess.check_output([sys.executable, "-c", "import sys, mqasync; print('aio_pika' in sys.modules)"])
-    print("\nStart")
-    print(f"  import mqasync {own:.3f} s{verdict(own, 0.12)}, import asyncio {base:.3f} s, ratio {own / base:.1f}")
-    print(f"  aio_pika is {'loaded, missed' if loaded == b'True' else 'not loaded'} by it")
     (directory / "idle.py").write_text(SERVICE.format("".join(CONSUMER.format(n, n) for n in range(10))))
     (directory / "baseline.py").write_text(BASELINE)
     service = megabytes_of([sys.executable, "-m", "mqasync", "run", "idle", "--broker", url], directory, "idle/q9")
     baseline = megabytes_of([sys.executable, "baseline.py", url], directory, "ready")
-    print(
-        f"  an idle service of 10 consumers on RabbitMQ: {service:.0f} MB{verdict(service, 60)}, "
-        f"aio-pika connected and idle: {baseline:.0f} MB, ratio {service / baseline:.1f}"
+    report.heading("Start")
+    own_seconds, own_memory = f"{own:.3f}{verdict(own, 0.12)}", f"{service:.0f}{verdict(service, 60)}"
+    report.table(
+        ["", "mqasync", "beside it", "ratio"],
+        [
+            ["seconds to import, beside asyncio", own_seconds, f"{base:.3f}", f"{own / base:.1f}"],
+            ["MB, 10 idle consumers, beside aio-pika", own_memory, f"{baseline:.0f}", f"{service / baseline:.1f}"],
+        ],
     )
+    report.say(f"`import mqasync` {'loads' if loaded == b'True' else 'does not load'} aio_pika.")

@@ -2,7 +2,7 @@
 
 URL: examples.files.FilesTransport:/var/spool/mqasync?lease=30. After the colon stands the directory, taken
 as it is written, percent signs included; it has no ? in it. It is made if it is missing, for its user
-alone, with `queues/EXCHANGE@ID/`, an empty file `bound/EXCHANGE@ID` for each bound queue, and `tmp/`.
+alone; files_directory.py says what is in it.
 
 Options: `lease`, in the URL: whole seconds, 30 without it, until what a killed process held comes back.
 None for single exchanges.
@@ -21,20 +21,20 @@ Dead letters: a queue like all others, not bound.
 What it cannot do: wake a waiting receiver, which looks every 0.05 s instead; work well with a long queue,
 because every look lists the whole directory, or with large bodies, because they are read in the event
 loop; work on a file system that machines share; stand a step of the clock, which shifts leases and delays;
-keep the messages of one key together; clean `tmp/` of what killed publishers left half written.
+keep the messages of one key together; tell a delayed message that has come back before from one that is
+held; notice an expired queue before somebody publishes or declares any; clean `tmp/` of what killed
+processes left there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -42,35 +42,13 @@ from mqasync.errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused, C
 from mqasync.message import Message
 from mqasync.transport import Delivery, Features, Options, QueueStats
 
+from .files_directory import Directory, Name, after
+
 POLL = 0.05
 """Seconds between two looks of a waiting receiver."""
 
 ERRORS = {errno.ENOSPC: BrokerBusy, errno.EDQUOT: BrokerBusy, errno.EACCES: BrokerRefused, errno.EPERM: BrokerRefused}
 """What the operating system says, in mqasync's words; all the rest is BrokerLost."""
-
-
-class Name(NamedTuple):
-    """The name of a message's file: all of the message that changes, so that a rename changes it."""
-
-    serial: int  # the same for ever, unique, ascending as published
-    due: int  # when it may be taken, in ns since 1970: the end of a delay or of a lease
-    attempt: int
-    taken: int = 0  # how often without being settled, the present lease included
-
-    def __str__(self) -> str:
-        return "-".join(map(str, self))
-
-
-def after(seconds: float) -> int:
-    """When so many seconds are over, for Name.due."""
-    return time.time_ns() + int(seconds * 1e9)
-
-
-def sync(path: Path) -> None:
-    """Make a file, or what was made and renamed in a directory, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 class FilesTransport:
@@ -85,8 +63,7 @@ class FilesTransport:
             raise ConfigurationError(f"{url!r} is not of the form CLASS:DIRECTORY or CLASS:DIRECTORY?lease=SECONDS")
         for exchange in filter(options.get, options):
             raise ConfigurationError("a directory of files takes no options", "exchanges", exchange, "options")
-        self._root, self._lease = Path(match[1]), float(match[2] or 30)
-        self._queues, self._bound, self._tmp = (self._root / name for name in ("queues", "bound", "tmp"))
+        self._directory, self._lease = Directory(Path(match[1])), float(match[2] or 30)
         self._subscriptions: list[FilesSubscription] = []
         self._closed = False
 
@@ -103,54 +80,53 @@ class FilesTransport:
     async def open(self) -> None:
         """Make the directories."""
         try:
-            for directory in (self._queues, self._bound, self._tmp):
-                directory.mkdir(0o700, parents=True, exist_ok=True)
-            sync(self._root)
+            self._directory.make()
         except OSError as error:
             raise ConfigurationError(f"the directory cannot be used: {error}") from error
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
-        """Make the queue's directory, then its mark."""
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        """Make the queue, and delete those that have expired."""
         with self.working():
-            (self._queues / f"{exchange}@{id}").mkdir(0o700, exist_ok=True)
-            sync(self._queues)
-            if bound:
-                (self._bound / f"{exchange}@{id}").touch()
-                sync(self._bound)
+            self._directory.delete_expired()
+            self._directory.declare(f"{exchange}@{id}", bound, expires)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Delete the files; who is subscribed does not find the directory any more."""
+        with self.working():
+            await asyncio.to_thread(self._directory.delete, f"{exchange}@{id}")
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Write every message into every bound queue."""
         with self.working():
-            queues = [name for name in os.listdir(self._bound) if name.startswith(f"{exchange}@")]
+            self._directory.delete_expired()
+            queues = self._directory.bound_to(exchange)
             if not queues:
                 raise Unroutable(f"no queue is bound to {exchange}")
-            await asyncio.to_thread(self._write, queues, messages, 0.0)
+            await asyncio.to_thread(self._directory.write, queues, messages, 0.0)
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Write every message into one queue."""
         with self.working():
-            await asyncio.to_thread(self._write, [f"{exchange}@{id}"], messages, delay)
-
-    def _write(self, queues: list[str], messages: Sequence[Message], delay: float) -> None:
-        for queue in queues:
-            for message in messages:
-                # The last digits are chance: another process may have the same nanosecond.
-                serial = time.time_ns() * 10**8 + int.from_bytes(os.urandom(3))
-                temporary = self._tmp / str(Name(serial, after(delay), message.attempt))
-                temporary.write_bytes(msgspec.msgpack.encode(message))
-                sync(temporary)
-                temporary.rename(self._queues / queue / temporary.name)
-            sync(self._queues / queue)
+            await asyncio.to_thread(self._directory.write, [f"{exchange}@{id}"], messages, delay)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> FilesSubscription:
         """Start with nothing in hand."""
-        self._subscriptions.append(FilesSubscription(self, self._queues / f"{exchange}@{id}", prefetch, self._lease))
-        return self._subscriptions[-1]
+        subscription = FilesSubscription(self, self._directory, f"{exchange}@{id}", prefetch, self._lease)
+        self._subscriptions.append(subscription)
+        return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count the files, those that some process holds as well."""
+        """Count the files: what was never taken and is not due is delayed; what is held counts as waiting."""
+        with self.working(), suppress(FileNotFoundError):
+            names = self._directory.names(f"{exchange}@{id}")
+            delayed = sum(name.due > time.time_ns() and not name.taken for name in names)
+            return QueueStats(len(names) - delayed, delayed)
+        return None
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        """Read their names."""
         with self.working():
-            return QueueStats(len(os.listdir(self._queues / f"{exchange}@{id}")))
+            return [(exchange, id) for exchange, _, id in (name.partition("@") for name in self._directory.queues())]
 
     async def close(self) -> None:
         """Release what is in hand."""
@@ -163,8 +139,11 @@ class FilesTransport:
 class FilesSubscription:
     """One queue's directory and what is `held` of it; a delivery's tag is the Name under which we hold its file."""
 
-    def __init__(self, transport: FilesTransport, queue: Path, prefetch: int, lease: float) -> None:
-        self._transport, self._queue, self._prefetch, self._seconds = transport, queue, prefetch, lease
+    def __init__(
+        self, transport: FilesTransport, directory: Directory, queue: str, prefetch: int, lease: float
+    ) -> None:
+        self._transport, self._directory, self._queue = transport, directory, queue
+        self._prefetch, self._seconds = prefetch, lease
         self.lease: float | None = lease
         self.held: set[Delivery] = set()
         self._closed = False
@@ -174,6 +153,7 @@ class FilesSubscription:
         end = time.monotonic() + timeout
         while not self._closed:
             with self._transport.working():
+                self._directory.use(self._queue)
                 taken = self._take(min(limit, self._prefetch - len(self.held)))
             if taken or time.monotonic() >= end:
                 return taken
@@ -185,32 +165,26 @@ class FilesSubscription:
 
     def _take(self, room: int) -> list[Delivery]:
         taken: list[Delivery] = []
-        for name in sorted(Name(*map(int, file.split("-"))) for file in os.listdir(self._queue)):
+        for name in self._directory.names(self._queue):
             held = name._replace(due=after(self._seconds), taken=name.taken + 1)
-            if len(taken) < room and name.due <= time.time_ns() and self._move(name, held):
+            if len(taken) < room and name.due <= time.time_ns() and self._directory.move(self._queue, name, held):
                 taken.append(self._read(held))
         self.held.update(taken)
         return taken
 
     def _read(self, name: Name) -> Delivery:
-        data, problem = (self._queue / str(name)).read_bytes(), ""
+        data, problem = self._directory.path(self._queue, name).read_bytes(), ""
         try:
             message = msgspec.msgpack.decode(data, type=Message)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # a broken file: a dead letter with all of it
-            message, problem = Message(body=data, exchange=self._queue.name.partition("@")[0]), str(error)
+            message, problem = Message(body=data, exchange=self._queue.partition("@")[0]), str(error)
         return Delivery(msgspec.structs.replace(message, attempt=name.attempt), self, name, name.taken - 1, problem)
-
-    def _move(self, name: Name, new: Name) -> bool:
-        with suppress(FileNotFoundError):  # somebody else was first
-            (self._queue / str(name)).rename(self._queue / str(new))
-            return True
-        return False
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Remove the files."""
         with self._transport.working():
             for delivery in deliveries:
-                (self._queue / str(delivery.tag)).unlink(missing_ok=True)
+                self._directory.path(self._queue, delivery.tag).unlink(missing_ok=True)
                 self.held.discard(delivery)
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
@@ -223,16 +197,18 @@ class FilesSubscription:
             self._put_back(delivery, due=0)
 
     def _put_back(self, delivery: Delivery, **changes: int) -> None:
+        name = delivery.tag._replace(taken=delivery.tag.taken - 1, **changes)
         with self._transport.working():
-            self._move(delivery.tag, delivery.tag._replace(taken=delivery.tag.taken - 1, **changes))
+            self._directory.move(self._queue, delivery.tag, name)
             self.held.discard(delivery)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Rename the files: due one lease from now."""
         with self._transport.working():
+            self._directory.use(self._queue)
             for delivery in deliveries:
                 extended = delivery.tag._replace(due=after(self._seconds))
-                if self._move(delivery.tag, extended):
+                if self._directory.move(self._queue, delivery.tag, extended):
                     delivery.tag = extended
 
     async def close(self) -> None:

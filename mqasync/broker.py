@@ -185,6 +185,10 @@ class Brokers:
         """Publisher.publish, by way of the exchange that the message names."""
         return self.route(message.exchange).publish(message.exchange, message)
 
+    async def send(self, message: Message, id: str) -> bool:
+        """Publisher.send to that one queue of the exchange that the message names."""
+        return await self.route(message.exchange).send(message.exchange, id, message)
+
     async def close(self) -> None:
         """Close every broker."""
         for broker in self.opened.values():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from . import handling
 from .broker import Broker
 from .dedup import Dedup, Seen
 from .errors import BrokerError
@@ -57,7 +58,7 @@ class Channel:
         self._receiver = Receiver(self.exchange, self.id, prefetch, broker, self._settlement, self._ready)
         self.declare = self._receiver.declare
         self.counts = self._settlement.counts
-        self._dedup = Dedup(self.name, seen, self._settlement.complaints) if seen else None
+        self._dedup = Dedup(self.name, seen, self._settlement) if seen else None
         self._collecting = asyncio.Lock()
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,6 +103,7 @@ class Channel:
                 log.exception("%s: settling failed; the message comes back", self.name)
                 await self._come_back(deliveries)
             finally:
+                handling.end()
                 self._quarantine.leave(alone)
                 for delivery in deliveries:
                     self._ready.done(delivery)
@@ -126,12 +128,13 @@ class Channel:
         error: BaseException
         if len(deliveries) > 1 and any(map(suspect, deliveries)):
             return await self._one_by_one(deliveries)
-        if self._dedup and not (deliveries := await self._new(deliveries, self._dedup)):
+        if self._dedup and not (deliveries := await self._dedup.new(deliveries)):
             return
+        messages = [delivery.message for delivery in deliveries]
+        handling.begin(self.exchange, self.id, messages)
         try:
             for delivery in deliveries:
                 check(delivery)
-            messages = [delivery.message for delivery in deliveries]
             value = await self._run(messages)
             for message in messages:
                 if id := reply_to(message):
@@ -145,7 +148,7 @@ class Channel:
             error = failure
         else:
             if self._dedup:  # before the acknowledgement: a crash between leads to neither a loss nor a repeat
-                await self._dedup.remember([delivery.message.id for delivery in deliveries])
+                await self._dedup.remember(deliveries)
             return self._settlement.acknowledge(deliveries)
         if len(deliveries) == 1:
             return await self._fail(deliveries[0], error)
@@ -159,13 +162,6 @@ class Channel:
             self._settlement.answered(delivery, error)
         else:
             await self._settlement.fail(delivery, error)
-
-    async def _new(self, deliveries: Sequence[Delivery], dedup: Dedup) -> list[Delivery]:
-        """Those that were not handled before; the others are acknowledged."""
-        known = await dedup.known([delivery.message.id for delivery in deliveries])
-        if known:
-            self._settlement.skip([delivery for delivery in deliveries if delivery.message.id in known])
-        return [delivery for delivery in deliveries if delivery.message.id not in known]
 
     async def _one_by_one(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

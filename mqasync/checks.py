@@ -14,6 +14,7 @@ from .discovery import Service
 from .errors import BrokerError, BrokerRefused
 from .signature import of_consumer
 from .startup import lifespan_settings
+from .temporary import TAP
 from .transport import DEAD, QueueStats, Transport
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -99,7 +100,9 @@ class Checks:
         """What the broker tells of queues that are not declared here, at the exchanges of these services."""
         exchanges = [exchange for exchange in self._exchanges if self._settings.broker_of(exchange) == broker.name]
         there = await broker.call(_queues)
-        others = [(exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges]
+        others = [
+            (exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges and not id.startswith(TAP)
+        ]
         findings = []
         for exchange, id in others:
             if (exchange, id.removesuffix(DEAD)) not in self._queues:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
 from .broker import Brokers
@@ -13,7 +14,11 @@ from .dedup import seen_of
 from .errors import BrokerLost
 from .handler import Consumer, Producer
 from .message import Message, new_id
-from .step import Step
+from .outbox import Outbox
+from .step import Step, outgoing
+from .telemetry import traced
+
+Bodies = Iterable[Any] | AsyncIterable[Any]
 
 GRACE = 30.0
 """Seconds that running handlers get to finish when the work ends."""
@@ -28,7 +33,8 @@ class Client:
     @classmethod
     async def open(cls, config: str | None, broker: str | None) -> Client:
         """Load the configuration; the broker is connected by the first message. Raises ConfigurationError."""
-        return cls(Brokers(load_settings(config, broker)))
+        brokers, _ = traced(load_settings(config, broker))
+        return cls(brokers)
 
     async def produce(
         self,
@@ -56,18 +62,37 @@ class Client:
             raise BrokerLost(f"{address} has not confirmed message {message.id} within {timeout:g} s") from None
         return message.id
 
+    async def produce_many(self, producer: Producer, bodies: Bodies, timeout: float) -> int:
+        """See Producer.produce_many."""
+        count = 0
+        async with Outbox(timeout) as outbox:
+            async for body in each(bodies):
+                await outbox.put(self.brokers.publish(outgoing(body, producer.exchange, producer.id)))
+                count += 1
+        return count
+
     async def close(self) -> None:
         """Let go of the brokers."""
         await self.brokers.close()
+
+
+async def each(bodies: Bodies) -> AsyncIterator[Any]:
+    """The items of either kind of iterable."""
+    if isinstance(bodies, AsyncIterable):
+        async for body in bodies:
+            yield body
+    else:
+        for body in bodies:
+            yield body
 
 
 async def consume(consumer: Consumer, config: str | None, broker: str | None) -> None:
     """See Consumer.consume."""
     settings = load_settings(config, broker)
     consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
-    brokers = Brokers(settings)
+    brokers, around = traced(settings)
     step, seen = Step(consumer, brokers.publish, {}), seen_of(consumer, settings.dedup)
-    channel = Channel(step, brokers.route(consumer.exchange), seen=seen)
+    channel = Channel(step, brokers.route(consumer.exchange), seen=seen, around=around)
     try:
         await channel.start()
     finally:

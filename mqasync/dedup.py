@@ -1,4 +1,4 @@
-"""Dedup: the ids that a queue has handled, remembered for a while; no broker's library, nothing is settled here."""
+"""Dedup: the ids that a queue has handled, remembered for a while; no broker's library, no handler is called here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Protocol
 
-from .complaints import Complaints
 from .errors import BrokerLost
 from .handler import Consumer
 from .masking import masked
+from .settlement import Settlement
+from .transport import Delivery
 from .transports import load_seen
 
 log = logging.getLogger("mqasync")
@@ -67,13 +68,20 @@ def digest(id: str) -> bytes:
 class Dedup:
     """What a channel asks and tells `seen`. When that is away every message counts as new: rather twice than never."""
 
-    def __init__(self, name: str, seen: Seen, complaints: Complaints) -> None:
+    def __init__(self, name: str, seen: Seen, settlement: Settlement) -> None:
         self.close = seen.close
-        self._name, self._seen, self._complaints = name, seen, complaints
+        self._name, self._seen, self._settlement = name, seen, settlement
         self._ask_again = 0.0  # on the monotonic clock
 
-    async def known(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that were handled before."""
+    async def new(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Those that were not handled before; the others are acknowledged."""
+        known = await self._known([delivery.message.id for delivery in deliveries])
+        if not known:
+            return deliveries
+        self._settlement.skip([delivery for delivery in deliveries if delivery.message.id in known])
+        return [delivery for delivery in deliveries if delivery.message.id not in known]
+
+    async def _known(self, ids: Sequence[str]) -> set[str]:
         if time.monotonic() >= self._ask_again:
             try:
                 return await self._seen.known(ids)
@@ -81,17 +89,17 @@ class Dedup:
                 self._away(error)
         return set()
 
-    async def remember(self, ids: Sequence[str]) -> None:
+    async def remember(self, deliveries: Sequence[Delivery]) -> None:
         """They are handled, and what they put out is confirmed."""
         if time.monotonic() >= self._ask_again:
             try:
-                await self._seen.add(ids)
+                await self._seen.add([delivery.message.id for delivery in deliveries])
             except BrokerLost as error:
                 self._away(error)
 
     def _away(self, error: BrokerLost) -> None:
         self._ask_again = time.monotonic() + AWAY_SECONDS
-        self._complaints.say(f"{self._name}: {error}; until it answers, repeated messages are handled again")
+        self._settlement.complaints.say(f"{self._name}: {error}; until it answers, repeated messages are handled again")
 
 
 def seen_of(consumer: Consumer, url: str | None) -> Seen | None:

@@ -78,6 +78,8 @@ def _discover(name: str) -> dict[str, list[Declared]]:
     for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{module_name}."):
         if not info.name.endswith(".__main__"):
             modules[info.name] = _import(info.name)
+    for value in (value for member in modules.values() for value in vars(member).values()):
+        _check_not_wrapped(value)
     return {
         member: [
             value
@@ -87,6 +89,14 @@ def _discover(name: str) -> dict[str, list[Declared]]:
         ]
         for member, module in modules.items()
     }
+
+
+def _check_not_wrapped(value: object) -> None:
+    """A decorator above @consumer hides the consumer from us."""
+    if inspect.isfunction(value):
+        inmost = inspect.unwrap(value, stop=lambda function: isinstance(function, Consumer | Source))
+        if isinstance(inmost, Consumer | Source):
+            raise ConfigurationError(f"{where(value)}: {inmost!r} is wrapped; @consumer or @producer goes on top")
 
 
 def _home(declared: Declared) -> str:

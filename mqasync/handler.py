@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import update_wrapper
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
@@ -35,8 +35,8 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `backoff`, `max_backoff`: longest wait before the first retry, doubled for each further one, up to this.
     `batch_size`, `batch_wait`: for `list[T]` handlers, how many and how long to wait for them.
     `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
-    (README: Handling a message twice). `ordered`: "key" handles messages of one key one after another, as they
-    came, while those of other keys run beside them (README: Keeping an order).
+    (docs/delivery.md). `ordered`: "key" handles messages of one key one after another, as they
+    came, while those of other keys run beside them (docs/delivery.md).
     """
 
     to: tuple[str, ...] = ()
@@ -206,6 +206,16 @@ class Producer:
             raise ConfigurationError(f"{self!r} is not open: use 'async with'")
         return await self._client.produce(self, body, key, headers, id, seconds(timeout))
 
+    async def produce_many(self, bodies: Iterable[Any] | AsyncIterable[Any], *, timeout: float | str = 30.0) -> int:
+        """Publish each of `bodies`, many at a time, and return their number once the broker has them all safely.
+
+        An item that is an Out says more than the body: key, headers, id, exchange. Raises what `produce` raises,
+        for the first one that fails; those before it are safe, and some after it may be there as well.
+        """
+        if self._client is None:
+            raise ConfigurationError(f"{self!r} is not open: use 'async with'")
+        return await self._client.produce_many(self, bodies, seconds(timeout))
+
 
 class Source(Producer, Generic[P, R]):
     """What the `producer` decorator returns: a Producer that is still callable as the plain function."""
@@ -238,6 +248,6 @@ def producer(*, exchange: str, id: str, every: str | float | None = None) -> Cal
 
 def where(function: object) -> str:
     """`name (file, line)` of a function, for error messages."""
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
     return f"{getattr(function, '__qualname__', function)!s}{place}"

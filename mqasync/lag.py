@@ -7,6 +7,7 @@ heartbeats are missed, the broker drops the connection.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 import threading
@@ -28,7 +29,7 @@ class LoopWatch:
     def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
         self.lags = 0
         self._handlers: dict[CodeType | None, Callable[..., Any]] = {
-            getattr(handler, "__code__", None): handler for handler in handlers
+            getattr(inspect.unwrap(handler), "__code__", None): handler for handler in handlers
         }
         self._beats = 0
         self._said: set[str] = set()

@@ -11,6 +11,7 @@ import msgspec
 from .broker import Brokers
 from .errors import BrokerError
 from .report import Report
+from .temporary import TAP
 from .transport import DEAD, QueueStats, Transport
 
 ANSWER_SECONDS = 5.0  # a broker that needs longer is not waited for
@@ -54,7 +55,8 @@ async def queues_of(brokers: Brokers, names: Iterable[str]) -> list[Queue]:
         with suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
                 found.update(await brokers.named(name).call(_queues))
-    return sorted((exchange, id) for exchange, id in found if not id.endswith(DEAD) and not exchange.startswith(OURS))
+    found = {(exchange, id) for exchange, id in found if not exchange.startswith(OURS) and not id.startswith(TAP)}
+    return sorted((exchange, id) for exchange, id in found if not id.endswith(DEAD))
 
 
 async def _queues(transport: Transport) -> list[Queue]:

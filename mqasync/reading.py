@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from operator import methodcaller
 from typing import Self, TypeVar
 
 from .broker import Broker
 from .errors import BrokerLost
 from .message import Message
-from .transport import DEAD, Delivery
+from .transport import Delivery
 
 HELD = 60_000  # deliveries that are held at most: they are kept in memory, and RabbitMQ counts to 65,535
 HELD_BYTES = 256 * 1024 * 1024  # about what their bodies may take
 FEW = 1000  # deliveries that are held at most where each is taken as it comes
 PORTION = 100  # deliveries that are received, or settled, at a time
 PATIENCE_SECONDS = 5.0  # how long to wait for the next one of those the broker has counted
-WORN = 10  # returns after which a dead letter is put back as a new one
 
 T = TypeVar("T")
 
@@ -99,22 +97,10 @@ class Reading:
         try:
             await self._subscription.close()  # first, or what is put back would come to us again
             with suppress(BrokerLost):  # then it comes back by itself
-                await self._put_back()
+                for some in portions(list(self._held)):
+                    await self._subscription.release(some)
         finally:
             self._keeper.cancel()
-
-    async def _put_back(self) -> None:
-        """Release what was not taken, worn dead letters as new ones.
-
-        RabbitMQ 4 drops from a queue without dead letters of its own what has come back 20 times, looks included.
-        """
-        worn = [delivery for delivery in self._held if self._id.endswith(DEAD) and delivery.returned >= WORN]
-        for some in portions(worn):
-            copies = [delivery.message for delivery in some]
-            await self._broker.call(methodcaller("send", self._exchange, self._id, copies))
-            await self.take(some)
-        for some in portions(list(self._held)):
-            await self._subscription.release(some)
 
 
 def size(deliveries: Sequence[Delivery]) -> int:

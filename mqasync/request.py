@@ -15,7 +15,7 @@ from .reply import ERROR, REPLIES, REPLY_FOR, REPLY_TO
 from .transport import Delivery, check_name
 
 if TYPE_CHECKING:
-    from .broker import Broker
+    from .broker import Broker, Brokers
     from .client import Client
     from .temporary import TemporaryQueue
 
@@ -82,7 +82,7 @@ class Requester:
         waiting = self._waiting[message.id] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(limit):
-                await self._send(self._client.brokers.route(exchange), message, to)
+                await self._send(self._client.brokers, message, to)
                 return _value(await waiting)
         except TimeoutError:
             what = f"{exchange}/{to}" if to else exchange
@@ -90,14 +90,15 @@ class Requester:
         finally:
             del self._waiting[message.id]
 
-    async def _send(self, broker: Broker, message: Message, to: str | None) -> None:
+    async def _send(self, brokers: Brokers, message: Message, to: str | None) -> None:
+        broker = brokers.route(message.exchange)
         opening = self._opened.get(broker.name)
         if opening is None or (opening.done() and opening.exception()):
             opening = self._opened[broker.name] = asyncio.create_task(self._open(broker))
         await asyncio.shield(opening)
         if to is None:
-            await broker.publish(message.exchange, message)
-        elif not await broker.send(message.exchange, check_name("id", to), message):
+            await brokers.publish(message)
+        elif not await brokers.send(message, check_name("id", to)):
             raise Unroutable(f"exchange {message.exchange!r} has no queue of {to!r}")
 
     async def _open(self, broker: Broker) -> TemporaryQueue:

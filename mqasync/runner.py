@@ -21,6 +21,7 @@ from .settlement import Observe, ignore
 from .source import Feed
 from .startup import declare, lifespan_settings, warn
 from .step import Around, Step
+from .telemetry import traced
 
 IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to do
 
@@ -50,12 +51,12 @@ class Runner:
         self.channels: list[Channel] = []
         self.feeds: list[Feed] = []
         self.started = False  # everything is opened and declared, and nothing is being drained
-        self.brokers = brokers or Brokers(settings)
+        self.brokers, tracing = (brokers, ()) if brokers else traced(settings)
         self._until_idle = until_idle
         self._wait = wait
         self._grace = grace
         self._observe = observe
-        self._around = around
+        self._around = [*around, *tracing]
         self._quarantine = Quarantine()
         self._stack = AsyncExitStack()
         self._receivers: set[asyncio.Task[None]] = set()

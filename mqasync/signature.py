@@ -71,6 +71,9 @@ def _parameters(function: Callable[..., Any]) -> tuple[list[str], dict[str, Any]
     parameters = inspect.signature(function).parameters.values()
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ConfigurationError(f"{where(function)}: parameter {parameter} must be a plain named one")
+            raise ConfigurationError(
+                f"{where(function)}: parameter {parameter} must be a plain named one"
+                " (a decorator needs functools.wraps)"
+            )
     first = next(iter(parameters), None)
     return [p.name for p in parameters if p is first or p.default is p.empty], hints

@@ -13,15 +13,13 @@ from croniter import CroniterError, croniter
 
 from .backoff import pause
 from .broker import Brokers
-from .codec import encode
 from .duration import seconds
 from .errors import ConfigurationError, MessageTooLarge, Unroutable
 from .handler import Source, where
-from .message import Message, Out, new_id
+from .message import Message
 from .outbox import Outbox
 from .signature import of_producer
-from .step import arguments
-from .transport import check_name
+from .step import arguments, outgoing
 
 log = logging.getLogger("mqasync")
 
@@ -120,16 +118,7 @@ class Feed:
     async def _put(self, outbox: Outbox, value: Any) -> None:
         if value is None:
             return
-        out = value if isinstance(value, Out) else Out(value)
-        message = Message(
-            body=encode(out.body),
-            exchange=check_name("exchange", out.exchange or self.source.exchange),
-            id=out.id or new_id(),
-            producer=self.source.id,
-            headers=out.headers,
-            key=out.key,
-        )
-        await outbox.put(self._confirmed(message))
+        await outbox.put(self._confirmed(outgoing(value, self.source.exchange, self.source.id)))
 
     async def _confirmed(self, message: Message) -> None:
         await self._publish(message)

@@ -11,7 +11,7 @@ from typing import Any
 from .codec import decoder, encode
 from .errors import ConfigurationError
 from .handler import Consumer, where
-from .message import Message, Out, output_id
+from .message import Message, Out, new_id, output_id
 from .outbox import Outbox
 from .reply import reply_to
 from .signature import of_consumer
@@ -109,6 +109,19 @@ class Step:
                 headers=out.headers,
                 key=out.key,
             )
+
+
+def outgoing(value: Any, exchange: str, producer: str) -> Message:
+    """The message for what a producer puts out: a body, or an Out. Raises ConfigurationError."""
+    out = value if isinstance(value, Out) else Out(value)
+    return Message(
+        body=encode(out.body),
+        exchange=check_name("exchange", out.exchange) if out.exchange else exchange,
+        id=out.id or new_id(),
+        producer=producer,
+        headers=out.headers,
+        key=out.key,
+    )
 
 
 def surrounded(step: Step, around: Sequence[Around]) -> Run:

@@ -11,6 +11,7 @@ from .broker import Broker
 from .errors import BrokerError, BrokerLost
 from .transport import Delivery, Subscription, Transport
 
+TAP = "tap-"  # so begin the ids of queues at which a person only looks on
 EXPIRES_SECONDS = 60.0  # the broker deletes the queue of a process that was killed after so long
 PREFETCH = 100
 RECEIVE_SECONDS = 5.0

@@ -109,7 +109,12 @@ class CommandLine:
         self.directory = directory
         self.url = url
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("MQASYNC_")}
-        self.environment |= {"MQASYNC_BROKER": url, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+        self.environment |= {
+            "MQASYNC_BROKER": url,
+            "MQASYNC_LOG": "human",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "error",
+        }
         self._running: list[Running] = []
 
     def file(self, name: str, text: str) -> Path:

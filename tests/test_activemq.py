@@ -11,13 +11,14 @@ import pytest
 import stompman
 import trustme
 
-from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
+from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
 from mqasync.message import new_id
-from mqasync.transport import Features, Subscription, Transport
+from mqasync.transport import Features, QueueStats, Subscription, Transport
 from mqasync.transports import load
 from mqasync.transports.activemq_connection import StompConnection, frame
 from mqasync.transports.activemq_frames import Frame, FrameReader
 from mqasync.transports.activemq_message import to_headers, to_message
+from mqasync.transports.activemq_topology import BELIEVED_SECONDS
 from mqasync.transports.activemq_url import Address
 
 from .conformance import Conformance, message, nothing, numbers, receive
@@ -46,6 +47,70 @@ class TestActiveMQ(Conformance):
     @pytest.fixture
     def url(self, activemq_server: ActiveMQ) -> str:
         return activemq_server.url
+
+    async def test_a_deleted_queue_is_gone_with_what_was_in_it_and_its_subscriptions_are_lost(
+        self, transport: Transport, queue: Subscription, exchange: str
+    ) -> None:
+        """STOMP cannot delete a queue: all but the queue itself is gone."""
+        await transport.declare(exchange, "other")
+        other = await transport.subscribe(exchange, "other", 10)
+        await transport.publish(exchange, [message(n) for n in range(300)])
+        await transport.send(exchange, "q", [message(2)], delay=0.5)
+        held = await queue.receive(10, PATIENCE)
+        await transport.delete(exchange, "q")
+        await transport.delete(exchange, "q")
+        with pytest.raises(BrokerLost, match="was deleted"):
+            await queue.receive(10, PATIENCE)
+        with pytest.raises(BrokerLost, match="was deleted"):
+            await queue.ack(held)
+        assert await transport.stats(exchange, "q") == QueueStats(waiting=0, delayed=0, consumers=0)
+        assert len(await receive(other, 10, limit=10)) == 10
+        await transport.declare(exchange, "q")
+        await transport.publish(exchange, [message(3)])
+        again = await transport.subscribe(exchange, "q", 10)
+        assert numbers(await receive(again, 1)) == [3]
+        await asyncio.sleep(0.6)
+        await nothing(again)
+
+    async def test_a_queue_that_expires_works_like_any_other_and_is_gone_with_its_messages_when_nobody_consumes_it(
+        self, connect: Open, transport: Transport, exchange: str
+    ) -> None:
+        """It belongs to the connection that declared it, and ends with that: here nothing but a topic does."""
+        other = await connect()
+        await other.declare(exchange, "tap", expires=2.0)
+        await other.declare(exchange, "reply", bound=False, expires=2.0)
+        await transport.publish(exchange, [message(0)])
+        await transport.send(exchange, "reply", [message(-1)])
+        for _ in range(2):
+            await other.declare(exchange, "tap", expires=2.0)
+        tap, reply = [await other.subscribe(exchange, id, 10) for id in ("tap", "reply")]
+        for subscription, expected in ((tap, 0), (reply, -1)):
+            (delivery,) = await receive(subscription, 1)
+            assert int(delivery.message.body) == expected
+            await subscription.retry(delivery, 0.5)
+            (again,) = await receive(subscription, 1)
+            assert (int(again.message.body), again.message.attempt) == (expected, 2)
+            await subscription.release([again])
+            await subscription.ack(await receive(subscription, 1))
+        assert await transport.stats(exchange, "reply") == QueueStats(waiting=0, consumers=1)
+        await other.close()
+        await self.until_gone(transport, exchange)
+        await transport.declare(exchange, "tap", expires=2.0)
+        await nothing(await transport.subscribe(exchange, "tap", 10))
+        await transport.publish(exchange, [message(5)])
+        await transport.delete(exchange, "tap")
+        await self.until_gone(transport, exchange)
+
+    async def until_gone(self, transport: Transport, exchange: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while await transport.stats(exchange, "tap") or await transport.stats(exchange, "reply"):
+            assert time.monotonic() < deadline, "it has expired"
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(BELIEVED_SECONDS)
+        with pytest.raises(Unroutable):
+            await transport.publish(exchange, [message(9)])
+        with pytest.raises(BrokerLost, match="no queue of 'reply'"):
+            await transport.send(exchange, "reply", [message(9)])
 
 
 @pytest.fixture
@@ -229,9 +294,21 @@ async def until_empty(transport: Transport, exchange: str) -> None:
 async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_depth(connect: Open) -> None:
     exchange = f"E{new_id()}"
     transport = await connect()
-    assert await depth(transport, exchange, "q") == 0
+    with pytest.raises(BrokerLost, match="no queue of 'q'"):
+        await transport.send(exchange, "q", [message(1)])
+    assert await transport.stats(exchange, "q") is None
     await transport.declare(exchange, "q")
     assert await depth(transport, exchange, "q") == 0, "its marker does not count"
+
+
+async def test_a_queue_that_is_declared_again_without_an_end_lasts(connect: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await connect()
+    await transport.declare(exchange, "q", expires=1.0)
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    await transport.close()
+    assert numbers(await receive(await (await connect()).subscribe(exchange, "q", 10), 1)) == [1]
 
 
 async def test_a_server_without_statistics_is_warned_about_and_carries_messages_all_the_same(connect: Open) -> None:
@@ -246,6 +323,14 @@ async def test_a_server_without_statistics_is_warned_about_and_carries_messages_
         assert await depth(transport, "E", "q") == 3
         subscription = await transport.subscribe("E", "q", 10)
         assert sorted(numbers(await receive(subscription, 3))) == [1, 2, 3]
+        assert await transport.queues() is None
+        with pytest.raises(BrokerRefused, match="by ActiveMQ's statistics plugin"):
+            await transport.declare("E", "reply", bound=False, expires=1.0)
+        await transport.declare("E", "tap", expires=1.0)
+        await transport.publish("E", [message(4)])
+        assert numbers(await receive(await transport.subscribe("E", "tap", 10), 1)) == [4]
+        await transport.delete("E", "q")
+        assert await depth(transport, "E", "q") == 0
 
 
 async def test_a_server_without_a_store_is_warned_about_and_one_with_it_is_not(

@@ -21,7 +21,7 @@ from mqasync import reading as reading_module
 from mqasync.broker import Broker
 from mqasync.config import Settings
 from mqasync.dead import dead_letter
-from mqasync.reading import WORN, Reading, all_of
+from mqasync.reading import Reading, all_of
 from mqasync.transport import DEAD, Transport
 
 from .commands import CommandLine
@@ -167,11 +167,10 @@ def test_what_nobody_reads_to_its_end_ends_without_a_word(cli: Graveyard, argume
 
 
 async def test_dead_letters_survive_more_looks_than_rabbitmq_would_count(rabbitmq_url: str) -> None:
-    """RabbitMQ 4 drops what came back 20 times; 3 does not, but counts as well."""
+    """RabbitMQ drops what came back more often than x-delivery-limit says, from version 4 on 20 times by default."""
     exchange = f"CTH-{uuid.uuid4().hex[:8]}"
     settings = Settings(brokers={"main": rabbitmq_url})
     broker = Broker("main", settings)
-    most = 0
     try:
         await broker.call(lambda transport: transport.declare(exchange, "q" + DEAD, bound=False))
         await broker.call(lambda transport: transport.send(exchange, "q" + DEAD, numbered(1, 2, exchange=exchange)))
@@ -181,10 +180,8 @@ async def test_dead_letters_survive_more_looks_than_rabbitmq_would_count(rabbitm
             async with Reading(broker, exchange, "q" + DEAD) as reading:
                 found = await all_of(reading.portions())
             assert {delivery.message.id for delivery in found} == {"id-1", "id-2"}
-            most = max(most, *(delivery.returned for delivery in found))
     finally:
         await broker.close()
-    assert most == WORN
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, None])

@@ -35,6 +35,7 @@ def shown(path: Path) -> list[re.Match[str]]:
 def test_every_block_does_what_it_shows(document: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "services", tmp_path / "services")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MQASYNC_", "PYTEST_"))}
+    environment["MQASYNC_LOG"] = "human"  # as on a terminal
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for block in shown(document):
         if block["file"]:

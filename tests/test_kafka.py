@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import trustme
+from aiokafka.structs import TopicPartition
 from cryptography.hazmat.primitives import serialization
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
 from mqasync.config import load_settings
-from mqasync.transport import DEAD, Features, Transport
+from mqasync.transport import DEAD, Features, QueueStats, Transport
 from mqasync.transports import kafka_backlog, load
 from mqasync.transports.due_heap import DueHeap
 from mqasync.transports.kafka_topics import Topics, own_topic
@@ -71,6 +72,60 @@ class TestKafka(Conformance):
         finally:
             await transport.close()
 
+    async def test_a_queue_that_expires_works_like_any_other_and_is_gone_with_its_messages_when_nobody_consumes_it(
+        self, connect: Open, transport: Transport, exchange: str
+    ) -> None:
+        """Kafka lets neither a topic nor a group expire that soon: it works like any other, and its topic is small."""
+        await transport.declare(exchange, "tap", expires=1.0)
+        other = await connect()
+        tap = await other.subscribe(exchange, "tap", 10)
+        await asyncio.sleep(1.5)
+        await transport.publish(exchange, [message(1)])
+        await tap.ack(await receive(tap, 1))
+        await other.close()
+        await asyncio.sleep(1.5)
+        await transport.publish(exchange, [message(2)])
+        assert await transport.stats(exchange, "tap") == QueueStats(1, consumers=0)
+        assert len(await topics_of(transport)._requests.leaders([own_topic(exchange, "tap")])) == 1
+        await transport.delete(exchange, "tap")
+        assert await transport.stats(exchange, "tap") is None
+
+    async def test_a_queue_that_somebody_else_deletes_is_lost_for_its_consumers_and_does_not_come_back(
+        self, connect: Open, transport: Transport, exchange: str
+    ) -> None:
+        # Given a consumer on another connection, which has written to the queue's own topic as well
+        await transport.declare(exchange, "q")
+        other: Any = await connect()
+        subscription = await other.subscribe(exchange, "q", 100)
+        await transport.publish(exchange, one_for_each_partition())
+        first, *held = await receive(subscription, 64)
+        await subscription.retry(first, 0.0)
+        # When the queue is deleted, while it goes on settling
+        await transport.delete(exchange, "q")
+        with pytest.raises(BrokerLost):
+            for delivery in held:
+                await subscription.ack([delivery])
+                await subscription.receive(1, 0.1)
+        # Then neither its commits nor its looking for topics make anything of it again
+        await other._connection.producer.client.force_metadata_update()
+        assert await transport.stats(exchange, "q") is None
+        requests = topics_of(transport)._requests
+        assert not await requests.leaders([own_topic(exchange, "q")])
+        assert await requests.committed(f"{exchange}.q") == {}
+        # And it can be made again, for what comes from now on
+        await transport.declare(exchange, "q")
+        await transport.publish(exchange, [message(1)])
+        await other.send(exchange, "q", [message(2)])
+        again = await transport.subscribe(exchange, "q", 10)
+        assert sorted(numbers(await receive(again, 2))) == [1, 2]
+
+    async def test_groups_and_topics_of_others_are_not_listed(self, transport: Transport, exchange: str) -> None:
+        requests = topics_of(transport)._requests
+        await requests.create(f"{exchange}.q", 1, 1, {})
+        await requests.create(f"{exchange}.alone.retry", 1, 1, {})
+        await requests.commit(f"{exchange}.q", {TopicPartition(f"{exchange}.q", 0): 0})
+        assert [queue for queue in await transport.queues() or [] if queue[0] == exchange] == []
+
     async def test_names_that_differ_in_dot_and_underscore_alone_are_refused_with_the_reason(
         self, transport: Transport, exchange: str
     ) -> None:
@@ -87,7 +142,6 @@ class TestKafka(Conformance):
         for using in (
             transport.send(exchange, "q", [message(1)]),
             transport.subscribe(exchange, "q", 1),
-            depth(transport, exchange, "q"),
         ):
             with pytest.raises(BrokerLost, match="no queue of 'q'"):
                 await using

@@ -1,6 +1,7 @@
 """The nats transport keeps the contract, and says what is wrong with a URL, its options and the server."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mqasync.transports.nats_topology import stream_name, subject
 from .conformance import Conformance, message, nothing, numbers, receive
 from .conftest import required
 from .servers.nats import NATS, running_nats
-from .waiting import depth, until
+from .waiting import PATIENCE, depth, until
 
 Open = Callable[..., Awaitable[Transport]]
 
@@ -174,6 +175,52 @@ async def test_the_lease_that_a_url_names_becomes_that_of_the_queue_and_no_lease
         transport = await opened(nats_server.url + query)
         await transport.declare(exchange, "q")
         assert (await transport.subscribe(exchange, "q", 10)).lease == lease
+
+
+async def test_a_queue_expires_not_before_its_busy_consumer_and_its_messages_leave_the_disk(
+    nats_server: NATS, opened: Open, stranger: Client
+) -> None:
+    exchange = f"E{new_id()}"
+    transport, other = await opened(f"{nats_server.url}?lease=2"), await opened(nats_server.url)
+    await transport.declare(exchange, "q", expires=0.5)
+    await transport.declare(exchange, "other")
+    await transport.publish(exchange, [message(1), message(2)])
+    # Given a consumer that asks for nothing, since it is busy
+    subscription = await other.subscribe(exchange, "q", 1)
+    held = await receive(subscription, 1)
+    for _ in range(4):
+        await asyncio.sleep(0.5)
+        await subscription.extend(held)
+    assert await depth(transport, exchange, "q") == 2
+    # When it is gone
+    await other.close()
+    deadline = time.monotonic() + PATIENCE
+    while await transport.stats(exchange, "q"):
+        assert time.monotonic() < deadline, "it has expired"
+        await asyncio.sleep(0.05)
+    # Then what is left is for the other queue
+    subscription = await transport.subscribe(exchange, "other", 10)
+    await subscription.ack(await receive(subscription, 2))
+    await nothing(subscription)
+    assert (await stranger.jsm().stream_info(stream_name(exchange))).state.messages == 0
+
+
+async def test_a_queue_that_is_declared_again_without_an_end_does_not_expire(nats_server: NATS, opened: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q", expires=0.3)
+    await transport.declare(exchange, "q", bound=False)
+    await transport.publish(exchange, [message(1)])
+    await asyncio.sleep(1.0)
+    assert await depth(transport, exchange, "q") == 1
+
+
+async def test_an_exchange_whose_only_queue_is_unbound_is_unroutable(nats_server: NATS, opened: Open) -> None:
+    exchange = f"E{new_id()}"
+    transport = await opened(nats_server.url)
+    await transport.declare(exchange, "q", bound=False)
+    with pytest.raises(Unroutable, match=exchange):
+        await transport.publish(exchange, [message(1)])
 
 
 async def test_a_queue_that_was_declared_unbound_can_be_bound_later(nats_server: NATS, opened: Open) -> None:

@@ -12,7 +12,7 @@ from mqasync.errors import BrokerBusy
 from mqasync.message import new_id
 from mqasync.transport import DEAD, Features
 from mqasync.transports import amqp_topology, load
-from mqasync.transports.amqp_management import named
+from mqasync.transports.names import named
 from mqasync.transports.rabbitmq import RabbitMQTransport
 
 from .brokers import RabbitMQ, free_port, rabbitmq

@@ -265,6 +265,42 @@ async def test_nothing_is_left_in_redis_of_messages_and_consumers_that_are_gone(
     assert int(redis_broker.command("MEMORY", "USAGE", f"mqasync:{{{exchange}}}:q")) < 10_000
 
 
+async def test_a_queue_expires_not_before_its_last_subscription_and_leaves_nothing_in_redis(
+    redis_broker: DurableRedis, exchange: str
+) -> None:
+    def left() -> list[str]:
+        return sorted(key.partition("}")[2] for key in redis_broker.command("KEYS", f"mqasync:{{{exchange}}}*").split())
+
+    async with opened(redis_broker.url) as transport, opened(redis_broker.url) as other:
+        # Given one whose only consumer is too busy to receive, and that has something delayed
+        await transport.declare(exchange, "q", expires=0.5)
+        subscription = await other.subscribe(exchange, "q", 1)
+        await transport.publish(exchange, [message(1), message(2)])
+        await receive(subscription, 1)
+        await transport.send(exchange, "q", [message(3)], delay=60.0)
+        await asyncio.sleep(1.0)
+        stats = await transport.stats(exchange, "q")
+        assert stats and (stats.waiting, stats.delayed) == (2, 1)
+        # When that goes, Redis drops the queue
+        await other.close()
+        await until(lambda: ":q" not in left(), "it has expired")
+        assert await transport.stats(exchange, "q") is None
+        with pytest.raises(BrokerLost, match="no queue"):
+            await transport.send(exchange, "q", [message(4)])
+    assert left() == []
+
+
+async def test_a_queue_that_is_declared_again_without_an_end_does_not_expire(
+    redis_broker: DurableRedis, exchange: str
+) -> None:
+    async with opened(redis_broker.url) as transport:
+        await transport.declare(exchange, "q", expires=0.3)
+        await transport.declare(exchange, "q", bound=False)
+        await transport.publish(exchange, [message(1)])
+        await asyncio.sleep(0.5)
+        assert await depth(transport, exchange, "q") == 1
+
+
 async def test_a_settlement_that_failed_makes_the_message_come_back(server: DurableRedis, exchange: str) -> None:
     async with opened(server.url) as transport:
         await transport.declare(exchange, "q")

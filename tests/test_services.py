@@ -28,7 +28,7 @@ RUN = [sys.executable, "-m", "mqasync", "run"]
 
 def run(*arguments: str, cwd: Path, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
     """A whole `mqasync run ... --until-idle`; its output is shown when the test fails."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MQASYNC_LOG": "human"}
     command = [*RUN, *arguments, "--until-idle"]
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=seconds, check=False
@@ -229,7 +229,7 @@ def test_the_pipeline_works_through_its_sample_feed_with_exact_counts(tmp_path: 
 
 def test_a_feed_that_is_not_there_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text("services: {services.cth.collect: {feed: nowhere.txt}}")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MQASYNC_LOG": "human"}
     done = subprocess.run(
         [*RUN, "services.cth"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
     )

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
 from mqasync.errors import BrokerBusy, MessageTooLarge
-from mqasync.transport import DEAD, Features, Transport
+from mqasync.transport import DEAD, Features, QueueStats, Transport
 from mqasync.transports import load
 from mqasync.transports.sqs_errors import broker_errors, check_batch
 from mqasync.transports.sqs_message import MAX_BYTES, MAX_REQUEST, batches, pack, unpack
-from mqasync.transports.sqs_names import queue_name, topic_name
+from mqasync.transports.sqs_names import queue_name, read, topic_name
 
 from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
@@ -32,6 +32,35 @@ class TestSQS(Conformance):
     @pytest.fixture
     def url(self, sqs_server: Moto, aws: None) -> str:
         return sqs_server.url
+
+    async def test_what_has_expired_is_deleted_by_who_makes_the_next_queue_that_expires(
+        self, transport: Transport, exchange: str, strangers: tuple[Any, Any]
+    ) -> None:
+        # Given one that has expired, beside one that does not
+        await transport.declare(exchange, "tap", expires=0.5)
+        await transport.declare(exchange, "q")
+        await asyncio.sleep(2.5)  # its tag has whole seconds
+        # Then to publish is no error, and it is there until somebody looks
+        await transport.publish(exchange, [message(1)])
+        assert await transport.stats(exchange, "tap") is not None
+        await transport.declare(exchange, "other", expires=60.0)
+        assert sorted(id for name, id in await transport.queues() or [] if name == exchange) == ["other", "q"]
+        # And its subscription is gone as well
+        sns, _ = strangers
+        topic = (await sns.create_topic(Name=topic_name(exchange, False)))["TopicArn"]
+        there = (await sns.list_subscriptions_by_topic(TopicArn=topic))["Subscriptions"]
+        assert sorted(one["Endpoint"].rpartition("-")[2] for one in there) == ["other", "q"]
+
+    async def test_queues_that_are_not_ours_are_not_listed(
+        self, transport: Transport, exchange: str, strangers: tuple[Any, Any]
+    ) -> None:
+        await transport.declare(exchange, "q")
+        await transport.declare(exchange, "x" * 80)  # its name is cut
+        _, sqs = strangers
+        for name in (exchange, f"{exchange}-q", queue_name(exchange, "q", True)):
+            fifo = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+            await sqs.create_queue(QueueName=name, Attributes=fifo)
+        assert [queue for queue in await transport.queues() or [] if exchange in queue[0]] == [(exchange, "q")]
 
 
 @pytest.fixture
@@ -275,6 +304,23 @@ async def test_a_fifo_queue_takes_a_repeated_publish_once_and_a_replayed_dead_le
     assert numbers(await receive(subscription, 1)) == [1]
 
 
+async def test_a_fifo_queue_is_counted_listed_and_deleted_like_any_other(transport: Transport, exchange: str) -> None:
+    fifo = exchange + ".fifo"
+    for id in ("q", "other"):
+        await transport.declare(fifo, id)
+    await transport.publish(fifo, [Message(body=b"1", exchange=fifo, key="k")])
+    assert await transport.stats(fifo, "q") == QueueStats(1)
+    assert sorted(queue for queue in await transport.queues() or [] if queue[0] == fifo) == [
+        (fifo, "other"),
+        (fifo, "q"),
+    ]
+    await transport.delete(fifo, "q")
+    assert await transport.stats(fifo, "q") is None
+    await transport.delete(fifo, "other")
+    with pytest.raises(Unroutable):
+        await transport.publish(fifo, [Message(body=b"2", exchange=fifo, key="k")])
+
+
 async def test_a_retry_in_a_fifo_queue_waits_its_delay(transport: Transport, exchange: str) -> None:
     fifo = exchange + ".fifo"
     await transport.declare(fifo, "q")
@@ -330,6 +376,8 @@ def test_two_names_are_never_written_the_same() -> None:
     assert len(names) == 2 * len(queues)
     assert max(map(len, names)) == 80
     assert queue_name("CTH.out", "enrich", True) == "CTH_-out_-enrich.fifo"
+    short = [queue for queue in queues if len(".".join(queue)) < 30]
+    assert all(read(queue_name(*queue, fifo)) == ".".join(queue) for queue in short for fifo in (False, True))
 
 
 def test_the_largest_body_with_the_most_headers_fits_in_a_request() -> None:

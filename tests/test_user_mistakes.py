@@ -74,6 +74,12 @@ def test_a_name_that_cannot_be_run(cli: CommandLine, name: str, expected: str) -
 
 
 CONSUMER = '@consumer(exchange="CTH", id="q")\n'
+AROUND = """from functools import wraps
+def around(f):
+    {wraps}
+    async def run(*a, **b):
+        return await f(*a, **b)
+    return run"""
 
 
 @pytest.mark.parametrize(
@@ -82,6 +88,14 @@ CONSUMER = '@consumer(exchange="CTH", id="q")\n'
         (f"{CONSUMER}def f(event): ...", r"f \(.*/wrong.py, line 4\) is not a coroutine function: write 'async def'"),
         (f"{CONSUMER}async def f(): ...", r"f \(.*, line 4\) takes no parameter: its first one gets the message"),
         (f"{CONSUMER}async def f(*all): ...", r"f \(.*, line 4\): parameter \*all must be a plain named one"),
+        (
+            f"{AROUND.format(wraps='@wraps(f)')}\n@around\n{CONSUMER}async def f(e): ...",
+            r"f \(.*/wrong.py, line 10\): <consumer CTH/q> is wrapped; @consumer or @producer goes on top",
+        ),
+        (
+            f"{AROUND.format(wraps='')}\n{CONSUMER}@around\nasync def f(e): ...",
+            r"around.<locals>.run .*: parameter \*a must be a plain named one \(a decorator needs functools.wraps\)",
+        ),
         (f"{CONSUMER}async def f(event, pool): ...", r"f \(.*\) wants pool, which no lifespan\(\) here yields; a"),
         (f"{CONSUMER}async def f(m: Message): ...", r"f .*: the first parameter is the body; make Message the second"),
         (f"{CONSUMER}async def f(e, m: Message, n: Message): ...", r"f .*: exactly one parameter can be .* Message"),

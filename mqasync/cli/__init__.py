@@ -1,18 +1,16 @@
-"""The command `mqasync`: its group, how errors end it, how it logs; each command is a file beside this one.
+"""The command `mqasync`: its group and how errors end it; each command is a file beside this one.
 
 Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user's mistake.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import click
 
 from .. import __version__
-from ..complaints import printable
+from ..complaints import describe
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from .check import check
 from .config import config
@@ -20,6 +18,7 @@ from .consume import consume
 from .dead import dead
 from .docs import docs
 from .graph import graph
+from .logs import set_up
 from .peek import peek
 from .process import process
 from .produce import produce
@@ -27,7 +26,6 @@ from .purge import purge
 from .run import run
 from .status import status
 from .tap import tap
-from .traces import indented, their_trace
 
 MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 
@@ -41,37 +39,28 @@ class Commands(click.Group):
             return super().invoke(context)
         except MqasyncError as error:
             place = ".".join(getattr(error, "keys", ()))
-            click.echo(printable(f"mqasync: {place and place + ': '}{error}"), err=True)
+            context.obj.end(f"{place and place + ': '}{error}")
             context.exit(2 if isinstance(error, MISTAKES) else 1)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
-            click.echo(their_trace(error), err=True)
+            context.obj.end(describe(error), error)
             context.exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mqasync")
-def main() -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "human", "json"]),
+    default="auto",
+    envvar="MQASYNC_LOG",
+    help="The log on stderr; auto: JSON lines of `run` where that is no terminal. Also $MQASYNC_LOG.",
+)
+@click.pass_context
+def main(context: click.Context, log_format: str) -> None:
     """Asyncio microservices over message queues that exist."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Unforgeable("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for name in ("aio_pika", "aiormq"):
-        # the core says in one line what they say in many, and their DEBUG lines show bodies
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-class Unforgeable(logging.Formatter):
-    """Keeps what a stranger put into an id or error text from looking like a log line."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line without its traceback, control characters escaped."""
-        return printable(super().formatMessage(record))
-
-    def formatException(self, info: Any) -> str:
-        """The traceback, indented."""
-        return indented(super().formatException(info))
+    context.obj = set_up(log_format, context.invoked_subcommand)
 
 
 COMMANDS: tuple[click.Command, ...] = (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
+
+import click
 
 from ..errors import MqasyncError
 
@@ -50,6 +51,7 @@ async def _until_signal(work: Coroutine[Any, Any, None], kill: Callable[[], None
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     received: list[float] = []  # when
+    say = click.get_current_context().obj.say
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         # not loop.add_signal_handler: a handler that blocks the loop must not keep Ctrl-C from working
@@ -57,13 +59,13 @@ async def _until_signal(work: Coroutine[Any, Any, None], kill: Callable[[], None
         if received and (obedient or now - received[0] < TOGETHER_SECONDS):
             return
         if received:
-            _say("stopped at once; what was in hand comes back")
+            say("stopped at once; what was in hand comes back")
             if kill:
                 kill()
             os._exit(1)
         received.append(now)
         if not obedient:
-            _say(f"{signal.Signals(number).name}: draining; once more to stop at once")
+            say(f"{signal.Signals(number).name}: draining; once more to stop at once")
         loop.call_soon_threadsafe(task.cancel)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
@@ -77,9 +79,3 @@ async def _until_signal(work: Coroutine[Any, Any, None], kill: Callable[[], None
         for number, handler in before.items():
             signal.signal(number, handler)
     return True
-
-
-def _say(text: str) -> None:
-    """A log line, by other means: a signal may interrupt logging, which cannot be entered twice."""
-    with suppress(OSError):
-        os.write(sys.stderr.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode())

@@ -20,6 +20,7 @@ from ..errors import ConfigurationError
 from ..runner import Runner
 from ..startup import exchanges_of
 from ..step import Around
+from ..telemetry import sending_traces
 from .loop import run as run_loop
 from .options import WAIT, Duration, shared
 from .reload import reloading
@@ -86,8 +87,9 @@ def run(
         services = [replace(service, producers=[]) for service in services]
     around: list[Around] = []
     serve = serving(http, number, around) if http else nullcontext
-    runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
-    run_loop(_run(modules, runner, serve, worker), obedient=worker is not None)
+    with sending_traces(",".join(modules)):
+        runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
+        run_loop(_run(modules, runner, serve, worker), obedient=worker is not None)
 
 
 def supervise(workers: Workers, modules: tuple[str, ...], config: str | None, reload: bool) -> NoReturn:

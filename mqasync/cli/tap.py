@@ -14,15 +14,13 @@ from ..config import Settings, load_settings
 from ..errors import ConfigurationError
 from ..letters import to_record
 from ..message import Message
-from ..temporary import TemporaryQueue
+from ..temporary import TAP, TemporaryQueue
 from ..transport import Delivery, check_name
 from .consume import on_one_line
 from .lines import write_line
 from .loop import run as run_loop
 from .options import WAIT, reach, shared
 from .place import is_users
-
-PREFIX = "tap-"
 
 
 class Enough(Exception):
@@ -63,7 +61,7 @@ async def _tap(exchange: str, settings: Settings, wait: float | None, count: int
         broker = brokers.route(exchange)
         await reach(broker, wait)
         await check_bound(broker, exchange)
-        async with TemporaryQueue(broker, exchange, f"{PREFIX}{uuid.uuid4().hex[:8]}", take) as queue:
+        async with TemporaryQueue(broker, exchange, f"{TAP}{uuid.uuid4().hex[:8]}", take) as queue:
             click.echo(f"tapping {exchange} as {queue.id}; Ctrl-C ends it", err=True)
             with suppress(Enough, BrokenPipeError):  # or nobody reads any more
                 await queue.working
@@ -77,7 +75,7 @@ async def check_bound(broker: Broker, exchange: str) -> None:
     With a tap alone a publish would succeed, and its only copy be gone with the tap.
     """
     queues = await broker.call(lambda transport: transport.queues())
-    exchanges = {name for name, id in queues or [] if is_users(name, id) and not id.startswith(PREFIX)}
+    exchanges = {name for name, id in queues or [] if is_users(name, id) and not id.startswith(TAP)}
     if queues is not None and exchange not in exchanges:
         there_are = ", ".join(sorted(exchanges)) or "none"
         raise ConfigurationError(f"no queue is bound to {exchange!r} on {broker.address}; exchanges: {there_are}")

@@ -13,8 +13,14 @@ Delay: a queue "Delayed....", whose messages wait in the consumers until they ar
     consumer's first 500; what is behind them may come late. Not ActiveMQ's scheduler: it ignores the wish
     silently unless schedulerSupport is on, and no queue counts what it holds.
 Dead letters: a queue "Dead.id.VirtualTopic.exchange"; NACK and so ActiveMQ.DLQ are never used.
-What it cannot do: count messages that came back because a process died. Without statisticsBrokerPlugin in
-    activemq.xml: say that nobody listens (what is published then is lost) or count more than 400 messages.
+What it cannot do: count messages that came back because a process died. Delete a queue, for which STOMP has no word:
+    it is emptied of what no other connection holds, and collects again what is published until it is deleted in
+    ActiveMQ's console. Share a queue that expires, or keep it for another connection: it is a consumer of the topics
+    "VirtualTopic.exchange" and "Expiring.id.VirtualTopic.exchange", of the connection that declared it, and ends with
+    its subscription or that connection, at once and with what is in it; ActiveMQ may drop the oldest where its limit
+    for pending messages of a topic is reached. Without statisticsBrokerPlugin in activemq.xml: say that nobody
+    listens (what is published then is lost), list queues or tell whether one is there, count more than 400 messages,
+    send to a queue that expires.
 """
 
 from __future__ import annotations
@@ -27,15 +33,15 @@ from typing import Any
 
 import stompman
 
-from ..errors import BrokerBusy, ConfigurationError
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError
 from ..message import Message
 from ..transport import Features, Options, QueueStats
 from .activemq_connection import StompConnection, frame
 from .activemq_errors import connecting
 from .activemq_message import DUE, to_headers
 from .activemq_statistics import Statistics
-from .activemq_subscription import ActiveMQSubscription
-from .activemq_topology import Topology, delayed, queue, topic
+from .activemq_subscription import WINDOW, ActiveMQSubscription
+from .activemq_topology import Topology, delayed, expiring, queue, topic
 from .activemq_url import Address
 
 OPTIONS = ("activemq.dispatchAsync", "activemq.exclusive", "activemq.priority")
@@ -66,6 +72,7 @@ class ActiveMQTransport:
         self._publisher = StompConnection(address, self._lose)
         self._consumer = StompConnection(address, self._lose)
         self._subscriptions: list[ActiveMQSubscription] = []
+        self._expiring: dict[tuple[str, str], ActiveMQSubscription] = {}  # by exchange and id
 
     async def open(self) -> None:
         await self._publisher.open()
@@ -89,20 +96,41 @@ class ActiveMQTransport:
         self._publisher.lose(why)
         self._consumer.lose(why)
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
-        await self._topology.declare(exchange, id)
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        """Make the queue; one that expires is a consumer of topics, which collects what comes from now on."""
+        if expires is None:
+            await self._topology.declare(exchange, id)
+            self._expiring.pop((exchange, id), None)  # from now on it lasts
+            return
+        there = self._expiring.get((exchange, id))
+        if there and not there.ended:
+            return
+        if not (bound or self._topology.statistics):
+            problem = "who sends to it finds it by ActiveMQ's statistics plugin, which does not answer us"
+            raise BrokerRefused(f"no queue of {id!r} at exchange {exchange!r} that expires: {problem}")
+        own = expiring(exchange, id)
+        windows = {own: WINDOW, topic(exchange): WINDOW} if bound else {own: WINDOW}
+        self._expiring[exchange, id] = await self._consume(exchange, own, WINDOW, windows)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Take everything out of the queue; one that expires is gone."""
+        for subscription in self._subscriptions:
+            if subscription.queue in (queue(exchange, id), expiring(exchange, id)):
+                subscription.abandon(f"the queue of {id!r} at exchange {exchange!r} was deleted")
+        if not self._expiring.pop((exchange, id), None):
+            await self._topology.delete(exchange, id)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         await self._topology.check_routable(exchange)
-        await self._send(f"/topic/{topic(exchange)}", messages)
+        await self._send(topic(exchange), messages)
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        name = queue(exchange, id)
-        await self._send(f"/queue/{delayed(name) if delay > 0 else name}", messages, delay)
+        await self._send(await self._topology.destination(exchange, id), messages, delay)
 
-    async def _send(self, destination: str, messages: Sequence[Message], delay: float = 0.0) -> None:
+    async def _send(self, to: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """As long as the broker lives it may take its time: flow control stops it until somebody consumes."""
         more = {DUE: repr(time.time() + delay)} if delay > 0 else {}
+        destination = delayed(to) if delay > 0 else to
         for portion in _portions(messages):
             frames = [_send_frame(destination, message, more) for message in portion]
             if len(frames) > 1:
@@ -113,16 +141,29 @@ class ActiveMQTransport:
             await self._publisher.request(*frames, patient=True)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> ActiveMQSubscription:
-        async def send_again(messages: Sequence[Message], delay: float) -> None:
-            await self.send(exchange, id, messages, delay)
+        there = self._expiring.get((exchange, id))
+        if there and there.ended:
+            raise BrokerLost(f"the queue of {id!r} at exchange {exchange!r} has expired")
+        if there:
+            there.prefetch = prefetch
+            return there
+        name = queue(exchange, id)
+        return await self._consume(exchange, name, prefetch, {delayed(name): WINDOW, name: prefetch})
 
-        subscription = ActiveMQSubscription(self._consumer, exchange, prefetch, send_again)
+    async def _consume(self, exchange: str, queue: str, prefetch: int, windows: dict[str, int]) -> ActiveMQSubscription:
+        async def send_again(messages: Sequence[Message], delay: float) -> None:
+            await self._send(queue, messages, delay)
+
+        subscription = ActiveMQSubscription(self._consumer, exchange, queue, prefetch, send_again)
         self._subscriptions.append(subscription)
-        await subscription.open(queue(exchange, id), self._options.get(exchange, {}))
+        await subscription.open(windows, self._options.get(exchange, {}))
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        return QueueStats(await self._topology.depth(exchange, id))
+        return await self._topology.stats(exchange, id)
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        return await self._topology.queues()
 
     async def close(self) -> None:
         await asyncio.gather(self._publisher.close(), self._consumer.close())

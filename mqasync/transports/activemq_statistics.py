@@ -1,11 +1,11 @@
-"""Asking ActiveMQ about its queues: the statistics plugin, and looking into a queue; nothing is changed there."""
+"""Asking ActiveMQ about its queues: the statistics plugin, looking into a queue, emptying it; none is named here."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import stompman
@@ -16,9 +16,17 @@ from .activemq_errors import answer
 from .activemq_frames import Frame
 
 ABOUT = "ActiveMQ.Statistics."
+QUIET_SECONDS = 0.5  # a queue from which nothing has come for so long is empty
 END = f"{ABOUT}Destination.List.End.With.Null"  # lets an empty answer follow the last one
 OF_BROKER = f"/topic/{ABOUT}Broker"  # a topic: without the plugin it is only dropped
 ANSWERS = "/temp-queue/mqasync"
+
+
+class Figures(NamedTuple):
+    """Of one queue or topic."""
+
+    size: int  # messages; of a topic it says nothing
+    consumers: int
 
 
 class Statistics:
@@ -40,10 +48,14 @@ class Statistics:
         answers = await self._ask(OF_BROKER, ANSWERS)
         return answers[0] if answers else {}
 
-    async def sizes(self, pattern: str) -> dict[str, int]:
-        """How many messages are in the queues that match `pattern`, by the queues' names."""
-        answers = await self._ask(f"/queue/{ABOUT}Destination{pattern}{END}")
-        return {one["destinationName"].removeprefix("queue://"): int(one["size"]) for one in answers}
+    async def about(self, *destinations: str) -> dict[str, Figures]:
+        """Those of the destinations, such as /queue/A.*, that are there, by their names, such as /queue/A.b."""
+        questions = [_question(destination) for destination in destinations]
+        answers = await self._ask(*questions[:-1], questions[-1] + END)
+        return {
+            "/" + one["destinationName"].replace("://", "/", 1): Figures(int(one["size"]), int(one["consumerCount"]))
+            for one in answers
+        }
 
     async def _ask(self, *destinations: str) -> list[dict[str, Any]]:
         number = self._connection.number()
@@ -66,6 +78,11 @@ class Statistics:
             answers.append(entries)
         elif done and not done.done():
             done.set_result(told)
+
+
+def _question(destination: str) -> str:
+    _, kind, name = destination.split("/", 2)
+    return f"/{kind}/{ABOUT}Destination{name}"
 
 
 def _entries(body: bytes) -> dict[str, Any]:
@@ -98,10 +115,22 @@ async def count(connection: StompConnection, queue: str, counts: Callable[[Frame
             elif not end.done():
                 end.set_result(shown)
 
-        id = await connection.subscribe(f"/queue/{queue}", arrived, browser="true", **headers)
+        id = await connection.subscribe(queue, arrived, browser="true", **headers)
         try:
             await answer(end)
         finally:
             with suppress(BrokerLost):
                 connection.unsubscribe(id)
     return seen
+
+
+async def drain(connection: StompConnection, destination: str) -> None:
+    """Take out all messages that nobody holds."""
+    came = asyncio.Event()
+    id = await connection.subscribe(destination, lambda _: came.set())
+    with suppress(TimeoutError):
+        while True:
+            came.clear()
+            async with asyncio.timeout(QUIET_SECONDS):
+                await came.wait()
+    connection.unsubscribe(id)

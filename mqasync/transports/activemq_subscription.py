@@ -1,4 +1,4 @@
-"""The subscription of transports/activemq.py: a queue and its delayed messages; nothing is declared here."""
+"""The subscription of transports/activemq.py: a queue and its delayed messages; no destination is named here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from .activemq_connection import StompConnection, frame
 from .activemq_errors import settling
 from .activemq_frames import Frame
 from .activemq_message import MARKER, due, to_message
-from .activemq_topology import delayed
 from .due_heap import DueHeap
 
 # Delayed messages held here until they are due; what is behind them comes late. ActiveMQ 5.17 may stop at 600
@@ -30,28 +29,40 @@ Tag = tuple[str, str]  # STOMP's subscription, and what an ACK names
 
 
 class ActiveMQSubscription:
-    """Two of STOMP's subscriptions; deliveries wait here until the core asks and they are due."""
+    """Some of STOMP's subscriptions; deliveries wait here until the core asks and they are due."""
 
     lease: float | None = None
 
-    def __init__(self, connection: StompConnection, exchange: str, prefetch: int, send_again: SendAgain) -> None:
+    def __init__(
+        self, connection: StompConnection, exchange: str, queue: str, prefetch: int, send_again: SendAgain
+    ) -> None:
+        self.queue = queue
         self._connection, self._exchange = connection, exchange
-        self._prefetch, self._send_again = prefetch, send_again
+        self.prefetch, self._send_again = prefetch, send_again
         self._buffer: deque[Delivery] = deque()
-        self._delayed: DueHeap[Delivery] = DueHeap()
+        self._waiting: DueHeap[Delivery] = DueHeap()
         self._held: dict[str, set[Tag]] = {}  # what the core has, by STOMP's subscription
         self._changed = asyncio.Event()
         self._closed = False
         self._lost = ""
 
-    async def open(self, queue: str, options: Mapping[str, str]) -> None:
-        """Start to consume; the delayed first, since they are the older ones."""
-        for name, window, arrived in (
-            (delayed(queue), WINDOW, self._postponed),
-            (queue, self._prefetch, self._arrived),
-        ):
+    async def open(self, windows: Mapping[str, int], options: Mapping[str, str]) -> None:
+        """Start to consume from these destinations, so many unsettled messages of each."""
+        for destination, window in windows.items():
             headers = {**options, "ack": "client-individual", "activemq.prefetchSize": str(window)}
-            self._held[await self._connection.subscribe(f"/queue/{name}", arrived, **headers)] = set()
+            self._held[await self._connection.subscribe(destination, self._arrived, **headers)] = set()
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing comes any more."""
+        return self._closed or bool(self._lost)
+
+    def abandon(self, reason: str) -> None:
+        """Give everything back, then `lose`."""
+        for id in self._held:
+            with suppress(BrokerLost):
+                self._connection.unsubscribe(id)
+        self.lose(reason)
 
     def lose(self, reason: str) -> None:
         """Let `receive` raise BrokerLost."""
@@ -59,34 +70,27 @@ class ActiveMQSubscription:
         self._changed.set()
 
     def _arrived(self, arrived: Frame) -> None:
-        """Keep one delivery until `receive` takes it; a marker has done its duty."""
+        """Keep one delivery until it is due and `receive` takes it; a marker has done its duty."""
         if MARKER in arrived.headers:
             with suppress(BrokerLost):
                 self._acknowledge([_tag(arrived)])
             return
-        self._buffer.append(self._delivery(arrived))
-        self._changed.set()
-
-    def _postponed(self, arrived: Frame) -> None:
-        self._delayed.push(due(arrived), self._delivery(arrived))
-        self._changed.set()
-
-    def _delivery(self, arrived: Frame) -> Delivery:
         message, unreadable = to_message(self._exchange, arrived)
-        return Delivery(message, self, _tag(arrived), unreadable=unreadable)
+        self._waiting.push(due(arrived), Delivery(message, self, _tag(arrived), unreadable=unreadable))
+        self._changed.set()
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
         deadline = time.monotonic() + timeout
-        while not self._lost and not self._closed:
+        while not self.ended:
             self._changed.clear()
             now = time.time()
-            while self._delayed.next_due <= now:
-                self._buffer.append(self._delayed.pop()[1])
-            room = min(limit, len(self._buffer), self._prefetch - sum(map(len, self._held.values())))
+            while self._waiting.next_due <= now:
+                self._buffer.append(self._waiting.pop()[1])
+            room = min(limit, len(self._buffer), self.prefetch - sum(map(len, self._held.values())))
             pause = deadline - time.monotonic()
             if room > 0 or pause <= 0:
                 return [self._hand_out() for _ in range(room)]
-            pause = min(pause, self._delayed.next_due - now)
+            pause = min(pause, self._waiting.next_due - now)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
@@ -107,6 +111,8 @@ class ActiveMQSubscription:
         self._leave()
 
     def _acknowledge(self, tags: Sequence[Tag]) -> None:
+        if self._lost:
+            raise BrokerLost(self._lost)
         self._connection.write(*(frame(stompman.AckFrame, {"id": tag, "subscription": id}) for id, tag in tags))
 
     async def retry(self, delivery: Delivery, delay: float) -> None:

@@ -13,8 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from ..errors import BrokerBusy, BrokerError, BrokerRefused, ConfigurationError
-from ..transport import DEAD, check_name
 from . import tls
+from .names import named
 
 ANSWER_SECONDS = 5.0
 
@@ -74,16 +74,3 @@ class Management:
             return BrokerRefused(f"RabbitMQ's management at {self.name} refuses the user {self.user!r}: {rule}")
         kind = BrokerBusy if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR else BrokerRefused
         return kind(f"RabbitMQ's management at {self.name} does not list the queues: {error.code} {error.reason}")
-
-
-def named(name: str) -> tuple[str, str] | None:
-    """The (exchange, id) whose queue is called `name`; None for a retry queue, and for what is not ours."""
-    exchange, _, id = name.removesuffix(DEAD).rpartition(".")
-    if name.startswith("amq."):  # RabbitMQ named it
-        return None
-    try:
-        check_name("exchange", exchange)
-        check_name("id", id)
-    except ConfigurationError:
-        return None
-    return exchange, id + DEAD if name.endswith(DEAD) else id

@@ -14,9 +14,12 @@ Delay: by the wall clock; a delayed message waits in its topic and in its consum
 Dead letters: a queue like any other, "exchange.id.dead", whose topic is "exchange.id.dead.retry".
 What it cannot do: share a queue between more consumers than it has partitions; count the deliveries that a
     crash returned; tell a topic that nobody reads from one that is bound (a message is unroutable where its
-    exchange has no topic); take both of two exchanges whose names differ in . and _ alone; keep messages
-    longer than the topic's retention, or the place of a queue that nobody consumes longer than
-    offsets.retention.minutes (7 days each, unless set otherwise).
+    exchange has no topic, and that topic stays when its queues are deleted); tell delayed messages from those
+    that wait; let a queue expire (one that should is a queue like any other, but keeps what is sent to it alone
+    for 10 minutes: what a killed process leaves is a group, which Kafka forgets, and an empty topic of one
+    partition); take both of two exchanges whose names differ in . and _ alone; keep messages longer than the
+    topic's retention, or the place of a queue that nobody consumes longer than offsets.retention.minutes
+    (7 days each, unless set otherwise).
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from ..errors import BrokerLost, Unroutable
 from ..message import Message
 from ..transport import Features, Options, QueueStats
 from . import kafka_url
+from .kafka_client import make_no_topics
 from .kafka_connection import Connection
 from .kafka_errors import REPLY_SECONDS
 from .kafka_requests import Committed
@@ -85,8 +89,15 @@ class KafkaTransport:
             raise BrokerLost("the transport is not open")
         return self._connection
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
-        await self._open().call(self._topics.declare(exchange, id, bound), REPLY_SECONDS)
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        await self._open().call(self._topics.declare(exchange, id, bound, expires), REPLY_SECONDS)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        connection = self._open()
+        for subscription in [one for one in self._subscriptions if one.queue == (exchange, id)]:
+            await subscription.leave()
+            subscription.lose(f"the queue of {id!r} at exchange {exchange!r} was deleted")
+        await connection.call(self._topics.delete(exchange, id), REPLY_SECONDS)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         if not await self._open().call(self._topics.exists(exchange), REPLY_SECONDS):
@@ -118,7 +129,7 @@ class KafkaTransport:
             await self.send(exchange, id, [message], delay)
 
         subscription = KafkaSubscription(
-            self._consumer(group_of(exchange, id)), exchange, prefetch, committed, send_again
+            self._consumer(group_of(exchange, id)), exchange, id, prefetch, committed, send_again
         )
         self._subscriptions.append(subscription)
         try:
@@ -130,7 +141,7 @@ class KafkaTransport:
 
     def _consumer(self, group: str) -> aiokafka.AIOKafkaConsumer:
         session = self._settings.session
-        return aiokafka.AIOKafkaConsumer(
+        consumer = aiokafka.AIOKafkaConsumer(
             **self._arguments,
             group_id=group,
             enable_auto_commit=False,
@@ -143,9 +154,14 @@ class KafkaTransport:
             request_timeout_ms=int((session + REPLY_SECONDS) * 1000),  # joining a group waits for the others
             fetch_max_wait_ms=int(FETCH_SECONDS * 1000),
         )
+        make_no_topics(consumer._client)
+        return consumer
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        return QueueStats(await self._open().call(self._topics.depth(exchange, id), REPLY_SECONDS))
+        return await self._open().call(self._topics.stats(exchange, id), REPLY_SECONDS)
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        return await self._open().call(self._topics.queues(), REPLY_SECONDS)
 
     async def close(self) -> None:
         if self._closed or self._connection is None:

@@ -86,6 +86,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         offsets = {partition: tracker.committable() for partition, tracker in changes.items()}
         try:
+            # who is not in the group may commit too, and would make it again if it was deleted
+            if self._consumer._coordinator.generation < 0:
+                raise kafka.CommitFailedError("not in the group any more")
             await self._consumer.commit(offsets)
         except BaseException:
             for tracker in changes.values():

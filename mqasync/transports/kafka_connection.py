@@ -17,6 +17,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused
 from ..message import Message
+from .kafka_client import make_no_topics
 from .kafka_errors import REFUSALS, REPLY_SECONDS, broker_errors, stopped
 from .kafka_message import to_headers
 from .kafka_requests import Requests
@@ -43,6 +44,7 @@ class Connection:
             max_batch_size=BATCH_BYTES,
             max_request_size=MAX_MESSAGE_BYTES,
         )
+        make_no_topics(self.producer.client)
         self.requests = Requests(self.producer.client)
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watching: asyncio.Task[None] | None = None

@@ -9,8 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka import errors as kafka
-from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.admin import (
+    CreateTopicsRequest,
+    DeleteGroupsRequest,
+    DeleteTopicsRequest,
+    DescribeGroupsRequest,
+    ListGroupsRequest,
+)
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
@@ -19,10 +26,12 @@ Committed = dict[TopicPartition, tuple[int, str]]
 """What a group has committed: the offset and the note with it."""
 
 READY_PAUSE = 0.05
-NOT_READY = (  # what brokers say in the moments after a start, a new topic or a change of leaders
+CHANGE_MILLISECONDS = 5000  # how long the brokers may take to make or delete a topic
+NOT_READY = (  # what brokers say in the moments after a start, a new topic or a change of leaders or members
     kafka.GroupCoordinatorNotAvailableError,
     kafka.GroupLoadInProgressError,
     kafka.LeaderNotAvailableError,
+    kafka.NonEmptyGroup,
     kafka.NotControllerError,
     kafka.NotCoordinatorForGroupError,
     kafka.NotLeaderForPartitionError,
@@ -38,16 +47,20 @@ class Requests:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def cluster(self, topics: Iterable[str] = ()) -> dict[str, Any]:
-        """What any broker tells of the cluster and `topics`; makes no topic, whatever the server is set to."""
+    async def cluster(self, topics: Iterable[str] | None = ()) -> dict[str, Any]:
+        """What any broker tells of the cluster and `topics`, or of all topics."""
+        told: dict[str, Any] = (await self.metadata(topics)).to_object()
+        return told
+
+    async def metadata(self, topics: Iterable[str] | None) -> Any:
+        """The same as aiokafka has it; makes no topic, whatever the server is set to."""
         nodes = [broker.nodeId for broker in self._client.cluster.brokers()]
         random.shuffle(nodes)
-        request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+        request = MetadataRequest(None if topics is None else list(topics), allow_auto_topic_creation=False)
         failure: kafka.KafkaError = kafka.KafkaConnectionError("no broker is known")
         for node in nodes:
             try:
-                told: dict[str, Any] = (await self._client.send(node, request)).to_object()
-                return told
+                return await self._client.send(node, request)
             except kafka.KafkaError as error:
                 failure = error
         raise failure
@@ -67,7 +80,7 @@ class Requests:
         """Make a topic, if it is not there, and wait until it is known; True if it was not there."""
         controller = (await self.cluster())["controller_id"]
         wanted: Any = (topic, partitions, replication, [], list(configs.items()))
-        response = await self._client.send(controller, CreateTopicsRequest([wanted], 5000, False))
+        response = await self._client.send(controller, CreateTopicsRequest([wanted], CHANGE_MILLISECONDS, False))
         (told,) = response.to_object()["topic_errors"]
         existed: bool = told["error_code"] == kafka.TopicAlreadyExistsError.errno
         if not existed:
@@ -78,6 +91,19 @@ class Requests:
     async def _known(self, topic: str) -> None:
         if not await self.leaders([topic]):
             raise kafka.UnknownTopicOrPartitionError(topic)
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete a topic, if it is there, and wait until it is not known."""
+        controller = (await self.cluster())["controller_id"]
+        response = await self._client.send(controller, DeleteTopicsRequest([topic], CHANGE_MILLISECONDS))
+        ((_, code),) = response.topic_error_codes
+        if code != kafka.UnknownTopicOrPartitionError.errno:
+            _check(code, topic)
+        await self.ready(self._unknown, topic)
+
+    async def _unknown(self, topic: str) -> None:
+        if await self.leaders([topic]):
+            raise kafka.LeaderNotAvailableError(topic)
 
     async def ends(self, leaders: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """The offset that the next message of each partition will get."""
@@ -113,6 +139,31 @@ class Requests:
         for topic, partitions in response.topics:
             for _, code in partitions:
                 _check(code, topic)
+
+    async def groups(self) -> set[str]:
+        """The names of all groups."""
+        names: set[str] = set()
+        for broker in (await self.cluster())["brokers"]:
+            response = await self._client.send(broker["node_id"], ListGroupsRequest())
+            _check(response.error_code, "groups")
+            names.update(name for name, *_ in response.groups)
+        return names
+
+    async def members(self, group: str) -> list[str]:
+        """Who is in `group`; nobody where it is not there."""
+        response = await self._coordinator(group, DescribeGroupsRequest([group]))
+        (described,) = response.to_object()["groups"]
+        _check(described["error_code"], group)
+        return [member["member_id"] for member in described["members"]]
+
+    async def delete_group(self, group: str) -> None:
+        """Send its members away, who may come back, and delete it; NonEmptyGroup where one was quick to do so."""
+        for member in await self.members(group):
+            await self._coordinator(group, LeaveGroupRequest(group, member))
+        response = await self._coordinator(group, DeleteGroupsRequest([group]))
+        ((_, code),) = response.results
+        if code != kafka.GroupIdNotFound.errno:
+            _check(code, group)
 
     async def _coordinator(self, group: str, request: Any) -> Any:
         """Send to the broker that keeps `group`."""

@@ -33,20 +33,23 @@ class KafkaSubscription:
         self,
         consumer: aiokafka.AIOKafkaConsumer,
         exchange: str,
+        id: str,
         prefetch: int,
         committed: Callable[[], Awaitable[Committed]],
         send_again: SendAgain,
     ) -> None:
         self._consumer, self._prefetch, self._send_again = consumer, prefetch, send_again
+        self.queue = (exchange, id)
         self._backlog = Backlog(exchange)
         self._held: set[tuple[OffsetTracker, int]] = set()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
         self._lost = ""
+        self._patience = CLOSE_SECONDS
         self._reading: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._assignment = Assignment(consumer, committed, self._changed.set, self.lose)
+        self._assignment = Assignment(consumer, committed, self._changed.set, self._end)
 
     async def open(self, topics: Sequence[str]) -> None:
         """Join the group, and return when it has given us our partitions; raises what aiokafka raises."""
@@ -56,9 +59,16 @@ class KafkaSubscription:
         self._reading = asyncio.create_task(self._read_always())
 
     def lose(self, reason: str) -> None:
-        """Let everything raise BrokerLost."""
+        """Let everything raise BrokerLost; nobody answers any more."""
+        self._lost = self._lost or reason
+        self._patience = 0.0
+        self._changed.set()
+
+    def _end(self, reason: str) -> None:
+        """The same, and leave the group, which is in the way of who makes a deleted queue again."""
         self._lost = self._lost or reason
         self._changed.set()
+        self._leaving = self._leaving or asyncio.create_task(self._leave())
 
     async def _read_always(self) -> None:
         try:
@@ -156,7 +166,7 @@ class KafkaSubscription:
     async def leave(self) -> None:
         """Commit and leave the group: its other members get our partitions at once. In an outage nobody waits."""
         self._leaving = self._leaving or asyncio.create_task(self._leave())
-        await asyncio.wait([self._leaving], timeout=0.0 if self._lost else CLOSE_SECONDS)
+        await asyncio.wait([self._leaving], timeout=self._patience)
 
     async def _leave(self) -> None:
         if self._reading:

@@ -9,15 +9,17 @@ Options: by exchange, settings of its stream: num_replicas, max_age (seconds), m
 Delivery: a stream for each exchange, mqasync-EXCHANGE, and a durable pull consumer of it for each id; dots in their
     names are written "~". A message is kept in a file until every queue has acknowledged it. Anybody can publish to
     the subject mqasync.EXCHANGE. A delivery is leased: who holds it longer without extending it loses it, and settling
-    it then has no effect. What a killed process held comes back one lease later and is counted.
+    it then has no effect. What a killed process held comes back one lease later and is counted. For a queue that
+    expires, time runs while nobody asks for messages and all leases have ended (a server from before August 2025
+    does not look at the leases).
 Order: first in, first out with one consumer and no retries; what is released comes first again.
 Delay: exact, by the wall clocks of sender and receiver: a consumer puts back what comes too early. A retry
     is a new message, for its own queue alone, since JetStream counts deliveries and nothing else.
 Dead letters: a consumer "id~dead" of the same stream.
 What it cannot do: carry more than the server's max_payload, headers included (1 MiB, if it is not set; 128 KiB are
     kept free for headers); tell a released delivery from one whose process died (returned counts both); tell
-    whether it syncs to the disk (see `warning`); serve more than 512 waiting consumers of one id. Needs
-    nats-server 2.10.
+    delayed messages from the others, or how many consume a queue; tell whether it syncs to the disk (see `warning`);
+    serve more than 512 waiting consumers of one id. Needs nats-server 2.10.
 """
 
 from __future__ import annotations
@@ -105,8 +107,11 @@ class NATSTransport:
         for subscription in self._subscriptions:
             subscription.lose(reason)
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
-        await self._topology.queue(exchange, id, bound)
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        await self._topology.declare(exchange, id, bound, expires)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        await self._topology.delete(exchange, id)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         await self._topology.check_bound(exchange)
@@ -147,8 +152,12 @@ class NATSTransport:
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        info = await self._topology.info(exchange, id)
-        return QueueStats(int(info["num_pending"]) + int(info["num_ack_pending"]))
+        """Count what is not settled; what is put back until it is due counts as held by somebody."""
+        found = await self._topology.find(exchange, id)
+        return QueueStats(int(found["num_pending"]) + int(found["num_ack_pending"])) if found else None
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        return await self._topology.queues()
 
     async def close(self) -> None:
         if not hasattr(self, "_connection"):

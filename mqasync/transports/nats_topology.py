@@ -19,6 +19,7 @@ from .nats_connection import Connection
 from .nats_errors import NO_RESPONDERS, answer
 
 API = "$JS.API"
+PREFIX = "mqasync-"
 NANOSECONDS = 1_000_000_000
 BOUND_SECONDS = 1.0  # so long we believe that an exchange has a bound queue
 LEASE_SECONDS = 30.0
@@ -33,7 +34,7 @@ def token(name: str) -> str:
 
 def stream_name(exchange: str) -> str:
     """The stream of an exchange."""
-    return f"mqasync-{token(exchange)}"
+    return f"{PREFIX}{token(exchange)}"
 
 
 def subject(exchange: str, id: str = "") -> str:
@@ -73,14 +74,17 @@ class Topology:
             raise BrokerBusy("JetStream does not answer: it is not enabled (nats-server -js), or has no leader")
         return answer(reply.data)
 
-    async def queue(self, exchange: str, id: str, bound: bool) -> None:
+    async def declare(self, exchange: str, id: str, bound: bool, expires: float | None) -> None:
         """Make stream and consumer, where they do not exist."""
         while True:
             if exchange not in self._streams:
                 await self._stream(exchange)
                 self._streams.add(exchange)
-            found = await self.ask(f"CONSUMER.INFO.{stream_name(exchange)}.{token(id)}")
+            found = await self.find(exchange, id)
             config = self._consumer(exchange, id, bound, found["config"] if found else {})
+            config.pop("inactive_threshold", None)
+            if expires is not None:
+                config["inactive_threshold"] = int(expires * NANOSECONDS)
             if found and config == found["config"]:
                 return
             made = {"stream_name": stream_name(exchange), "config": config}
@@ -105,7 +109,7 @@ class Topology:
         config = dict(found)
         if self._lease:
             config["ack_wait"] = int(self._lease * NANOSECONDS)
-        if bound and subject(exchange) not in config.get("filter_subjects", ()):
+        if bound and not _is_bound(exchange, id, found):
             config.pop("filter_subject", None)
             config |= _filter(exchange, id, bound)
         return config
@@ -142,18 +146,56 @@ class Topology:
         if self._bound.get(exchange, 0.0) > time.monotonic():
             return
         now = time.monotonic()
-        found = await self.ask(f"CONSUMER.NAMES.{stream_name(exchange)}")
-        names = (found or {}).get("consumers") or ()
-        if all(name.endswith(token(DEAD)) for name in names):
-            raise Unroutable(f"no queue is bound to exchange {exchange!r}")
-        self._bound[exchange] = now + BOUND_SECONDS
+        for id in await self._ids(exchange):
+            found = None if id.endswith(DEAD) else await self.find(exchange, id)
+            if found and _is_bound(exchange, id, found["config"]):
+                self._bound[exchange] = now + BOUND_SECONDS
+                return
+        raise Unroutable(f"no queue is bound to exchange {exchange!r}")
+
+    async def find(self, exchange: str, id: str) -> dict[str, Any] | None:
+        """What JetStream tells about the consumer; None where there is none."""
+        return await self.ask(f"CONSUMER.INFO.{stream_name(exchange)}.{token(id)}")
 
     async def info(self, exchange: str, id: str) -> dict[str, Any]:
         """What JetStream tells about the consumer. Raises BrokerLost where there is none: to be declared again."""
-        found = await self.ask(f"CONSUMER.INFO.{stream_name(exchange)}.{token(id)}")
+        found = await self.find(exchange, id)
         if not found:
             raise BrokerLost(f"there is no queue of {id!r} at exchange {exchange!r}")
         return found
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Delete the consumer; JetStream then drops what is for no other."""
+        await self.ask(f"CONSUMER.DELETE.{stream_name(exchange)}.{token(id)}")
+        self._bound.pop(exchange, None)
+
+    async def queues(self) -> list[tuple[str, str]]:
+        """Every consumer of every stream of ours."""
+        streams = await self._names("STREAM.NAMES", "streams")
+        exchanges = [_name(stream.removeprefix(PREFIX)) for stream in streams if stream.startswith(PREFIX)]
+        return [(exchange, id) for exchange in exchanges for id in await self._ids(exchange)]
+
+    async def _ids(self, exchange: str) -> list[str]:
+        names = await self._names(f"CONSUMER.NAMES.{stream_name(exchange)}", "consumers")
+        return [_name(consumer) for consumer in names]
+
+    async def _names(self, what: str, key: str) -> list[str]:
+        """All of them, which JetStream tells in portions."""
+        names: list[str] = []
+        while True:
+            found = await self.ask(what, {"offset": len(names)}) or {}
+            names += found.get(key) or ()
+            if not found.get(key) or len(names) >= found["total"]:
+                return names
+
+
+def _name(token: str) -> str:
+    return token.replace("~", ".")
+
+
+def _is_bound(exchange: str, id: str, config: Mapping[str, Any]) -> bool:
+    """True unless the consumer gets only what is for it alone."""
+    return bool(config.get("filter_subject") != subject(exchange, id))
 
 
 def _filter(exchange: str, id: str, bound: bool) -> dict[str, Any]:

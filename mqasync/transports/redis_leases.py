@@ -1,5 +1,7 @@
 """The Lua by which consumers take, settle and lose deliveries of transports/redis.py; keys are in redis_scripts.py.
 
+KEYS are the same for every script: exchange, stream, delayed, due.
+
 Redis counts how often an entry was delivered. Who settles it says who they are and that count: if somebody
 else has it by now, or the same consumer once more, nothing happens.
 """
@@ -61,53 +63,53 @@ local function release(stream, entry, count)
 end
 """
 
-# KEYS: stream, delayed, due. ARGV: consumer, limit, lease in milliseconds, how much the consumer holds. What is due
-# can be received from now on; what somebody else held for longer than the lease is taken, up to the limit. Returns
-# that, as {count, {entry, fields}}, and in how many milliseconds something becomes due (-1: nothing will).
+# ARGV: consumer, limit, lease in milliseconds, how much the consumer holds. What is due can be received from now on;
+# what somebody else held for longer than the lease is taken, up to the limit. Returns that, as
+# {count, {entry, fields}}, and in how many milliseconds something becomes due (-1: nothing will).
 LOOK = Script(
     """
 local moment = now()
-for _, entry in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', moment, 'BYSCORE', 'LIMIT', 0, 1000)) do
-    local found = redis.call('XRANGE', KEYS[2], entry, entry)[1]
+for _, entry in ipairs(redis.call('ZRANGE', KEYS[4], '-inf', moment, 'BYSCORE', 'LIMIT', 0, 1000)) do
+    local found = redis.call('XRANGE', KEYS[3], entry, entry)[1]
     if found then
-        redis.call('XADD', KEYS[1], '*', unpack(found[2]))
-        redis.call('XDEL', KEYS[2], entry)
+        redis.call('XADD', KEYS[2], '*', unpack(found[2]))
+        redis.call('XDEL', KEYS[3], entry)
     end
-    redis.call('ZREM', KEYS[3], entry)
+    redis.call('ZREM', KEYS[4], entry)
 end
 local taken, limit = {}, tonumber(ARGV[2])
-for _, pending in ipairs(redis.call('XPENDING', KEYS[1], GROUP, 'IDLE', ARGV[3], '-', '+', limit + ARGV[4])) do
+for _, pending in ipairs(redis.call('XPENDING', KEYS[2], GROUP, 'IDLE', ARGV[3], '-', '+', limit + ARGV[4])) do
     if pending[2] ~= ARGV[1] and #taken < limit then
-        local entry = redis.call('XCLAIM', KEYS[1], GROUP, ARGV[1], 0, pending[1])[1]
+        local entry = redis.call('XCLAIM', KEYS[2], GROUP, ARGV[1], 0, pending[1])[1]
         if entry then
             taken[#taken + 1] = {pending[4] + 1, entry}
         end
     end
 end
-local nearest = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+local nearest = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2]
 return {taken, nearest and math.max(0, math.ceil(nearest - moment)) or -1}
 """
 )
 
-# KEYS: stream. ARGV: consumer, entry and count of each delivery
+# ARGV: consumer, entry and count of each delivery
 ACK = Script(
     HELPERS
     + """
 local held = {}
 for i = 2, #ARGV, 2 do
-    if is_held(KEYS[1], ARGV[1], ARGV[i], ARGV[i + 1]) then
+    if is_held(KEYS[2], ARGV[1], ARGV[i], ARGV[i + 1]) then
         held[#held + 1] = ARGV[i]
     end
 end
-remove(KEYS[1], held)
+remove(KEYS[2], held)
 """
 )
 EXTEND = Script(
     HELPERS
     + """
 for i = 2, #ARGV, 2 do
-    if is_held(KEYS[1], ARGV[1], ARGV[i], ARGV[i + 1]) then
-        redis.call('XCLAIM', KEYS[1], GROUP, ARGV[1], 0, ARGV[i], 'JUSTID')
+    if is_held(KEYS[2], ARGV[1], ARGV[i], ARGV[i + 1]) then
+        redis.call('XCLAIM', KEYS[2], GROUP, ARGV[1], 0, ARGV[i], 'JUSTID')
     end
 end
 """
@@ -116,40 +118,40 @@ RELEASE = Script(
     HELPERS
     + """
 for i = 2, #ARGV, 2 do
-    if is_held(KEYS[1], ARGV[1], ARGV[i], ARGV[i + 1]) then
-        release(KEYS[1], ARGV[i], ARGV[i + 1])
+    if is_held(KEYS[2], ARGV[1], ARGV[i], ARGV[i + 1]) then
+        release(KEYS[2], ARGV[i], ARGV[i + 1])
     end
 end
 """
 )
 
-# KEYS: stream, delayed, due. ARGV: consumer, entry, count, milliseconds, envelope
+# ARGV: consumer, entry, count, milliseconds, envelope
 RETRY = Script(
     HELPERS
     + """
-if is_held(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then
-    local fields = fields_of(KEYS[1], ARGV[2], ARGV[3])
+if is_held(KEYS[2], ARGV[1], ARGV[2], ARGV[3]) then
+    local fields = fields_of(KEYS[2], ARGV[2], ARGV[3])
     if fields then
         set(fields, 'envelope', ARGV[5])
-        redis.call('ZADD', KEYS[3], now() + ARGV[4], redis.call('XADD', KEYS[2], '*', unpack(fields)))
+        redis.call('ZADD', KEYS[4], now() + ARGV[4], redis.call('XADD', KEYS[3], '*', unpack(fields)))
     end
-    remove(KEYS[1], {ARGV[2]})
+    remove(KEYS[2], {ARGV[2]})
 end
 """
 )
 
-# KEYS: stream. ARGV: consumer. Releases all it holds, then forgets it.
+# ARGV: consumer. Releases all it holds, then forgets it.
 LEAVE = Script(
     HELPERS
     + """
 local held
 repeat
-    held = redis.call('XPENDING', KEYS[1], GROUP, '-', '+', 1000, ARGV[1])
+    held = redis.call('XPENDING', KEYS[2], GROUP, '-', '+', 1000, ARGV[1])
     for _, pending in ipairs(held) do
-        release(KEYS[1], pending[1], pending[4])
+        release(KEYS[2], pending[1], pending[4])
     end
 until #held == 0
-redis.call('XGROUP', 'DELCONSUMER', KEYS[1], GROUP, ARGV[1])
+redis.call('XGROUP', 'DELCONSUMER', KEYS[2], GROUP, ARGV[1])
 """
 )
 

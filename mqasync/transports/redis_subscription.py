@@ -16,14 +16,14 @@ from ..transport import Delivery
 from . import redis_leases as leases
 from .redis_connection import CLOSE_SECONDS, REPLY_SECONDS, Connection
 from .redis_errors import only_lost
+from .redis_keeper import Keeper
 from .redis_message import from_fields, to_envelope
-from .redis_scripts import GROUP, TIDY, Script
+from .redis_scripts import GROUP, Script, keys_of
 
 WATCH_SECONDS = 1.0  # look so often for what others delayed and for what dead processes held
 BUSY_SECONDS = 0.005  # look no more often than that
 LONGEST_SECONDS = 60.0  # that large messages may take on a slow line
 CLAIMED = 10  # messages that are taken from others in one look
-TIDY_SECONDS = 60.0  # who holds nothing and has asked for nothing for so long is forgotten, and known again if it asks
 
 Tag = tuple[str, int]  # an entry and how often it was delivered: it is ours as long as nobody else took it
 
@@ -32,15 +32,15 @@ class RedisSubscription:
     """Waits in Redis for what comes, and looks from time to time for what becomes due."""
 
     def __init__(
-        self, commands: Connection, own: Connection, exchange: str, stream: str, name: str, prefetch: int, lease: float
+        self, commands: Connection, own: Connection, exchange: str, id: str, name: str, prefetch: int, lease: float
     ) -> None:
         """Made by RedisTransport.subscribe; `commands` is the transport's connection."""
         self.lease: float | None = lease
-        self.stream = stream
         self._milliseconds = math.ceil(lease * 1000)
         self._commands, self._own = commands, own
-        self._exchange, self._name, self._prefetch = exchange, name, prefetch
-        self._keys = (stream, f"{stream}:delayed", f"{stream}:due")
+        self._exchange, self._id, self._name, self._prefetch = exchange, id, name, prefetch
+        self.keys = keys_of(exchange, id)
+        self._keeper = Keeper(commands, self.keys)
         self._held: set[Tag] = set()
         self._given_up: list[Delivery] = []  # settling them failed
         self._room = asyncio.Event()  # something was settled
@@ -53,8 +53,7 @@ class RedisSubscription:
         """Connect. Raises BrokerLost where there is no such queue."""
         await self._own.open()
         self._client = await self._own.call("CLIENT", "ID")
-        if not await TIDY.run(self._commands, (self.stream,), round(TIDY_SECONDS * 1000)):
-            raise BrokerLost(f"there is no queue {self.stream}")
+        await self._keeper.start(self._id)
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
         deadline = time.monotonic() + timeout
@@ -91,7 +90,7 @@ class RedisSubscription:
         await self._run(leases.RELEASE, given_up)
         self._look_at = math.inf
         look = (self._name, min(limit, CLAIMED), self._milliseconds, len(self._held))
-        taken, due = await leases.LOOK.run(self._commands, self._keys, *look)
+        taken, due = await leases.LOOK.run(self._commands, self.keys, *look)
         pause = WATCH_SECONDS if due < 0 else min(max(due / 1000, BUSY_SECONDS), WATCH_SECONDS)
         pause = 0.0 if taken else pause  # there may be more
         self._look_at = min(self._look_at, time.monotonic() + pause)
@@ -103,7 +102,7 @@ class RedisSubscription:
         if self._closed:
             return []
         block: tuple[str | int, ...] = ("BLOCK", math.ceil(pause * 1000)) if pause > 0 else ()
-        command = ("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", limit, *block, "STREAMS", self.stream, ">")
+        command = ("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", limit, *block, "STREAMS", self.keys.stream, ">")
         asking = asyncio.create_task(self._own.call(*command, patience=LONGEST_SECONDS))
         try:
             while not (await asyncio.wait((asking,), timeout=max(pause, 0.0) + REPLY_SECONDS))[0]:
@@ -161,11 +160,12 @@ class RedisSubscription:
     async def _run(self, script: Script, deliveries: Sequence[Delivery], *more: int | bytes) -> None:
         tags = [part for delivery in deliveries for part in delivery.tag]
         if tags:
-            await script.run(self._commands, self._keys, self._name, *tags, *more)
+            await script.run(self._commands, self.keys, self._name, *tags, *more)
 
     async def close(self) -> None:
         self._closed = True
         self._room.set()
+        self._keeper.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 while not self._idle.is_set():  # again, if it asked Redis after that had nothing to interrupt
@@ -181,4 +181,4 @@ class RedisSubscription:
         await self.close()
         with suppress(BrokerError, TimeoutError):  # in an outage it goes back by its lease
             async with asyncio.timeout(CLOSE_SECONDS):
-                await leases.LEAVE.run(self._commands, (self.stream,), self._name)
+                await leases.LEAVE.run(self._commands, self.keys, self._name)

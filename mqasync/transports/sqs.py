@@ -20,9 +20,13 @@ Delay: rounded up to whole seconds. What waits longer than 15 minutes, or in a F
     hidden again; in a FIFO queue its key waits with it.
 Dead letters: "exchange.id.dead".
 What it cannot do: keep a message longer than 14 days, hold a delivery longer than 12 hours, carry a body larger
-    than 140 KiB, tell a drained delivery from one whose process died (returned counts both), count the depth
-    exactly. AWS may take some seconds until a new subscription is in effect, and a minute until a deleted
-    queue can be made again.
+    than 140 KiB, tell a drained delivery from one whose process died (returned counts both), count exactly, tell
+    who consumes, list queues whose "exchange.id" has about 80 characters and more (their names are cut), let a
+    queue expire. For that tags say when a queue was last used: who next makes a queue that expires, at the same
+    exchange, deletes what has expired. Until then nobody counts it as bound; it keeps a message for 10 minutes.
+    AWS may take some seconds until a new subscription is in effect, and a minute until a deleted queue is gone for
+    all and can be made again. For 10 seconds after an exchange lost its last queue, who published there just
+    before is not told (it is no error, and nobody gets it).
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, Unroutable
 from ..message import Message, new_id
@@ -39,6 +44,8 @@ from ..transport import Features, Options, QueueStats
 from . import sqs_settings
 from .sqs_connection import Connection
 from .sqs_errors import absent, check_batch
+from .sqs_expiry import USES, Expiry
+from .sqs_inventory import Inventory
 from .sqs_message import MAX_BYTES, Packed, batches, check_sizes, pack
 from .sqs_queue import Queue
 from .sqs_subscription import SQSSubscription
@@ -63,7 +70,9 @@ class SQSTransport:
         self._settings = sqs_settings.parse(url)
         sqs_settings.check(options)
         self._connection = Connection(self._settings)
-        self._topology = Topology(self._connection, options)
+        self._expiry = Expiry(self._connection)
+        self._topology = Topology(self._connection, options, self._expiry)
+        self._inventory = Inventory(self._connection, self._topology, self._expiry)
         self._subscriptions: list[SQSSubscription] = []
 
     async def open(self) -> None:
@@ -78,8 +87,13 @@ class SQSTransport:
         if self._settings.endpoint and ".amazonaws.com" not in self._settings.endpoint:
             self.warning = IN_MEMORY.format(self._settings.endpoint)
 
-    async def declare(self, exchange: str, id: str, bound: bool = True) -> None:
-        await self._topology.declare(exchange, id, bound)
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        if expires is not None:  # who makes queues that expire takes away what others have left
+            await self._inventory.delete_expired(exchange)
+        await self._topology.declare(exchange, id, bound, expires)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        await self._inventory.delete(exchange, id)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         packed = [pack(message) for message in messages]
@@ -116,10 +130,16 @@ class SQSTransport:
         queue = Queue(self._connection, exchange, url, self._settings.lease)
         subscription = SQSSubscription(queue, self._settings.wait, prefetch, send_again)
         self._subscriptions.append(subscription)
+        expires = await self._expiry.seconds(url)
+        if expires is not None:
+            subscription.keep(partial(self._expiry.use, url, expires), expires / USES)
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        return QueueStats(await self._topology.depth(exchange, id))
+        return await self._inventory.stats(exchange, id)
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        return await self._inventory.queues()
 
     async def close(self) -> None:
         for subscription in self._subscriptions:

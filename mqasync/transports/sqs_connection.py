@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -66,3 +67,14 @@ class Connection:
         if not self._closed:
             self._closed = True
             await asyncio.shield(self._stack.aclose())
+
+
+async def pages(request: Callable[..., Awaitable[Answer]], operation: str, field: str, **parameters: Any) -> list[Any]:
+    """What `field` has in all pages of the answer to a `request`, which is that of sns or sqs."""
+    found: list[Any] = []
+    while True:
+        answer = await request(operation, **parameters)
+        found += answer.get(field, [])
+        if not answer.get("NextToken"):
+            return found
+        parameters["NextToken"] = answer["NextToken"]

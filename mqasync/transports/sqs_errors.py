@@ -71,6 +71,16 @@ def absent(error: BrokerLost) -> bool:
 
 
 @contextmanager
+def if_there() -> Iterator[None]:
+    """Pass over the answer that the queue or the topic is not there; the rest of the block is left out."""
+    try:
+        yield
+    except BrokerLost as error:
+        if not absent(error):
+            raise
+
+
+@contextmanager
 def settling_errors() -> Iterator[None]:
     """Around a settlement: BrokerLost, whatever the reason, since the delivery comes back by itself."""
     try:

@@ -7,6 +7,7 @@ a queue's name that is longer than SQS takes is cut and ends in a hash behind _0
 from __future__ import annotations
 
 import hashlib
+import re
 
 MAX_QUEUE = 80
 SUFFIX = ".fifo"  # AWS demands it
@@ -25,6 +26,11 @@ def queue_name(exchange: str, id: str, fifo: bool) -> str:
         name = name[: MAX_QUEUE - len(end)].rstrip("_")
         return name + end
     return name + suffix
+
+
+def read(name: str) -> str:
+    """The exchange.id of a queue's name; nonsense for one that was cut or is not ours."""
+    return re.sub("_[_-]", lambda found: "_" if found[0] == "__" else ".", name.removesuffix(SUFFIX))
 
 
 def _written(name: str) -> str:

@@ -58,6 +58,16 @@ class SQSSubscription:
             raise BrokerLost("the connection to AWS was closed")
         return []
 
+    def keep(self, use: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Every so many seconds say by `use` that somebody is subscribed, lest the queue expire."""
+        self._start(self._keep(use, seconds))
+
+    async def _keep(self, use: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while not self._ended.done():
+            with suppress(BrokerError):  # receive meets the reason
+                await use()
+            await asyncio.wait([self._ended], timeout=seconds)
+
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._under_way.add(task)

@@ -1,0 +1,19 @@
+"""Names of queues read back, for brokers that name a queue exchange.id; how a name is made is each transport's own."""
+
+from __future__ import annotations
+
+from ..errors import ConfigurationError
+from ..transport import DEAD, check_name
+
+
+def named(name: str) -> tuple[str, str] | None:
+    """The (exchange, id) whose queue is called `name`; None for a retry queue, and for what is not ours."""
+    exchange, _, id = name.removesuffix(DEAD).rpartition(".")
+    if name.startswith("amq."):  # RabbitMQ named it
+        return None
+    try:
+        check_name("exchange", exchange)
+        check_name("id", id)
+    except ConfigurationError:
+        return None
+    return exchange, id + DEAD if name.endswith(DEAD) else id
