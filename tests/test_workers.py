@@ -198,8 +198,8 @@ def test_each_worker_serves_http_at_its_own_port(cli: CommandLine) -> None:
     port = two_free_ports()
     start(cli, "mine", "--http", f"127.0.0.1:{port}")
     for each in (port, port + 1):
-        with urllib.request.urlopen(f"http://127.0.0.1:{each}/health/ready", timeout=10) as answer:
-            assert json.loads(answer.read())["ready"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{each}/health/live", timeout=10) as answer:
+            assert json.loads(answer.read())["live"]
 
 
 def two_free_ports() -> int:
