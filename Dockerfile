@@ -1,7 +1,8 @@
 # One image for any service: docker run IMAGE run services.cth
-# Configuration: mount a config.yml at /app/config.yml, or set MQASYNC_BROKER.
+# Your own services: mount them at /app/services, or FROM this image and COPY them there.
+# Configuration: mount /app/config.yml, or set MQASYNC_BROKER. Only /data and /tmp are written to.
 
-FROM python:3.11-slim AS build
+FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY mqasync mqasync
@@ -9,13 +10,28 @@ RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock \
     && /venv/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.11-slim
-RUN useradd --system --home-dir /app --create-home mqasync
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="mqasync" \
+      org.opencontainers.image.description="asyncio microservices over message queues that exist" \
+      org.opencontainers.image.licenses="MIT"
+RUN useradd --system --uid 10001 --home-dir /app --create-home mqasync \
+    && install --directory --owner=10001 /data
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY config.yml ./
 COPY services services
-USER mqasync
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
+# A number: Kubernetes' runAsNonRoot cannot know who a name is
+USER 10001
+VOLUME /data
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    MQASYNC_BROKER=sqlite:/data/mqasync.db \
+    CTH_OUTPUT=/data \
+    MQASYNC_HTTP=:8080
+EXPOSE 8080
+# 0 also for a command that serves nothing, such as `produce` or `check`: only a `run` that is not alive is unhealthy
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
+    CMD ["python", "-m", "mqasync.web.probe"]
 ENTRYPOINT ["mqasync"]
 CMD ["run", "services.cth"]

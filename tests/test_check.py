@@ -255,7 +255,9 @@ async def test_a_queue_that_exists_with_other_arguments_is_an_error(
     assert "inequivalent arg" in error["detail"]
 
 
-@pytest.mark.parametrize("cli", ["sqlite", "rabbitmq", "postgres"], indirect=True)
+@pytest.mark.parametrize(
+    "cli", ["sqlite", "rabbitmq", "postgres", "redis", "nats", "kafka", "activemq", "sqs"], indirect=True
+)
 def test_every_broker_is_checked_before_and_after_its_queues_are_made(cli: CommandLine, exchange: str) -> None:
     before = cli.run("check", "mine", "--json")
     assert before.returncode == 0, before.stderr
