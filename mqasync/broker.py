@@ -42,7 +42,8 @@ class Broker:
             exchange: own for exchange, own in settings.exchanges.items() if settings.broker_of(exchange) == name
         }
         self._options = {exchange: own.options for exchange, own in carried.items()}
-        self.durable = load(self._url, self._options).features.durable
+        features = load(self._url, self._options).features
+        self.durable, self.shared = features.durable, features.shared
         self._publisher = Publisher(self.call, settings.exchanges)
         self.publish = self._publisher.publish
         self.send = self._publisher.send

@@ -23,9 +23,7 @@ async def declare(services: Sequence[Service], brokers: Brokers) -> None:
     """Every queue exists before the first message is published, and every broker in use is connected."""
     settings = brokers.settings
     consumers = [consumer for service in services for consumer in service.consumers]
-    producers = [producer for service in services for producer in service.producers]
-    exchanges = {consumer.exchange for consumer in consumers} | {producer.exchange for producer in producers}
-    exchanges |= {exchange for consumer in consumers for exchange in consumer.options.to}
+    exchanges = exchanges_of(services)
     in_use = {brokers.route(exchange).name for exchange in exchanges}
     queues = {(consumer.exchange, consumer.id) for consumer in consumers}
     for exchange, own in settings.exchanges.items():
@@ -35,6 +33,14 @@ async def declare(services: Sequence[Service], brokers: Brokers) -> None:
         await brokers.route(queue[0]).call(methodcaller("declare", *queue))
     for exchange in sorted(exchanges):
         await brokers.route(exchange).connected()
+
+
+def exchanges_of(services: Sequence[Service]) -> set[str]:
+    """Every exchange that these consume from or publish to."""
+    consumers = [consumer for service in services for consumer in service.consumers]
+    producers = [producer for service in services for producer in service.producers]
+    exchanges = {consumer.exchange for consumer in consumers} | {producer.exchange for producer in producers}
+    return exchanges | {exchange for consumer in consumers for exchange in consumer.options.to}
 
 
 def warn(consumers: Iterable[Consumer], brokers: Brokers) -> None:

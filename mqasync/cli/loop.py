@@ -21,17 +21,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TOGETHER_SECONDS = 0.2  # `timeout`, `uv run` and their like pass on a signal that the terminal has sent to us as well
 
 
-def run(work: Coroutine[Any, Any, None]) -> bool:
+def run(work: Coroutine[Any, Any, None], *, kill: Callable[[], None] | None = None, obedient: bool = False) -> bool:
     """Run `work` on uvloop (asyncio's own loop where there is no uvloop); True when it has ended by itself.
 
-    The first SIGINT or SIGTERM cancels it, which drains; a second one ends the process at once
-    with exit code 1: nothing is lost, what was in hand comes back.
+    The first SIGINT or SIGTERM cancels it, which drains; a second one calls `kill` and ends the process at once
+    with exit code 1: nothing is lost, what was in hand comes back. An `obedient` process says nothing and drains
+    however many come: service managers send them to it and to its parent, and the parent decides.
     """
     new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with suppress(ImportError):
         from uvloop import new_event_loop as new_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(_until_signal(work))
+        return runner.run(_until_signal(work, kill, obedient))
 
 
 def result_of(work: Coroutine[Any, Any, T]) -> T:
@@ -46,7 +47,7 @@ def result_of(work: Coroutine[Any, Any, T]) -> T:
     return results[0]
 
 
-async def _until_signal(work: Coroutine[Any, Any, None]) -> bool:
+async def _until_signal(work: Coroutine[Any, Any, None], kill: Callable[[], None] | None, obedient: bool) -> bool:
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     received: list[float] = []  # when
@@ -55,13 +56,16 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> bool:
     def on_signal(number: int, frame: FrameType | None) -> None:
         # not loop.add_signal_handler: a handler that blocks the loop must not keep Ctrl-C from working
         now = time.monotonic()
-        if received and now - received[0] < TOGETHER_SECONDS:
+        if received and (obedient or now - received[0] < TOGETHER_SECONDS):
             return
         if received:
             say("stopped at once; what was in hand comes back")
+            if kill:
+                kill()
             os._exit(1)
         received.append(now)
-        say(f"{signal.Signals(number).name}: draining; once more to stop at once")
+        if not obedient:
+            say(f"{signal.Signals(number).name}: draining; once more to stop at once")
         loop.call_soon_threadsafe(task.cancel)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+from msgspec.structs import replace
 
 from .. import __version__
+from ..broker import Brokers
 from ..config import load_settings
-from ..discovery import discover
+from ..discovery import Service, discover
 from ..errors import ConfigurationError
 from ..runner import Runner
+from ..startup import exchanges_of
 from ..step import Around
 from ..telemetry import sending_traces
 from .loop import run as run_loop
 from .options import WAIT, Duration, shared
+from .reload import reloading
+from .workers import Worker, Workers
 
 log = logging.getLogger("mqasync")
 
@@ -40,8 +45,17 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
     "--http",
     metavar="[HOST]:PORT",
     envvar="MQASYNC_HTTP",
-    help="Serve /health/live, /health/ready, /metrics and a live page there.",
+    help="Serve /health/live, /health/ready, /metrics and a live page there; worker 1 at the next port, and so on.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="So many processes, numbered from 0 ($MQASYNC_WORKER); producers run in worker 0 only. "
+    "One that dies is started again: after 1 s, then 2 s, up to 60 s.",
+)
+@click.option("--reload", is_flag=True, help="For development: drain and start anew when a .py or .yml file changes.")
 def run(
     modules: tuple[str, ...],
     config: str | None,
@@ -50,38 +64,74 @@ def run(
     wait: float | None,
     grace: float,
     http: str | None,
+    workers: int,
+    reload: bool,
 ) -> None:
     """Run the consumers and producers of each MODULE: a module, a package or module:name.
 
     Ctrl-C or SIGTERM drains and ends with exit code 0; a second one stops at once.
     """
+    if workers > 1 and until_idle:
+        raise ConfigurationError("--until-idle takes one process: a worker cannot tell whether the others are idle")
+    worker = Worker.this()
+    if not worker and (workers > 1 or reload):
+        supervise(Workers(workers, restart=not reload), modules, config, reload)
+    if worker and workers > 1:
+        worker.sign_logs()
     settings = load_settings(config, broker)
     services = discover(modules)
+    if workers > 1:
+        check_shared(services, Brokers(settings))
+    number = worker.number if worker else 0
+    if number:
+        services = [replace(service, producers=[]) for service in services]
     around: list[Around] = []
-    serve = serving(http, around) if http else nullcontext
+    serve = serving(http, number, around) if http else nullcontext
     with sending_traces(",".join(modules)):
         runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
-        run_loop(_run(modules, runner, serve))
+        run_loop(_run(modules, runner, serve, worker), obedient=worker is not None)
 
 
-def serving(http: str, around: list[Around]) -> Serve:
-    """What serves a runner at the address `http`; adds to `around` what it has to measure."""
+def supervise(workers: Workers, modules: tuple[str, ...], config: str | None, reload: bool) -> NoReturn:
+    """Do nothing but start, watch and end the workers, each of which is this command once more."""
+    run_loop(reloading(workers, modules, config) if reload else workers.run(), kill=workers.kill)
+    raise click.exceptions.Exit(workers.code)
+
+
+def check_shared(services: Sequence[Service], brokers: Brokers) -> None:
+    """Raise ConfigurationError for a broker of which each worker would have its own."""
+    for exchange in sorted(exchanges_of(services)):
+        broker = brokers.route(exchange)
+        if not broker.shared:
+            what = f"broker {broker.name} ({broker.address}) keeps the messages of each process to itself"
+            raise ConfigurationError(f"--workers takes a broker that processes can share: {what}")
+
+
+def serving(http: str, worker: int, around: list[Around]) -> Serve:
+    """What serves a runner at the address `http`, of each worker at its own; adds to `around` what it has to measure.
+
+    Raises ConfigurationError.
+    """
     try:
         from ..web.metrics import Metrics
         from ..web.server import Address, Server
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"--http needs {error.name}: pip install 'mqasync[http]'") from error
-    address, metrics = Address.parse(http), Metrics()
+    address, metrics = Address.parse(http).plus(worker), Metrics()
     around.append(metrics.around)
     return lambda runner: Server(address, runner, metrics)
 
 
-async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve) -> None:
+async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve, worker: Worker | None) -> None:
+    if worker:
+        worker.watch_parent()
     log.info("mqasync %s: %s", __version__, ", ".join(modules))
     try:
         async with serve(runner), runner:
             for line in bindings(runner):
                 log.info("%s", line)
+            if worker:
+                worker.at_work()
             reports = asyncio.create_task(report(runner))
             try:
                 await runner.finished()

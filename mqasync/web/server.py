@@ -35,6 +35,10 @@ class Address(msgspec.Struct, frozen=True):
             )
         return cls(host.strip("[]") or None, int(port))
 
+    def plus(self, number: int) -> Address:
+        """The same with a port higher by `number`."""
+        return Address(self.host, self.port + number)
+
 
 class Server:
     """`async with Server(address, runner, metrics)`: it answers inside the block, before and while the runner works.

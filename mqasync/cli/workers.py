@@ -1,0 +1,173 @@
+"""`run --workers`: starting, watching and ending the processes that do the work, and what one of them knows; no work.
+
+A worker is the same command once more, with a socket to its parent in WORKER_SOCKET: through it the
+worker says when it is at work, and at its end of file the worker knows that its parent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from contextlib import suppress
+from typing import Self
+
+log = logging.getLogger("mqasync")
+
+WORKER = "MQASYNC_WORKER"
+"""The environment variable with the worker's number, 0 for the first; services may read it."""
+WORKER_SOCKET = "MQASYNC_WORKER_SOCKET"
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a dead worker is started again
+LONG_SECONDS = 60.0  # a worker that has run for so long begins with FIRST_PAUSE again
+MISTAKE = 2
+DRAINED = (0, -signal.SIGTERM)  # the latter where it had not begun yet
+
+
+class Worker:
+    """This process, if it is a worker."""
+
+    def __init__(self, number: int, parent: int) -> None:
+        self.number = number
+        self._parent = parent  # descriptor of the socket to it, open until this process ends
+
+    @classmethod
+    def this(cls) -> Self | None:
+        """What the parent has put into the environment; None if there is no parent. To be asked once."""
+        descriptor = os.environ.pop(WORKER_SOCKET, None)  # what a service starts is no worker
+        if descriptor is None:
+            return None
+        os.set_inheritable(int(descriptor), False)
+        return cls(int(os.environ[WORKER]), int(descriptor))
+
+    def sign_logs(self) -> None:
+        """Begin every log line with the worker's number."""
+
+        def sign(record: logging.LogRecord) -> bool:
+            record.msg = f"worker {self.number}: {record.msg}"
+            return True
+
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(sign)
+
+    def watch_parent(self) -> None:
+        """Drain when the parent is gone, however it ended."""
+        asyncio.get_running_loop().add_reader(self._parent, self._on_parent_gone)
+
+    def _on_parent_gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._parent)
+        log.warning("the parent process is gone: draining")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def at_work(self) -> None:
+        """Tell the parent that everything is opened and declared."""
+        with suppress(OSError):  # it is gone
+            os.write(self._parent, b"!")
+
+
+class Workers:
+    """So many of them at work; `code` is the exit code of all after `run`.
+
+    Without `restart` all end when one has died.
+    """
+
+    def __init__(self, count: int, *, restart: bool = True) -> None:
+        self.code = 0
+        self._count = count
+        self._restart = restart
+        self._running: dict[Process, socket.socket] = {}
+        self._first_at_work = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start them and wait until all have ended or one has found a mistake; cancelled, drain.
+
+        The others wait for the first: what is wrong with modules, configuration or broker is said once.
+        """
+        self.code = 0
+        self._first_at_work.clear()
+        tasks = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
+        try:
+            for ended in asyncio.as_completed(tasks):
+                self.code = await ended
+                if self.code:
+                    break
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Let all finish what they have in hand, and wait for their end."""
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        for process, link in list(self._running.items()):
+            if await process.wait() not in DRAINED:
+                self.code = self.code or 1
+            self._forget(process, link)
+
+    def kill(self) -> None:
+        """End all at once; what was in hand comes back."""
+        for process in list(self._running):
+            with suppress(ProcessLookupError):
+                process.kill()
+
+    async def _keep(self, number: int) -> int:
+        """Run one worker, again after each crash; its exit code at last."""
+        if number:
+            await self._first_at_work.wait()
+        pause = FIRST_PAUSE
+        while True:
+            started = time.monotonic()
+            process, link = await self._start(number)
+            if await asyncio.get_running_loop().sock_recv(link, 1):
+                self._first_at_work.set()
+            code = await process.wait()
+            self._forget(process, link)
+            if code in (0, MISTAKE):
+                self._first_at_work.set()
+                return code
+            how = f"worker {number} (process {process.pid}) {ending(code)}"
+            if not self._restart:
+                log.error("%s", how)
+                return code
+            if time.monotonic() - started > LONG_SECONDS:
+                pause = FIRST_PAUSE
+            log.error("%s; started again in %g s", how, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _start(self, number: int) -> tuple[Process, socket.socket]:
+        link, workers_end = socket.socketpair()
+        link.setblocking(False)
+        descriptor = workers_end.fileno()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *sys.orig_argv[1:],
+                env=os.environ | {WORKER: str(number), WORKER_SOCKET: str(descriptor)},
+                pass_fds=[descriptor],
+                start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
+            )
+        except BaseException:
+            link.close()
+            raise
+        finally:
+            workers_end.close()
+        self._running[process] = link
+        return process, link
+
+    def _forget(self, process: Process, link: socket.socket) -> None:
+        del self._running[process]
+        link.close()
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words; `code` is negative for a signal."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
