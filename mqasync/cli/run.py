@@ -48,6 +48,11 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
     help="Serve /health/live, /health/ready, /metrics and a live page there; worker 1 at the next port, and so on.",
 )
 @click.option(
+    "--http-replay",
+    is_flag=True,
+    help="Let the live page show the bodies of dead letters and replay them: whoever can open it can do it.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
@@ -64,6 +69,7 @@ def run(
     wait: float | None,
     grace: float,
     http: str | None,
+    http_replay: bool,
     workers: int,
     reload: bool,
 ) -> None:
@@ -86,7 +92,7 @@ def run(
     if number:
         services = [replace(service, producers=[]) for service in services]
     around: list[Around] = []
-    serve = serving(http, number, around) if http else nullcontext
+    serve = serving(http, http_replay, number, around) if http else nullcontext
     with sending_traces(",".join(modules)):
         runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
         run_loop(_run(modules, runner, serve, worker), obedient=worker is not None)
@@ -107,7 +113,7 @@ def check_shared(services: Sequence[Service], brokers: Brokers) -> None:
             raise ConfigurationError(f"--workers takes a broker that processes can share: {what}")
 
 
-def serving(http: str, worker: int, around: list[Around]) -> Serve:
+def serving(http: str, replay: bool, worker: int, around: list[Around]) -> Serve:
     """What serves a runner at the address `http`, of each worker at its own; adds to `around` what it has to measure.
 
     Raises ConfigurationError.
@@ -119,7 +125,7 @@ def serving(http: str, worker: int, around: list[Around]) -> Serve:
         raise ConfigurationError(f"--http needs {error.name}: pip install 'mqasync[http]'") from error
     address, metrics = Address.parse(http).plus(worker), Metrics()
     around.append(metrics.around)
-    return lambda runner: Server(address, runner, metrics)
+    return lambda runner: Server(address, runner, metrics, replay)
 
 
 async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve, worker: Worker | None) -> None:

@@ -23,8 +23,15 @@ from .live import Live
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
 TYPES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+POLICY = (
+    "default-src 'self'",
+    "img-src 'self' data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+)
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -63,7 +70,7 @@ class Page:
         return web.Response(text=text, content_type="image/svg+xml", charset="utf-8", headers=HEADERS | policy)
 
     async def _letters(self, request: web.Request) -> web.Response:
-        """The oldest dead letters of a queue that is consumed here or told of; without bodies unless they may be replayed."""
+        """The oldest dead letters of a queue that the page shows; their bodies only where they may be replayed."""
         exchange, id = await self._queue(request)
         found: list[dict[str, Any]] = []
         async with Reading(self._runner.brokers.route(exchange), exchange, id + DEAD, LETTERS) as reading:
@@ -100,7 +107,9 @@ class Page:
 
     async def _queue(self, request: web.Request) -> tuple[str, str]:
         queue = request.match_info["exchange"], request.match_info["id"]
-        if queue not in {(one.exchange, one.id) for one in (await self._live.now()).queues}:
+        known = {(one.exchange, one.id) for one in (await self._live.now()).queues}
+        known |= {(channel.exchange, channel.id) for channel in self._runner.channels}
+        if queue not in known:
             raise web.HTTPNotFound(text="no such queue")
         return queue
 

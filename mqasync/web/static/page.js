@@ -17,39 +17,32 @@ function age(seconds) {
   return Math.floor(seconds) + "s";
 }
 
-// A table: columns are [heading, class, what a row says there: a text, or an element]
+// A table: columns are [heading, class, what a row says there: a text, or a button as {text, kind, key, click}].
+// Cells that say the same as before stay as they are, so that what has the focus keeps it.
 function fill(table, columns, rows, empty) {
-  const head = document.createElement("tr");
-  for (const [heading, kind] of columns) {
-    const cell = document.createElement("th");
-    cell.textContent = heading;
-    cell.className = kind;
-    head.append(cell);
-  }
-  const body = rows.map((row) => {
-    const line = document.createElement("tr");
-    for (const [, kind, value] of columns) {
-      const cell = document.createElement("td");
-      cell.className = kind;
-      const said = value(row);
-      cell.append(said);
-      if (kind === "text") cell.title = said;
-      line.append(cell);
-    }
-    return line;
+  const width = rows.length ? columns.length : 1;
+  while (table.rows.length < Math.max(rows.length, 1) + 1) table.append(document.createElement("tr"));
+  while (table.rows.length > Math.max(rows.length, 1) + 1) table.rows[table.rows.length - 1].remove();
+  columns.forEach(([heading, kind], at) => put(table.rows[0], at, "th", heading, kind));
+  rows.forEach((row, line) => {
+    columns.forEach(([, kind, value], at) => put(table.rows[line + 1], at, "td", value(row), kind));
   });
-  if (!rows.length) {
-    const cell = document.createElement("td");
-    cell.colSpan = columns.length;
-    cell.className = "none";
-    cell.textContent = empty;
-    body.push(document.createElement("tr"));
-    body[0].append(cell);
-  }
-  table.replaceChildren(head, ...body);
+  if (!rows.length) put(table.rows[1], 0, "td", empty, "none");
+  while (table.rows[1].cells.length > width) table.rows[1].cells[width].remove();
+  table.rows[1].cells[0].colSpan = rows.length ? 1 : columns.length;
 }
 
-function button(text, kind, click) {
+function put(line, at, tag, said, kind) {
+  const cell = line.cells[at] || line.appendChild(document.createElement(tag));
+  const key = said.key === undefined ? said : said.key + said.text;
+  if (cell.className === kind && cell.dataset.said === key) return;
+  cell.className = kind;
+  cell.dataset.said = key;
+  cell.title = kind === "text" ? said : "";
+  cell.replaceChildren(said.key === undefined ? said : button(said));
+}
+
+function button({ text, kind, click }) {
   const made = document.createElement("button");
   made.type = "button";
   made.textContent = text;
@@ -58,11 +51,18 @@ function button(text, kind, click) {
   return made;
 }
 
+const deadButton = (q) => ({
+  text: number(q.dead),
+  kind: "dead",
+  key: `${q.exchange}/${q.id} `,
+  click: () => show(q),
+});
+
 const queueColumns = [
   ["queue", "", (q) => `${q.exchange}/${q.id}`],
   ["waiting", "number", (q) => number(q.waiting)],
   ["delayed", "number", (q) => number(q.delayed)],
-  ["dead", "number", (q) => (q.dead ? button(number(q.dead), "dead", () => show(q)) : number(q.dead))],
+  ["dead", "number", (q) => (q.dead ? deadButton(q) : number(q.dead))],
   ["consumers", "number", (q) => number(q.consumers)],
   ["per second", "number", (q) => rate(q.rate)],
   ["in hand", "number", (q) => number(q.held)],
@@ -118,7 +118,8 @@ async function list() {
     ["error", "text", (l) => l.error],
   ];
   if (token) {
-    columns.push(["body", "text", (l) => l.body], ["", "", (l) => button("replay", "", () => replay(l.id))]);
+    const again = (l) => ({ text: "replay", kind: "", key: l.id, click: () => replay(l.id) });
+    columns.push(["body", "text", (l) => l.body], ["", "", again]);
   }
   fill(byId("letters"), columns, letters, "none are left");
 }
