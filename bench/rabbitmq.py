@@ -25,13 +25,9 @@ from mqasync.config import ExchangeSettings, Settings
 from mqasync.handler import Consumer
 from mqasync.step import Step
 
+from .peers.common import BODY, EVENT, IN_FLIGHT, PREFETCH
 from .report import Report, interleaved, verdict
 
-EVENT = {"ip": "192.0.2.1", "source": "bench", "note": "x" * 206}
-BODY = json.dumps(EVENT).encode()
-assert len(BODY) == 256
-IN_FLIGHT = 200
-PREFETCH = 100
 NAMES = ("mqasync", "typed", "many", "aio-pika", "aiormq", "latency-mqasync", "latency-aio-pika")
 WARM = 20  # messages before the latency is measured
 LATENCY_RATE = 1000  # messages a second
