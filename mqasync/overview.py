@@ -72,7 +72,7 @@ async def overview(brokers: Brokers, queues: Collection[Queue], reports: Collect
 async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) -> QueueOverview:
     exchange, id = queue
     name = f"{exchange}/{id}"
-    stats, dead = await _stats(brokers, exchange, id), await _stats(brokers, exchange, id + DEAD)
+    stats, dead = await asyncio.gather(_stats(brokers, exchange, id), _stats(brokers, exchange, id + DEAD))
     working = [report.health.consumers[name] for report in reports if name in report.health.consumers]
     consuming = sum(consumer.consuming for consumer in working)
     return QueueOverview(

@@ -65,7 +65,7 @@ class Reporter:
         before = self._health()
         while True:
             now = self._health()
-            message = Message(body=msgspec.json.encode(self._report(before, now)), exchange=STATUS)
+            message = Message(body=msgspec.json.encode(self.report(before, now)), exchange=STATUS)
             before, pause = now, HEARD_SECONDS
             try:
                 await broker.publish(STATUS, message)
@@ -75,7 +75,8 @@ class Reporter:
                 pause = UNHEARD_SECONDS
             await asyncio.sleep(pause)
 
-    def _report(self, before: Health, now: Health) -> Report:
+    def report(self, before: Health, now: Health) -> Report:
+        """How this process is, and what it did since `before`."""
         return Report(
             process=self._process,
             host=socket.gethostname(),

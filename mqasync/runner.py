@@ -59,6 +59,7 @@ class Runner:
         self._grace = grace
         self._observe = observe
         self._around = [*around, *tracing]
+        self.reporter = Reporter([service.name for service in services], self.health)
         self._quarantine = Quarantine()
         self._stack = AsyncExitStack()
         self._receivers: set[asyncio.Task[None]] = set()
@@ -87,8 +88,7 @@ class Runner:
         handlers += [feed.source.handler for feed in self.feeds]
         self._watch = self._stack.enter_context(LoopWatch(handlers))
         self._receivers = {channel.start() for channel in self.channels}
-        reporter = Reporter([service.name for service in self.services], self.health)
-        self._tasks.append(asyncio.create_task(reporter.run(list(self.brokers.opened.values()))))
+        self._tasks.append(asyncio.create_task(self.reporter.run(list(self.brokers.opened.values()))))
         self.started = True
 
     def health(self) -> Health:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -35,7 +36,8 @@ class Live:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._reports: Reports | None = None
+        self._reports: list[Reports] = []
+        self._before = runner.health()
         self._asking = asyncio.Lock()
         self._asked = -FRESH_SECONDS
         self._picture = Picture([], [], "")
@@ -44,21 +46,22 @@ class Live:
         """What is going on, at most FRESH_SECONDS old."""
         async with self._asking:
             if self._runner.started and time.monotonic() - self._asked > FRESH_SECONDS:
-                await self._listen()
-                reports = self._reports.now() if self._reports else []
+                reports = await self._heard()
                 queues = await overview(self._runner.brokers, (), reports)
                 self._picture = Picture(queues, [process(report) for report in reports], self._draw(reports, queues))
                 self._asked = time.monotonic()
         return self._picture
 
-    async def _listen(self) -> None:
-        """To what processes report; where a broker does not allow it, the page stays empty and the service works."""
-        if self._reports is None:
-            reports = Reports(list(self._runner.brokers.opened.values()))
-            try:
-                self._reports = await self._runner.enter(reports)
-            except BrokerRefused:
-                self._reports = reports
+    async def _heard(self) -> list[Report]:
+        """This process, which needs no broker for it, and the others as far as the brokers tell of them."""
+        if not self._reports:
+            self._reports = [Reports([broker]) for broker in self._runner.brokers.opened.values()]
+            await self._runner.enter(listening(self._reports))
+        before, self._before = self._before, self._runner.health()
+        heard = [report for reports in self._reports for report in reports.now()]
+        heard.append(self._runner.reporter.report(before, self._before))
+        newest = {report.process: report for report in heard}  # who uses two brokers is heard twice
+        return sorted(newest.values(), key=lambda report: (report.host, report.pid))
 
     def _draw(self, reports: Sequence[Report], queues: Sequence[QueueOverview]) -> str:
         settings = self._runner.settings
@@ -83,6 +86,24 @@ class Live:
         graph = Pipeline(nodes, list(flows), {name: address for name, address in brokers.items() if name in used})
         notes = {f"{CONSUMER} {queue.exchange}/{queue.id}": note(queue) for queue in queues}
         return svg(graph, "mqasync", notes, {edge: f"{rate:,.1f}/s" for edge, rate in flows.items()})
+
+
+@asynccontextmanager
+async def listening(reports: Sequence[Reports]) -> AsyncIterator[None]:
+    """Inside, each is entered as soon as its broker answers; one whose broker refuses stays empty."""
+
+    async def listen(one: Reports) -> None:
+        with suppress(BrokerRefused):
+            async with one:
+                await asyncio.Event().wait()  # until cancelled
+
+    tasks = [asyncio.create_task(listen(one)) for one in reports]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def note(queue: QueueOverview) -> str:
