@@ -11,8 +11,10 @@ from .layout import GAP, HEIGHT, Box, Edge, Line, layout
 from .pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, Pipeline
 
 EMPTY: Mapping[Any, str] = {}
-CHARACTER = 8.43  # pixels; what a letter of the monospaced font takes
+CHARACTER, SMALL = 8.43, 6.63  # pixels; what a letter of the monospaced font takes in first and second lines
+NOTED = 24  # letters for which there is room in a second line that changes, so that boxes do not move
 PADDING = 32.0
+LONGEST = 30  # characters of a name in a picture, which tells all of it on hovering
 TURN = GAP / 2  # how far beside its column a line turns back
 MERMAID_SHAPES = {PRODUCER: '(["{}"])', EXCHANGE: '["{}"]', CONSUMER: '("{}")'}
 DOT_SHAPES = {PRODUCER: "ellipse", EXCHANGE: "box", CONSUMER: "box, style=rounded"}
@@ -90,8 +92,10 @@ def svg(graph: Pipeline, title: str, notes: Mapping[str, str] = EMPTY, captions:
 
     `notes` are second lines of the boxes by key, `captions` stand on the lines, by edge.
     """
-    labels = {key: [*_label(graph, node), *filter(None, [notes.get(key)])][:2] for key, node in graph.nodes.items()}
-    widths = {key: PADDING + CHARACTER * max(map(len, label)) for key, label in labels.items()}
+    labels = {
+        key: [*map(_cut, _label(graph, node)), *filter(None, [notes.get(key)])][:2] for key, node in graph.nodes.items()
+    }
+    widths = {key: _width(label, NOTED if key in notes else 0) for key, label in labels.items()}
     placed = layout(widths, graph.edges)
     size = f'width="{placed.width:g}" height="{placed.height:g}" viewBox="0 0 {placed.width:g} {placed.height:g}"'
     parts = [
@@ -141,6 +145,16 @@ def _label(graph: Pipeline, node: Node) -> list[str]:
     """The lines of a box: an exchange says who carries it, where there is a choice."""
     carried = node.kind == EXCHANGE and len(graph.brokers) > 1
     return [node.label, *([f"on {' '.join(node.broker.split())}"] if carried else [])]
+
+
+def _width(label: list[str], room: int) -> float:
+    """`room`: letters of a second line, or more."""
+    name, *second = label
+    return PADDING + max(CHARACTER * len(name), SMALL * max(room, *map(len, second), 0))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "\u2026"
 
 
 def _names(graph: Pipeline) -> dict[str, str]:
