@@ -1,8 +1,11 @@
 """The live page of `run --http`: what a browser shows, and what it refuses to whoever is not that page."""
 
+import asyncio
 import json
 import re
 import shutil
+import signal
+import socket
 import urllib.error
 import urllib.request
 import zipfile
@@ -16,12 +19,19 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from mqasync.broker import Brokers
+from mqasync.config import load_settings
+from mqasync.message import Message
+from mqasync.runner import Runner
+from mqasync.web.live import Live
+
 from .brokers import BrokerUnavailable, apt_install, free_port
 from .commands import CommandLine, Running, eventually
 from .conftest import unavailable
 
 ROOT = Path(__file__).parents[1]
 STRANGE = "<img src=x onerror=alert(1)>"
+BODY = b'{"n": 2, "secret": "body"}'
 SERVICE = f"""
 import os
 from mqasync import consumer, producer
@@ -37,8 +47,19 @@ async def step(body):
     return body
 
 @consumer(exchange="out", id="sink")
-async def sink(body): ...
+async def sink(body):
+    if "secret" in body:
+        open("handled", "a").write("x")
 """
+
+
+async def publish(url: str, messages: list[Message]) -> None:
+    """With ids of our choice."""
+    brokers = Brokers(load_settings(None, url))
+    try:
+        await asyncio.gather(*map(brokers.publish, messages))
+    finally:
+        await brokers.close()
 
 
 class Site:
@@ -50,10 +71,10 @@ class Site:
         self.service: Running = cli.start("run", "mine", "--http", self.url.removeprefix("http://"), *options)
         self.service.says("consumer out/sink")
 
-    def bury(self) -> None:
-        """One message that fails."""
-        self.cli.run("produce", "--exchange", "in", "--id", "me", '{"n": 2, "secret": "body"}')
-        eventually(lambda: self.cli.depth("in", "step.dead") == 1, "it is buried")
+    def bury(self, *ids: str) -> None:
+        """Messages that fail."""
+        asyncio.run(publish(self.cli.url, [Message(body=BODY, exchange="in", id=id) for id in ids]))
+        eventually(lambda: self.cli.depth("in", "step.dead") == len(ids), "they are buried")
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -70,8 +91,8 @@ class Site:
     def status(self) -> Any:
         return json.loads(self.ask("/status.json")[1])
 
-    def token(self) -> str:
-        found = re.search(r'name="token" content="([^"]*)"', self.ask("/")[1])
+    def token(self, host: str = "") -> str:
+        found = re.search(r'name="token" content="([^"]*)"', self.ask("/", Host=host or self.url[7:])[1])
         assert found
         return found[1]
 
@@ -105,42 +126,50 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chrome]
 
 def test_the_page_shows_rates_and_dead_letters_and_replays_them(cli: CommandLine, browser: Chrome) -> None:
     site = Site(cli, "--http-replay")
-    site.bury()
+    site.bury(STRANGE, "plain")
     wait = WebDriverWait(browser, 20)
+
+    def text(id: str) -> str:
+        return browser.find_element(By.ID, id).text
 
     def cells() -> list[str]:
         rows = browser.find_elements(By.CSS_SELECTOR, "#queues tr")
         found = [row.text for row in rows if row.text.startswith("in/step")]
         return found[0].split() if found else []
 
-    # Given a service at work, one of whose messages has failed
+    # Given a service at work, two of whose messages have failed
     browser.get(site.url)
     wait.until(lambda _: cells() and float(cells()[5]) > 0)
-    assert cells()[3] == "1", "dead letters"
+    assert cells()[3] == "2", "dead letters"
     picture = browser.find_element(By.ID, "graph")
     wait.until(lambda _: picture.get_property("naturalWidth") or 0)
-    assert f"{STRANGE} (" in browser.find_element(By.ID, "queues").text, "a stranger's text is text"
-    # When the dead letters are looked at and, the handler mended, replayed
+    assert f"{STRANGE} (" in text("queues"), "a stranger's text is text"
+    # When the dead letters are looked at and, the handler mended, one and then all are replayed
     browser.find_element(By.CSS_SELECTOR, "button.dead").click()
-    wait.until(lambda _: '"secret"' in browser.find_element(By.ID, "letters").text)
-    assert STRANGE in browser.find_element(By.ID, "letters").text
+    wait.until(lambda _: '"secret"' in text("letters"))
+    assert text("letters").count(STRANGE) == 3, "one id and both errors"
+    assert not browser.find_elements(By.CSS_SELECTOR, "#letters img, #queues img")
     cli.file("mended", "")
+    browser.find_element(By.CSS_SELECTOR, "#letters button").click()
+    wait.until(lambda _: text("said") == "replayed 1; 1 of 1 shown")
     browser.find_element(By.ID, "replay-all").click()
-    wait.until(lambda _: browser.find_element(By.ID, "said").text == "replayed 1")
-    # Then they are gone
+    wait.until(lambda _: text("said") == "replayed 1; 0 of 0 shown")
+    # Then they are gone, and handled
     wait.until(lambda _: cells()[3] == "0")
-    assert "none are left" in browser.find_element(By.ID, "letters").text
+    assert "none are left" in text("letters")
     assert cli.depth("in", "step.dead") == 0
+    eventually(lambda: (cli.directory / "handled").read_text() == "xx", "both are handled")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
-    browser.save_screenshot(cli.directory / "page.png")
-    # And when the process ends, the page says so
+    # And when the process stands still or ends, the page says so
+    site.service.send(signal.SIGSTOP)
+    wait.until(lambda _: text("state") == "no answer yet")
     site.service.stop()
-    wait.until(lambda _: "does not answer" in browser.find_element(By.ID, "state").text)
+    wait.until(lambda _: "does not answer" in text("state"))
 
 
 def test_nobody_but_the_page_replays(cli: CommandLine) -> None:
     site = Site(cli, "--http-replay")
-    site.bury()
+    site.bury("one", "other")
     path, token = "/dead/in/step/replay", site.token()
     for headers in (
         {},
@@ -150,25 +179,58 @@ def test_nobody_but_the_page_replays(cli: CommandLine) -> None:
         {"X_Mqasync_Token": token, "Origin": "http://evil.example"},
         {"X_Mqasync_Token": token, "Origin": site.url, "Sec_Fetch_Site": "cross-site"},
         {"X_Mqasync_Token": token, "Origin": site.url, "Host": "evil.example"},
+        {"X_Mqasync_Token": token, "Origin": "http://evil.example", "Host": "evil.example"},
     ):
         assert site.ask(path, "POST", **headers)[0] == 403, headers
     assert site.ask(path, "GET")[0] == 405
-    assert cli.depth("in", "step.dead") == 1
+    assert site.ask("/dead/in/step", Sec_Fetch_Site="cross-site")[0] == 403
+    assert cli.depth("in", "step.dead") == 2
     assert site.ask("/dead/in/nothing/replay", "POST", X_Mqasync_Token=token, Origin=site.url)[0] == 404
-    assert site.ask(path, "POST", X_Mqasync_Token=token, Origin=site.url) == (200, '{"replayed":1}')
+    # an id is meant as it is, also when it is none or begins another
+    for id, count in (("", 0), ("on", 0), ("one", 1), ("one", 0)):
+        answer = site.ask(f"{path}?message={id}", "POST", X_Mqasync_Token=token, Origin=site.url)
+        assert answer == (200, f'{{"replayed":{count}}}'), id
+        cli.file("mended", "")
+
+
+def test_a_name_that_a_stranger_made_point_here_gets_no_token_and_no_body(cli: CommandLine) -> None:
+    site = Site(cli, "--http-replay")
+    site.bury("one")
+    port = site.url.rpartition(":")[2]
+    for host in ("127.0.0.1", "[::1]", "localhost", socket.gethostname()):
+        assert site.token(f"{host}:{port}"), host
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", "localhost.evil.example:80"):
+        assert not site.token(host), host
+        (letter,) = json.loads(site.ask("/dead/in/step", Host=host)[1])["letters"]
+        assert letter["body"] is None, host
 
 
 def test_without_the_switch_nothing_is_replayed_and_no_body_is_shown(cli: CommandLine) -> None:
     site = Site(cli)
-    site.bury()
+    site.bury(STRANGE)
     assert site.token() == ""
     assert site.ask("/dead/in/step/replay", "POST", X_Mqasync_Token="", Origin=site.url)[0] == 403
-    (letter,) = json.loads(site.ask("/dead/in/step")[1])
-    assert (letter["error"], letter["body"]) == (STRANGE, None)
+    (letter,) = json.loads(site.ask("/dead/in/step")[1])["letters"]
+    assert (letter["id"], letter["error"], letter["body"]) == (STRANGE, STRANGE, None)
     assert cli.depth("in", "step.dead") == 1
-    eventually(lambda: bool(site.status()["processes"]), "the process reports")
-    assert site.status()["replay"] is False
-    assert site.ask("/graph.svg")[1].startswith("<svg")
+
+
+def test_the_page_tells_of_all_processes_its_own_at_once(cli: CommandLine) -> None:
+    site, other = Site(cli), Site(cli)
+    pids = sorted([site.service.process.pid, other.service.process.pid])
+    (own,) = site.status()["processes"]
+    assert own["process"].endswith(f":{site.service.process.pid}")
+    eventually(lambda: len(site.status()["processes"]) == 2, "the other reports too")
+    assert [int(one["process"].rpartition(":")[2]) for one in site.status()["processes"]] == pids
+    assert {f"{one['exchange']}/{one['id']}" for one in site.status()["queues"]} == {"in/step", "out/sink"}
+    assert re.search(r'class="caption"[^>]*>[\d.,]+/s<', site.ask("/graph.svg")[1])
+
+
+async def test_the_brokers_are_asked_at_most_once_a_second_whoever_looks() -> None:
+    async with Runner([], load_settings(None, "memory:")) as runner:
+        live = Live(runner)
+        first, *others = await asyncio.gather(*(live.now() for _ in range(10)))
+        assert all(other is first for other in others)
 
 
 def test_the_pages_files_are_in_the_package(tmp_path: Path) -> None:
@@ -176,4 +238,4 @@ def test_the_pages_files_are_in_the_package(tmp_path: Path) -> None:
 
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(wheel) as archive:
-        assert {"page.html", "page.css", "page.js"} <= {Path(name).name for name in archive.namelist()}
+        assert {"page.html", "page.css", "page.js", "page.svg"} <= {Path(name).name for name in archive.namelist()}

@@ -3,45 +3,63 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
+import socket
 import time
 from importlib.resources import files
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from ..codec import not_json
+from ..broker import Broker
 from ..dead import buried_at, revived
+from ..errors import MqasyncError
 from ..letters import Choice, chosen
 from ..message import Message
-from ..reading import Reading
+from ..reading import FEW, HELD, Reading
 from ..runner import Runner
 from ..transport import DEAD
 from .live import Live
 
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
-TYPES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
-POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+TYPES = {
+    "page.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "page.svg": "image/svg+xml",
+}
 HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+# a picture: its own style is all that it may use
+PICTURE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 TOKEN = "X-Mqasync-Token"  # noqa: S105, the name of the header
 
 
 class Page:
-    """Adds its routes to `app`. `replay`: bodies of dead letters are shown, and they can be replayed."""
+    """Adds its routes to `app`.
 
-    def __init__(self, app: web.Application, runner: Runner, live: Live, replay: bool) -> None:
+    `replay`: bodies of dead letters are shown, and they can be replayed, to who comes by an address of this machine,
+    as `localhost`, by its host name or by `host`.
+    """
+
+    def __init__(self, app: web.Application, runner: Runner, live: Live, replay: bool, host: str | None) -> None:
         self._runner = runner
         self._live = live
         self._token = secrets.token_urlsafe() if replay else ""
+        self._names = {"localhost", socket.gethostname().lower(), (host or "localhost").lower()}
+        app.middlewares.append(answering)
+        app.on_response_prepare.append(_secure)
         app.router.add_get("/", self._file)
-        app.router.add_get("/{name:page\\.(?:css|js)}", self._file)
+        app.router.add_get("/{name:page\\.(?:css|js|svg)}", self._file)
         app.router.add_get("/status.json", self._status)
         app.router.add_get("/graph.svg", self._graph)
         app.router.add_get("/dead/{exchange}/{id}", self._letters)
@@ -50,76 +68,113 @@ class Page:
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info.get("name", "page.html")
         text = files(__package__).joinpath("static", name).read_text(encoding="utf-8")
-        text = text.replace("{{token}}", self._token)
-        return web.Response(text=text, content_type=TYPES[name], charset="utf-8", headers=HEADERS)
+        text = text.replace("{{token}}", self._token_for(request))
+        return web.Response(text=text, content_type=TYPES[name], charset="utf-8")
 
     async def _status(self, request: web.Request) -> web.Response:
         picture = await self._live.now()
-        return _json({"queues": picture.queues, "processes": picture.processes, "replay": bool(self._token)})
+        return _json({"queues": picture.queues, "processes": picture.processes})
 
     async def _graph(self, request: web.Request) -> web.Response:
-        # a picture: its own style is all that it may use
-        policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         text = (await self._live.now()).svg
-        return web.Response(text=text, content_type="image/svg+xml", charset="utf-8", headers=HEADERS | policy)
+        return web.Response(text=text, content_type="image/svg+xml", charset="utf-8", headers=PICTURE)
 
     async def _letters(self, request: web.Request) -> web.Response:
         """The oldest dead letters of a queue that the page shows; their bodies only where they may be replayed."""
-        exchange, id = await self._queue(request)
+        broker, exchange, id = await self._queue(request)
+        body = bool(self._token_for(request))
         found: list[dict[str, Any]] = []
-        async with Reading(self._runner.brokers.route(exchange), exchange, id + DEAD, LETTERS) as reading:
+        async with Reading(broker, exchange, id + DEAD, LETTERS) as reading:
             async for some in chosen(reading, Choice(limit=LETTERS)):
-                found += [letter(delivery.message, bool(self._token)) for delivery in some]
-        return _json(found)
+                found += [letter(delivery.message, body) for delivery in some]
+        return _json({"letters": found, "there": reading.there})
 
     async def _replay(self, request: web.Request) -> web.Response:
         """One dead letter, by `message`, or all, back to the queue they came from."""
-        self._check_origin(request)
-        exchange, id = await self._queue(request)
-        broker = self._runner.brokers.route(exchange)
+        self._check_page(request)
+        broker, exchange, id = await self._queue(request)
+        message = request.query.get("message")
+        choice = Choice(ids=None if message is None else {message})
         count = 0
-        async with Reading(broker, exchange, id + DEAD) as reading:
-            async for some in chosen(reading, Choice(message=request.query.get("message", ""))):
+        async with Reading(broker, exchange, id + DEAD, held=FEW if choice.everything else HELD) as reading:
+            async for some in chosen(reading, choice):
                 for delivery in some:
-                    await broker.send(exchange, id, revived(delivery.message))
+                    if not await broker.send(exchange, id, revived(delivery.message)):
+                        raise web.HTTPConflict(text=f"{exchange}/{id} is not there any more: the dead letters stay")
                 await reading.take(some)
                 count += len(some)
         return _json({"replayed": count})
 
-    def _check_origin(self, request: web.Request) -> None:
-        """Raise 403 unless it comes from this very page.
+    def _token_for(self, request: web.Request) -> str:
+        """Empty where replaying is not allowed, and for who came by a name that may be a stranger's.
 
-        The token is in the page only, and another origin can neither read it nor send the header without being
-        allowed to. A name that was made to point here later has no page of ours open, and its Origin is not our Host.
+        A stranger can make a name of his own point here once his page is loaded (DNS rebinding). For the browser all
+        this is then a part of his page: he could read the token, and his Origin is our Host. He cannot do that with
+        an address, nor with a name that is ours.
         """
-        given = request.headers.get(TOKEN, "")
-        origin = request.headers.get("Origin", "").partition("//")[2]
-        if not self._token or not hmac.compare_digest(given.encode(), self._token.encode()):
-            raise web.HTTPForbidden(text="replaying is not allowed, or this page is of a process that has ended")
-        if origin != request.host or request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        name = re.sub(r":\d+$", "", request.host).strip("[]").lower()
+        return self._token if name in self._names or is_address(name) else ""
+
+    def _check_page(self, request: web.Request) -> None:
+        """Raise 403 unless this comes from our page.
+
+        Only it knows the token; and a page of another origin may not send this header, nor is its Origin our Host.
+        """
+        token, given = self._token_for(request), request.headers.get(TOKEN, "")
+        if not token or not hmac.compare_digest(given.encode(errors="replace"), token.encode()):
+            raise web.HTTPForbidden(text="replaying is not allowed, or the process was started anew: reload the page")
+        if request.headers.get("Origin", "").partition("//")[2] != request.host:
             raise web.HTTPForbidden(text="this comes from another page")
 
-    async def _queue(self, request: web.Request) -> tuple[str, str]:
-        queue = request.match_info["exchange"], request.match_info["id"]
+    async def _queue(self, request: web.Request) -> tuple[Broker, str, str]:
+        """The queue that is meant. Raises 404, 403 where another page asks, and 409 in an outage instead of waiting."""
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            raise web.HTTPForbidden(text="this comes from another page")
+        exchange, id = request.match_info["exchange"], request.match_info["id"]
         known = {(one.exchange, one.id) for one in (await self._live.now()).queues}
-        known |= {(channel.exchange, channel.id) for channel in self._runner.channels}
-        if queue not in known:
+        if (exchange, id) not in known:
             raise web.HTTPNotFound(text="no such queue")
-        return queue
+        broker = self._runner.brokers.route(exchange)
+        if broker.state != "connected":
+            raise web.HTTPConflict(text=f"broker {broker.name} is {broker.state}")
+        return broker, exchange, id
+
+
+@web.middleware
+async def answering(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What went wrong at the broker as the one sentence that it is."""
+    try:
+        return await handler(request)
+    except MqasyncError as error:
+        raise web.HTTPConflict(text=str(error)) from error
+
+
+async def _secure(request: web.Request, response: web.StreamResponse) -> None:
+    """Errors too, as they may quote what strangers wrote."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+def is_address(name: str) -> bool:
+    """Whether it is an IP address, which needs no DNS."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def letter(message: Message, body: bool) -> dict[str, Any]:
     """A dead letter for the page."""
     headers = message.headers
-    shown = message.body if not not_json(message.body) else message.body.decode("utf-8", "replace").encode()
     return {
         "id": message.id,
         "age": max(0.0, time.time() - buried_at(message)),
         "reason": headers.get("dead-reason", ""),
         "error": headers.get("dead-message", "")[:START],
-        "body": shown.decode("utf-8", "replace")[:START] if body else None,
+        "body": message.body.decode(errors="replace")[:START] if body else None,
     }
 
 
 def _json(value: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json", headers=HEADERS)
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

@@ -56,7 +56,7 @@ class Server:
         self.app.router.add_get("/health/live", self._live)
         self.app.router.add_get("/health/ready", self._ready)
         self.app.router.add_get("/metrics", self._scrape)
-        Page(self.app, runner, Live(runner), replay)
+        Page(self.app, runner, Live(runner), replay, address.host)
 
     async def __aenter__(self) -> Self:
         self._serving = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

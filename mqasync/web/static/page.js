@@ -4,6 +4,8 @@
 
 const byId = (id) => document.getElementById(id);
 const token = document.querySelector("meta[name=token]").content;
+const LATE = 3000; // milliseconds without an answer until the page says so
+const PATIENCE = 20000; // and until it asks anew
 let opened = null; // the queue whose dead letters are shown
 
 const number = (value) => (value === null ? "-" : value.toLocaleString("en"));
@@ -38,7 +40,7 @@ function put(line, at, tag, said, kind) {
   if (cell.className === kind && cell.dataset.said === key) return;
   cell.className = kind;
   cell.dataset.said = key;
-  cell.title = kind === "text" ? said : "";
+  cell.title = kind === "text" || kind === "name" ? said : "";
   cell.replaceChildren(said.key === undefined ? said : button(said));
 }
 
@@ -59,7 +61,7 @@ const deadButton = (q) => ({
 });
 
 const queueColumns = [
-  ["queue", "", (q) => `${q.exchange}/${q.id}`],
+  ["queue", "name", (q) => `${q.exchange}/${q.id}`],
   ["waiting", "number", (q) => number(q.waiting)],
   ["delayed", "number", (q) => number(q.delayed)],
   ["dead", "number", (q) => (q.dead ? deadButton(q) : number(q.dead))],
@@ -70,7 +72,7 @@ const queueColumns = [
   ["last error", "text", (q) => q.last_error],
 ];
 const processColumns = [
-  ["process", "", (p) => p.process],
+  ["process", "name", (p) => p.process],
   ["services", "text", (p) => p.services.join(", ")],
   ["up", "number", (p) => age(p.up)],
   ["per second", "number", (p) => rate(p.rate)],
@@ -84,55 +86,67 @@ async function ask(path, options) {
   return answer.json();
 }
 
+function tell(text, kind) {
+  byId("state").textContent = text;
+  document.body.className = kind;
+}
+
 async function look() {
-  const state = byId("state");
+  const late = setTimeout(() => tell("no answer yet", "lost"), LATE);
   try {
-    const now = await ask("status.json");
+    const now = await ask("status.json", { signal: AbortSignal.timeout(PATIENCE) });
     fill(byId("queues"), queueColumns, now.queues, "no process has reported a queue yet");
     fill(byId("processes"), processColumns, now.processes, "no process has reported yet");
     if (now.processes.length) byId("graph").src = "graph.svg?" + Date.now();
-    state.textContent = "live, " + new Date().toLocaleTimeString("en-GB");
-    state.className = "";
+    tell("live, " + new Date().toLocaleTimeString("en-GB"), "");
   } catch {
-    state.textContent = "this process does not answer any more";
-    state.className = "lost";
+    tell("this process does not answer any more", "lost");
   }
+  clearTimeout(late);
   setTimeout(look, 1000);
 }
 
 async function show(queue) {
   opened = `dead/${encodeURIComponent(queue.exchange)}/${encodeURIComponent(queue.id)}`;
   byId("dead-title").textContent = `Dead letters of ${queue.exchange}/${queue.id}`;
-  byId("said").textContent = "";
   byId("replay-all").hidden = !token;
-  await list();
-  if (!byId("dead").open) byId("dead").showModal();
+  byId("letters").replaceChildren();
+  byId("said").textContent = "looking";
+  byId("dead").showModal();
+  await list(token ? "" : "replay and bodies: run with --http-replay, open this page by address or as localhost");
 }
 
-async function list() {
-  const letters = await ask(opened);
+async function list(said) {
   const columns = [
-    ["id", "", (l) => l.id.slice(0, 13)],
+    ["id", "name", (l) => l.id],
     ["age", "number", (l) => age(l.age)],
-    ["reason", "", (l) => l.reason],
+    ["reason", "name", (l) => l.reason],
     ["error", "text", (l) => l.error],
   ];
+  // first, so that it is in sight on a telephone too
   if (token) {
-    const again = (l) => ({ text: "replay", kind: "", key: l.id, click: () => replay(l.id) });
-    columns.push(["body", "text", (l) => l.body], ["", "", again]);
+    const again = (l) => ({ text: "replay", kind: "", key: l.id, click: () => replay("?message=" + encodeURIComponent(l.id)) });
+    columns.unshift(["", "", again]);
+    columns.push(["body", "text", (l) => l.body]);
   }
-  fill(byId("letters"), columns, letters, "none are left");
+  try {
+    const { letters, there } = await ask(opened);
+    fill(byId("letters"), columns, letters, "none are left");
+    const shown = `${number(letters.length)} of ${number(there)} shown`;
+    byId("said").textContent = [said, shown].filter(Boolean).join("; ");
+  } catch (error) {
+    byId("said").textContent = [said, error.message].filter(Boolean).join("; ");
+  }
 }
 
-async function replay(id) {
+async function replay(which) {
+  byId("said").textContent = "replaying";
   try {
-    const query = id ? "?message=" + encodeURIComponent(id) : "";
-    const done = await ask(`${opened}/replay${query}`, { method: "POST", headers: { "X-Mqasync-Token": token } });
-    byId("said").textContent = `replayed ${number(done.replayed)}`;
+    const done = await ask(`${opened}/replay${which}`, { method: "POST", headers: { "X-Mqasync-Token": token } });
+    await list(`replayed ${number(done.replayed)}`);
   } catch (error) {
     byId("said").textContent = error.message;
   }
-  await list();
 }
 
 byId("close").addEventListener("click", () => byId("dead").close());
