@@ -10,10 +10,14 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -21,15 +25,21 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from mqasync.broker import Brokers
 from mqasync.config import load_settings
-from mqasync.message import Message
+from mqasync.errors import Unroutable
+from mqasync.health import ConsumerHealth, Health
+from mqasync.message import Message, new_id
+from mqasync.report import STATUS, Report
 from mqasync.runner import Runner
 from mqasync.web.live import Live
+from mqasync.web.page import TOKEN, Page
 
 from .brokers import BrokerUnavailable, apt_install, free_port
 from .commands import CommandLine, Running, eventually
 from .conftest import unavailable
 
 ROOT = Path(__file__).parents[1]
+CONSUMER = ConsumerHealth("in", "step", "main", (), False, 0, None, 0, 0, 0, 0, 0, {}, "")
+REPORT = Report("other", "host", 1, ("mine",), 0.0, Health(0.0, {}, {"in/step": CONSUMER}, {}, 0), {})
 STRANGE = "<img src=x onerror=alert(1)>"
 BODY = b'{"n": 2, "secret": "body"}'
 SERVICE = f"""
@@ -62,6 +72,13 @@ async def publish(url: str, messages: list[Message]) -> None:
         await brokers.close()
 
 
+def token_in(page: str) -> str:
+    """What the page sends to be allowed to replay."""
+    found = re.search(r'name="token" content="([^"]*)"', page)
+    assert found
+    return found[1]
+
+
 class Site:
     """A service with its page."""
 
@@ -92,9 +109,7 @@ class Site:
         return json.loads(self.ask("/status.json")[1])
 
     def token(self, host: str = "") -> str:
-        found = re.search(r'name="token" content="([^"]*)"', self.ask("/", Host=host or self.url[7:])[1])
-        assert found
-        return found[1]
+        return token_in(self.ask("/", Host=host or self.url.removeprefix("http://"))[1])
 
 
 @pytest.fixture
@@ -231,6 +246,43 @@ async def test_the_brokers_are_asked_at_most_once_a_second_whoever_looks() -> No
         live = Live(runner)
         first, *others = await asyncio.gather(*(live.now() for _ in range(10)))
         assert all(other is first for other in others)
+
+
+async def test_a_broker_that_does_not_answer_hides_no_process(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text(f"brokers: {{main: 'memory:', away: 'redis://127.0.0.1:{free_port()}', bad: 'sqlite:/no/x.db'}}")
+    async with Runner([], load_settings(str(file), None)) as runner:
+        for name in ("main", "away", "bad"):
+            runner.brokers.named(name)
+        (own,) = (await asyncio.wait_for(Live(runner).now(), 5)).processes
+        assert "redis://127.0.0.1" in str(own["brokers"])
+
+
+async def test_a_dead_letter_whose_queue_is_gone_stays() -> None:
+    async with Runner([], load_settings(None, f"memory:{new_id()}")) as runner:
+        # Given a dead letter of a queue that a process still tells of, but that is deleted
+        broker, app, live = runner.brokers.named("main"), web.Application(), Live(runner)
+        await broker.call(lambda transport: transport.declare("in", "step.dead"))
+        await broker.call(lambda transport: transport.send("in", "step.dead", [Message(body=b"1", exchange="in")]))
+        Page(app, runner, live, replay=True, host=None)
+        async with TestClient(TestServer(app)) as client, asyncio.timeout(20):
+            report = Message(body=msgspec.json.encode(REPORT), exchange=STATUS)
+            while "step" not in await (await client.get("/status.json")).text():
+                with suppress(Unroutable):  # the page does not listen yet
+                    await broker.publish(STATUS, report)
+                await asyncio.sleep(0.05)
+            # When it is replayed
+            token = await (await client.get("/")).text()
+            headers = {
+                TOKEN: token.partition('"token" content="')[2].partition('"')[0],
+                "Origin": str(client.make_url("/").origin()),
+            }
+            answer = await client.post("/dead/in/step/replay", headers=headers)
+            # Then the page says why not, and it is there
+            assert (answer.status, await answer.text()) == (409, "in/step is not there any more: the dead letters stay")
+            stats = await broker.call(lambda transport: transport.stats("in", "step.dead"))
+            assert stats
+            assert stats.total == 1
 
 
 def test_the_pages_files_are_in_the_package(tmp_path: Path) -> None:

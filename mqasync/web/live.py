@@ -108,6 +108,8 @@ async def listening(reports: Sequence[Reports]) -> AsyncIterator[None]:
 
 def note(queue: QueueOverview) -> str:
     """What a consumer's box says of its queue."""
+    if queue.waiting is None:
+        return "not known"
     parts = [(queue.waiting, "waiting"), (queue.delayed, "delayed"), (queue.dead, "dead")]
     return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "empty"
 

@@ -4,7 +4,7 @@
 
 const byId = (id) => document.getElementById(id);
 const token = document.querySelector("meta[name=token]").content;
-const LATE = 3000; // milliseconds without an answer until the page says so
+const LATE = 7000; // milliseconds without an answer until the page says so; a lost broker is waited for less long
 const PATIENCE = 20000; // and until it asks anew
 let opened = null; // the queue whose dead letters are shown
 
