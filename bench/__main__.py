@@ -17,6 +17,7 @@ from tests.brokers import rabbitmq
 from . import rabbitmq as rabbitmq_bench
 from . import sqlite as sqlite_bench
 from . import start as start_bench
+from . import transports as transports_bench
 from .report import Report
 
 
@@ -32,13 +33,23 @@ def on_sqlite(report: Report, quick: bool) -> None:
         uvloop.run(sqlite_bench.run(report, Path(directory), *((2, 1_000) if quick else (5, 10_000))))
 
 
+def transports(report: Report, quick: bool) -> None:
+    """Every other broker beside its client library."""
+    transports_bench.run(report, *((2, 300) if quick else (3, 5_000)))
+
+
 def start(report: Report, quick: bool) -> None:
     """Imports and memory."""
     with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
         start_bench.run(report, server.url, Path(directory), 3 if quick else 9)
 
 
-SECTIONS: dict[str, Callable[[Report, bool], None]] = {"rabbitmq": on_rabbitmq, "sqlite": on_sqlite, "start": start}
+SECTIONS: dict[str, Callable[[Report, bool], None]] = {
+    "rabbitmq": on_rabbitmq,
+    "sqlite": on_sqlite,
+    "transports": transports,
+    "start": start,
+}
 
 
 def main() -> None:

@@ -16,7 +16,10 @@ Work = Callable[[int], Awaitable[object]]
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 MARK = "<!-- From here on this file is made by `make bench`. -->\n"
-LIBRARIES = ("aio-pika", "aiormq", "pamqp", "uvloop", "msgspec")
+LIBRARIES = (
+    *("aio-pika", "aiormq", "pamqp", "redis", "aiokafka", "nats-py", "asyncpg", "stompman", "aiobotocore"),
+    *("uvloop", "msgspec"),
+)
 
 
 class Figure(Struct):

@@ -9,7 +9,7 @@ from .brokers import RabbitMQ
 
 def test_the_benchmark_prints_every_figure(rabbitmq_server: RabbitMQ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick"],
+        [sys.executable, "-m", "bench", "--quick", "rabbitmq", "sqlite", "start"],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
