@@ -94,6 +94,7 @@ class WithMqasync:
 def run(report: Report, rounds: int, count: int) -> None:
     """Measure all of them, a broker after the other."""
     logging.getLogger("mqasync").setLevel(logging.ERROR)  # one node on one machine can lose what it confirms: we know
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it asks while Kafka starts
     about = (
         f"One process, uvloop, messages of {len(BODY)} bytes of JSON, prefetch {PREFETCH}, acknowledged after the"
         f" handler; by hand in batches of {by_hand.BATCH} (SQS: {by_hand.SQS.SIZE}), produce() with {IN_FLIGHT} under"
