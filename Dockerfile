@@ -7,14 +7,15 @@ WORKDIR /build
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY mqasync mqasync
 RUN python -m venv /venv \
-    && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock \
+    && /venv/bin/pip install --no-cache-dir --only-binary :all: --require-hashes --requirement requirements.lock \
     && /venv/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="mqasync" \
       org.opencontainers.image.description="asyncio microservices over message queues that exist" \
       org.opencontainers.image.licenses="MIT"
-RUN useradd --system --uid 10001 --home-dir /app --create-home mqasync \
+# Nothing in /app is the user's own, so that no service can change a program
+RUN useradd --uid 10001 --no-log-init --home-dir /app --no-create-home --shell /usr/sbin/nologin mqasync \
     && install --directory --owner=10001 /data
 COPY --from=build /venv /venv
 WORKDIR /app
@@ -30,7 +31,7 @@ ENV PATH=/venv/bin:$PATH \
     CTH_OUTPUT=/data \
     MQASYNC_HTTP=:8080
 EXPOSE 8080
-# 0 also for a command that serves nothing, such as `produce` or `check`: only a `run` that is not alive is unhealthy
+# Healthy is also a command that serves nothing, such as `produce`, or a `run` with an empty MQASYNC_HTTP
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
     CMD ["python", "-m", "mqasync.web.probe"]
 ENTRYPOINT ["mqasync"]

@@ -19,7 +19,7 @@ MINUTES ?= 2
 soak: .venv/ready ## Random faults for some minutes: make soak SEED=7 MINUTES=10
 	$(BIN)/python -m tests.faults.soak $(SEED) $(MINUTES)
 
-bench: .venv/ready ## Figures as ratios against aio-pika and aiormq, from one run
+bench: .venv/ready ## Figures as ratios against clients written by hand and other frameworks, from one run
 	$(BIN)/python -m bench
 
 docs: .venv/ready ## docs/brokers.md, cli.md and configuration.md, from the code itself

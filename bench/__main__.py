@@ -14,6 +14,7 @@ import uvloop
 
 from tests.brokers import rabbitmq
 
+from . import frameworks
 from . import rabbitmq as rabbitmq_bench
 from . import sqlite as sqlite_bench
 from . import start as start_bench
@@ -25,6 +26,12 @@ def on_rabbitmq(report: Report, quick: bool) -> None:
     """Beside aio-pika and aiormq."""
     with rabbitmq() as server:
         uvloop.run(rabbitmq_bench.run(report, server.url, *((2, 1_000) if quick else (5, 10_000))))
+
+
+def peers(report: Report, quick: bool) -> None:
+    """Beside other frameworks."""
+    with rabbitmq() as server:
+        frameworks.run(report, server.url, *((1, 300) if quick else (3, 2_000)))
 
 
 def on_sqlite(report: Report, quick: bool) -> None:
@@ -46,6 +53,7 @@ def start(report: Report, quick: bool) -> None:
 
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "rabbitmq": on_rabbitmq,
+    "peers": peers,
     "sqlite": on_sqlite,
     "transports": transports,
     "start": start,

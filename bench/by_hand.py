@@ -22,7 +22,8 @@ from aiobotocore.session import get_session
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from .rabbitmq import EVENT, PREFETCH, Countdown
+from .peers.common import EVENT, PREFETCH
+from .rabbitmq import Countdown
 
 NAME = "by-hand"  # of the queue, whatever the broker calls it
 BATCH = PREFETCH

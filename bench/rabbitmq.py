@@ -25,13 +25,11 @@ from mqasync.config import ExchangeSettings, Settings
 from mqasync.handler import Consumer
 from mqasync.step import Step
 
+from .peers.common import BODY, EVENT, IN_FLIGHT, PREFETCH
 from .report import Report, interleaved, verdict
 
-EVENT = {"ip": "192.0.2.1", "source": "bench", "note": "x" * 206}
-BODY = json.dumps(EVENT).encode()
-assert len(BODY) == 256
-IN_FLIGHT = 200
-PREFETCH = 100
+NAMES = ("mqasync", "typed", "many", "aio-pika", "aiormq", "latency-mqasync", "latency-aio-pika")
+WARM = 20  # messages before the latency is measured
 LATENCY_RATE = 1000  # messages a second
 
 
@@ -76,7 +74,7 @@ class Bench:
 
     def __init__(self, url: str, kind: str) -> None:
         self.url = url
-        self.names = {name: f"{name}-{kind}" for name in ("mqasync", "typed", "many", "aio-pika", "aiormq")}
+        self.names = {name: f"{name}-{kind}" for name in NAMES}
         options = {"x-queue-type": kind}
         exchanges = {name: ExchangeSettings(options=options) for name in self.names.values()}
         self.brokers = Brokers(Settings(brokers={"main": url}, exchanges=exchanges))
@@ -96,9 +94,9 @@ class Bench:
         async with Producer(id="bench", exchange=self.names["many"], broker=self.url) as producer:
             await producer.produce_many(EVENT for _ in range(count))
 
-    async def publish_typed(self, count: int) -> None:
-        """For consume_typed; the same body."""
-        async with Producer(id="bench", exchange=self.names["typed"], broker=self.url) as producer:
+    async def fill(self, name: str, count: int) -> None:
+        """So many messages more for a contestant to consume, and those that it takes beyond its count."""
+        async with Producer(id="bench", exchange=self.names[name], broker=self.url) as producer:
             await producer.produce_many(EVENT for _ in range(count))
 
     async def publish_aio_pika(self, count: int) -> None:
@@ -188,24 +186,25 @@ class Bench:
     async def latency_mqasync(self, count: int) -> list[float]:
         """Seconds from produce() to the handler."""
         seconds: list[float] = []
-        countdown = Countdown(count)
+        countdown = Countdown(count + WARM)
+        exchange = self.names["latency-mqasync"]
 
-        @consumer(exchange=self.names["mqasync"], id="q", prefetch=PREFETCH)
+        @consumer(exchange=exchange, id="q", prefetch=PREFETCH)
         async def handler(event: dict[str, Any]) -> None:
             seconds.append(time.perf_counter() - event["sent"])
             countdown.seen()
 
-        async with Producer(id="bench", exchange=self.names["mqasync"], broker=self.url) as producer:
-            await asyncio.gather(
-                self._consume(handler, countdown),
-                paced(count, lambda: producer.produce({**EVENT, "sent": time.perf_counter()})),
-            )
-        return seconds
+        async with Producer(id="bench", exchange=exchange, broker=self.url) as producer:
+            consuming = asyncio.create_task(self._consume(handler, countdown))
+            await paced(count, lambda: producer.produce({**EVENT, "sent": time.perf_counter()}))
+            await consuming
+        return seconds[WARM:]
 
     async def latency_aio_pika(self, count: int) -> list[float]:
         """The same by hand."""
         seconds: list[float] = []
-        countdown = Countdown(count)
+        countdown = Countdown(count + WARM)
+        name = self.names["latency-aio-pika"]
 
         async def handle(message: aio_pika.abc.AbstractIncomingMessage) -> None:
             seconds.append(time.perf_counter() - json.loads(message.body)["sent"])
@@ -215,8 +214,8 @@ class Bench:
         async with await aio_pika.connect(self.url) as connection, await aio_pika.connect(self.url) as publishing:
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=PREFETCH)
-            await (await channel.get_queue(f"{self.names['aio-pika']}.q")).consume(handle)
-            exchange = await (await publishing.channel(on_return_raises=True)).get_exchange(self.names["aio-pika"])
+            await (await channel.get_queue(f"{name}.q")).consume(handle)
+            exchange = await (await publishing.channel(on_return_raises=True)).get_exchange(name)
 
             async def publish() -> None:
                 body = json.dumps({**EVENT, "sent": time.perf_counter()}).encode()
@@ -224,11 +223,13 @@ class Bench:
 
             await paced(count, publish)
             await countdown
-        return seconds
+        return seconds[WARM:]
 
 
 async def paced(count: int, publish: Callable[[], Awaitable[Any]]) -> None:
-    """`publish()` LATENCY_RATE times a second."""
+    """`publish()` LATENCY_RATE times a second, and WARM times before, until everything is connected."""
+    for _ in range(WARM):
+        await publish()
     loop = asyncio.get_running_loop()
     started, tasks = loop.time(), []
     for n in range(count):
@@ -254,9 +255,11 @@ async def run(report: Report, url: str, rounds: int, count: int) -> None:
             "aio-pika by hand": bench.publish_aio_pika,
             "aiormq by hand": bench.publish_aiormq,
         }
-        await bench.publish_typed(rounds * count)
         figures = await interleaved(publish, rounds, count)
         report.compare(f"publish confirmed, {kind} queue", figures, {"aiormq by hand": 0.8})
+        for name in ("mqasync", "aio-pika", "aiormq"):
+            await bench.fill(name, rounds * 2 * PREFETCH)
+        await bench.fill("typed", rounds * (count + 2 * PREFETCH))
         consume = {
             "mqasync": bench.consume_mqasync,
             "mqasync, typed body": bench.consume_typed,

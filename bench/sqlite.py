@@ -15,7 +15,7 @@ from mqasync import Producer
 from mqasync.broker import Brokers
 from mqasync.config import Settings
 
-from .rabbitmq import BODY, EVENT
+from .peers.common import BODY, EVENT
 from .report import Report, interleaved, verdict
 
 PUBLISHERS = 64

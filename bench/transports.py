@@ -29,7 +29,8 @@ from tests.servers.redis import durable_redis
 from tests.servers.sqs import CREDENTIALS, moto
 
 from . import by_hand
-from .rabbitmq import BODY, EVENT, IN_FLIGHT, PREFETCH, Countdown, in_flight
+from .peers.common import BODY, EVENT, IN_FLIGHT, PREFETCH
+from .rabbitmq import Countdown, in_flight
 from .report import Figure, Report, measure
 
 AT_MOST = 1.15

@@ -87,10 +87,11 @@ def copy(stage: Stage, words: list[str]) -> Iterator[str]:
 
 def build_and_run(directory: Path, then: list[str]) -> str:
     """A script that builds all stages below `directory`, makes the last one read-only (not /tmp and /data)."""
-    if os.geteuid() != 0 or not shutil.which("unshare"):
-        raise BrokerUnavailable("carrying out the Dockerfile takes root and unshare")
+    mounted = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(directory)]
+    if not shutil.which("unshare") or subprocess.run(mounted, capture_output=True, check=False).returncode:
+        raise BrokerUnavailable("carrying out the Dockerfile takes Linux and the right to mount in a namespace")
     lines = ["set -e", f"mount -t tmpfs tmpfs {directory}"]
-    for stage in (built := stages()):
+    for stage in stages():
         lower, upper, work = (f"{directory}/{stage.name}{suffix}" for suffix in ("", ".upper", ".work"))
         lines += [
             f"mkdir -p {lower} {upper} {work}",
@@ -105,26 +106,37 @@ def build_and_run(directory: Path, then: list[str]) -> str:
         f"mount -o remount,ro {lower}",
         *then,
     ]
-    assert built
     return "\n".join(lines)
 
 
 def inside(stage: Stage, directory: Path, words: list[str], **environment: str) -> str:
-    """A shell command that runs `words` as the container would."""
+    """A shell command that runs `words` as the container would, as process 1 of its own."""
     python = Path(sys.executable).resolve().parent
     given = {**stage.environment, **environment}
     given["PATH"] = given.get("PATH", "$PATH").replace("$PATH", f"{python}:/usr/local/bin:/usr/bin:/bin")
     variables = " ".join(shlex.quote(f"{name}={value}") for name, value in given.items())
     command = f"cd {stage.directory} && exec env -i {variables} {shlex.join(words)}"
-    return f"chroot --userspec={stage.user}:{stage.user} {directory}/{stage.name} /bin/sh -c {shlex.quote(command)}"
+    root = f"--userspec={stage.user}:{stage.user} {directory}/{stage.name}"
+    return f"unshare --pid --fork --kill-child chroot {root} /bin/sh -c {shlex.quote(command)}"
 
 
 def run(directory: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """The script in a mount namespace of its own."""
+    """The script in a mount namespace of its own, which takes with it whatever the script has started."""
     python = Path(sys.executable).resolve().parent
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MQASYNC_", "PYTHON"))}
     return subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "/bin/bash", "-c", script, "bash", str(directory)],
+        [
+            "unshare",
+            "--mount-proc",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "/bin/bash",
+            "-c",
+            script,
+            "bash",
+            str(directory),
+        ],
         env={**environment, "PATH": f"{python}:{environment['PATH']}", "HOME": "/root"},
         capture_output=True,
         text=True,

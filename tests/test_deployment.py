@@ -1,22 +1,37 @@
-"""deploy/ and the Dockerfile: checked by linters of their kinds, and the image's own steps carried out."""
+"""Everything in deploy/ and the Dockerfile: checked by the linters of its kind, and carried out as far as it can be."""
 
-import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import jsonschema
 import pytest
 import yaml
 
+from mqasync import __version__
+from mqasync.duration import seconds
+from mqasync.message import new_id
+
 from . import image
-from .brokers import BrokerUnavailable, apt_install, free_port
+from .brokers import BrokerUnavailable, RabbitMQ, apt_install, free_port
+from .commands import CommandLine, eventually
 from .conftest import unavailable
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(__file__).with_name("data")
 BIN = Path(sys.executable).parent
-KEDA = "github.com/kedacore/keda/v2@v2.17.2"
+SAMPLE_ENRICHED = 43  # indicators of the sample feed that are neither duplicates nor allowed
+
+COMPOSE = yaml.safe_load((ROOT / "compose.yml").read_text())
+KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "mqasync.yml").read_text()))
+KEDA = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "keda.yml").read_text()))
+UNIT = (ROOT / "deploy" / "mqasync@.service").read_text()
+PODS = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in KUBERNETES if one["kind"] == "Deployment"}
+CONTAINERS = {name: pod["containers"][0] for name, pod in PODS.items()}
 
 
 def lint(*command: str) -> str:
@@ -37,41 +52,126 @@ def test_the_kubernetes_manifests_are_valid() -> None:
     lint(str(BIN / "kubernetes-validate"), "--strict", "deploy/kubernetes/mqasync.yml")
 
 
-def test_what_keda_gets_fits_its_own_definitions() -> None:
-    if not shutil.which("go"):
-        try:
-            apt_install("golang-go")
-        except BrokerUnavailable as error:
-            unavailable(error)
-    told = subprocess.run(
-        ["go", "mod", "download", "-json", KEDA], cwd="/", capture_output=True, text=True, check=False
-    )
-    if told.returncode:
-        unavailable(BrokerUnavailable(f"{KEDA} cannot be fetched: {told.stdout.strip()[-300:]}"))
-    schemas = {}
-    for path in Path(json.loads(told.stdout)["Dir"], "config", "crd", "bases").glob("keda.sh_*.yaml"):
-        definition = yaml.safe_load(path.read_text())["spec"]
-        schemas[definition["names"]["kind"]] = definition["versions"][0]["schema"]["openAPIV3Schema"]
-    documents = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "keda.yml").read_text()))
-    assert [document["kind"] for document in documents] == ["TriggerAuthentication", "ScaledObject"]
-    for document in documents:
-        jsonschema.validate(document, schemas[document["kind"]])
-    trigger = documents[1]["spec"]["triggers"][0]["metadata"]
-    assert trigger["queueName"] == "CTH.parse", "as transports/rabbitmq.py names the queue of CTH/parse"
+def closed(schema: Any) -> Any:
+    """The schema, in which a key that it does not name is an error, as for `kubectl --validate=strict`."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
+    return named | {key: closed(value) for key, value in schema.items()}
 
 
-def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", KEDA, ids=lambda document: str(document["kind"]))
+def test_what_keda_gets_fits_its_own_definitions(document: dict[str, Any]) -> None:
+    definition = yaml.safe_load((DATA / f"keda.sh_{document['kind'].lower()}s.yaml").read_text())
+    schema = closed(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}  # Kubernetes' own
+    jsonschema.validate(document, schema)
+
+
+def test_keda_scales_what_is_deployed_and_has_the_url_that_the_pods_have() -> None:
+    login, scaled = (one["spec"] for one in KEDA)
+    [secret] = login["secretTargetRef"]
+    for pod in PODS.values():
+        assert {"name": "rabbitmq", "secret": {"secretName": secret["name"]}} in pod["volumes"]
+    assert scaled["scaleTargetRef"]["name"] in PODS
+
+
+def test_systemd_knows_every_line_of_the_unit_and_finds_it_closed(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         try:
             apt_install("systemd")
         except BrokerUnavailable as error:
             unavailable(error)
-    unit = (ROOT / "deploy" / "mqasync@.service").read_text()
-    installed = unit.replace(
-        "/opt/mqasync/bin/mqasync", shutil.which("true") or "/bin/true"
-    )  # it is not installed here
-    (tmp_path / "mqasync@services.cth.service").write_text(installed)
-    assert lint("systemd-analyze", "verify", str(tmp_path / "mqasync@services.cth.service")) == ""
+    unit = tmp_path / "mqasync@services.cth.service"
+    # mqasync is not installed here
+    unit.write_text(UNIT.replace("/opt/mqasync/.venv/bin/mqasync", shutil.which("true") or "/bin/true"))
+    assert lint("systemd-analyze", "verify", str(unit)) == ""
+    lint("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", str(unit))  # of 100
+
+
+def graces() -> Iterator[tuple[str, list[str], float]]:
+    """Where, the command, and the seconds after which it is killed."""
+    for name, service in COMPOSE["services"].items():
+        if name != "rabbitmq":
+            yield f"compose {name}", service["command"].split(), seconds(service["stop_grace_period"])
+    for name, pod in PODS.items():
+        yield f"kubernetes {name}", CONTAINERS[name]["args"], pod["terminationGracePeriodSeconds"]
+    lines = dict(line.split("=", 1) for line in UNIT.splitlines() if "=" in line)
+    yield "systemd", lines["ExecStart"].split(), seconds(lines["TimeoutStopSec"])
+
+
+def test_nobody_is_killed_before_the_handlers_have_had_their_time() -> None:
+    for where, command, killed in graces():
+        grace = seconds(command[command.index("--grace") + 1])
+        assert killed > grace + 1, f"{where}: the connections to the brokers are closed after the grace"
+
+
+def test_what_is_deployed_is_this_version() -> None:
+    images = {one["image"] for one in [*CONTAINERS.values(), COMPOSE["services"]["hunt"], COMPOSE["services"]["parse"]]}
+    assert images == {f"mqasync:{__version__}"}
+
+
+def compose(server: RabbitMQ, vhost: str) -> tuple[dict[str, list[str]], str, str]:
+    """The commands by name, the configuration for this RabbitMQ, and the secret."""
+    commands = {name: COMPOSE["services"][name]["command"].split() for name in ("hunt", "parse")}
+    text = (ROOT / COMPOSE["configs"]["mqasync"]["file"]).read_text()
+    for there, here in (
+        ("amqp://mqasync:", "amqp://guest:"),
+        ("@rabbitmq/?management=http://rabbitmq:15672", f"@127.0.0.1:{server.port}/{vhost}"),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    return commands, text, "guest"
+
+
+def kubernetes(server: RabbitMQ, vhost: str) -> tuple[dict[str, list[str]], str, str]:
+    """As above."""
+    commands = {name: container["args"] for name, container in CONTAINERS.items()}
+    [text] = (one["data"]["config.yml"] for one in KUBERNETES if one["kind"] == "ConfigMap")
+    return commands, text, f"amqp://guest:guest@127.0.0.1:{server.port}/{vhost}"
+
+
+@pytest.mark.parametrize("deployed", [compose, kubernetes])
+def test_the_deployed_commands_and_configuration_do_the_whole_work(
+    deployed: Any, rabbitmq_server: RabbitMQ, tmp_path: Path
+) -> None:
+    # Given a RabbitMQ to themselves, and their secret in a file
+    vhost = new_id()
+    rabbitmq_server.control("add_vhost", vhost)
+    rabbitmq_server.control("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    commands, config, secret = deployed(rabbitmq_server, vhost)
+    here = CommandLine(tmp_path, "")
+    here.environment |= {"PYTHONPATH": str(ROOT)}
+    here.file("config.yml", config.replace("/run/secrets", str(tmp_path / "secrets")).replace("/data", str(tmp_path)))
+    for name in ("rabbitmq_password", "rabbitmq/url"):
+        (tmp_path / "secrets" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "secrets" / name).write_text(f"{secret}\n")
+    try:
+        # When the part that exists once is started, and then the part that is scaled, once KEDA finds its queue
+        http = here.environment["MQASYNC_HTTP"] = f"127.0.0.1:{free_port()}"
+        hunt = here.start(*commands["hunt"])
+        queue = KEDA[1]["spec"]["triggers"][0]["metadata"]["queueName"]
+        queues = ("list_queues", "-p", vhost, "--no-table-headers", "name")
+        eventually(lambda: queue in rabbitmq_server.control(*queues).split(), f"{queue} is declared")
+        here.environment["MQASYNC_HTTP"] = f"127.0.0.1:{free_port()}"
+        parse = here.start(*commands["parse"])
+        # Then the feed goes through both, and both are ready and end when they are told to
+        archive = tmp_path / "cth.jsonl"
+        eventually(
+            lambda: archive.exists() and archive.read_text().count("\n") == SAMPLE_ENRICHED,
+            f"{SAMPLE_ENRICHED} enriched indicators",
+        )
+        for probe in ("livenessProbe", "readinessProbe"):
+            with urlopen(f"http://{http}{CONTAINERS['hunt'][probe]['httpGet']['path']}") as answer:
+                assert answer.status == 200
+        for running in (hunt, parse):
+            running.process.terminate()
+            assert running.ends() == 0
+    finally:
+        here.stop()
+        rabbitmq_server.control("delete_vhost", vhost)
 
 
 @pytest.mark.timeout(300)
@@ -83,7 +183,8 @@ def test_the_images_own_steps_make_one_that_runs_with_a_read_only_root_and_drain
     entrypoint, healthcheck = stage.words["ENTRYPOINT"], stage.words["HEALTHCHECK"]
     once = image.inside(stage, tmp_path, [*entrypoint, *stage.words["CMD"], "--until-idle"], MQASYNC_LOG="human")
     serve = image.inside(stage, tmp_path, [*entrypoint, "run", "services.cth"], MQASYNC_HTTP=http)
-    probe = image.inside(stage, tmp_path, healthcheck, MQASYNC_HTTP=http)
+    # the environment's proxy is not asked for this machine
+    probe = image.inside(stage, tmp_path, healthcheck, MQASYNC_HTTP=http, http_proxy="http://127.0.0.1:1")
     try:
         script = image.build_and_run(
             tmp_path,
@@ -96,9 +197,9 @@ def test_the_images_own_steps_make_one_that_runs_with_a_read_only_root_and_drain
                 serve + " & ",
                 f"until curl -sf http://{http}/health/ready; do sleep 0.1; kill -0 $!; done; echo",
                 probe + " && echo healthy",
-                "kill -STOP $!",
+                "service=$(grep -ls ^PPid:.$!$ /proc/[0-9]*/status | cut -d/ -f3); kill -STOP $service",
                 probe + " || echo unhealthy",
-                "kill -CONT $!; kill -TERM $!; wait $!; echo drained with $?",
+                "kill -CONT $service; kill -TERM $service; wait $!; echo drained with $?",
             ],
         )
     except BrokerUnavailable as error:
@@ -108,7 +209,7 @@ def test_the_images_own_steps_make_one_that_runs_with_a_read_only_root_and_drain
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "enriched/archive" in done.stderr
     lines = done.stdout.splitlines()[-6:]
-    assert int(lines[0]) == 43, "enriched indicators of the sample feed"
+    assert int(lines[0]) == SAMPLE_ENRICHED
     assert lines[1] == "nothing listens: healthy"
     assert '"ready": true' in lines[2]
     assert lines[3:] == ["healthy", "unhealthy", "drained with 0"]

@@ -23,13 +23,7 @@ from .live import Live
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
 TYPES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
-POLICY = (
-    "default-src 'self'",
-    "img-src 'self' data:",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-)
+POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",

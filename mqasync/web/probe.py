@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-import urllib.error
-import urllib.request
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 
 SECONDS = 4.0  # until an event loop that does not answer counts as standing still
 
@@ -19,13 +19,17 @@ def main() -> int:
     host, _, port = os.environ.get("MQASYNC_HTTP", "").rpartition(":")
     if not port:
         return 0
+    # not urllib, which would ask a proxy that the environment names
+    connection = HTTPConnection(host or "127.0.0.1", int(port), timeout=SECONDS)
     try:
-        with urllib.request.urlopen(f"http://{host or '127.0.0.1'}:{port}/health/live", timeout=SECONDS):
-            return 0
-    except urllib.error.URLError as error:
-        return 0 if isinstance(error.reason, ConnectionRefusedError) else 1
-    except OSError:
+        connection.request("GET", "/health/live")
+        return 0 if connection.getresponse().status == HTTPStatus.OK else 1
+    except ConnectionRefusedError:
+        return 0
+    except (OSError, HTTPException):
         return 1
+    finally:
+        connection.close()
 
 
 if __name__ == "__main__":

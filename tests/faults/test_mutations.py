@@ -17,7 +17,7 @@ from mqasync.config import Settings
 from mqasync.message import new_id
 from mqasync.settlement import Settlement
 from mqasync.step import Step
-from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, load, sqlite_file
+from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, load, sqlite_sql
 
 from ..brokers import RabbitMQ
 from ..conformance import receive
@@ -139,9 +139,9 @@ async def test_without_fencing_a_stale_owner_takes_a_message_from_the_one_who_wo
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In SQLite; that it has no effect with fencing is in tests/conformance.py."""
-    sql = getattr(sqlite_file, change)
+    sql = getattr(sqlite_sql, change)
     assert " AND taken = ?" in sql
-    monkeypatch.setattr(sqlite_file, change, sql.replace(" AND taken = ?", " AND ? IS NOT NULL"))
+    monkeypatch.setattr(sqlite_sql, change, sql.replace(" AND taken = ?", " AND ? IS NOT NULL"))
     transports = [load(f"sqlite:{tmp_path}/test.db?lease=0.2") for _ in range(2)]
     for transport in transports:
         await transport.open()

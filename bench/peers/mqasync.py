@@ -1,0 +1,47 @@
+"""mqasync, as README.md shows it in a program."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from mqasync import Producer, consumer
+from mqasync.broker import Brokers
+from mqasync.config import load_settings
+
+from .common import EVENT, PREFETCH, Meter, in_flight, main
+
+CONFIG = str(Path(__file__).with_name("config.yml"))
+
+
+async def publish(url: str, meter: Meter) -> None:
+    """Confirmed, mandatory; `mqasync run` would have declared the queue."""
+    brokers = Brokers(load_settings(CONFIG, url))
+    await brokers.route("mqasync").call(lambda transport: transport.declare("mqasync", "q"))
+    await brokers.close()
+    async with Producer(id="bench", exchange="mqasync", config=CONFIG, broker=url) as producer:
+        await in_flight(meter, lambda: producer.produce(EVENT))
+
+
+async def consume(url: str, meter: Meter) -> None:
+    """With its default of 10 handlers at once."""
+    last = asyncio.Event()
+
+    @consumer(exchange="mqasync", id="q", prefetch=PREFETCH)
+    async def handle(event: dict[str, Any]) -> None:
+        if meter.seen():
+            last.set()
+
+    consuming = asyncio.create_task(handle.consume(config=CONFIG, broker=url))
+    await last.wait()
+    consuming.cancel()
+    with suppress(asyncio.CancelledError):
+        await consuming
+
+
+if __name__ == "__main__":
+    main(lambda *given: uvloop.run(publish(*given)), lambda *given: uvloop.run(consume(*given)))
