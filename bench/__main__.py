@@ -32,7 +32,7 @@ def on_rabbitmq(report: Report, quick: bool) -> None:
 def peers(report: Report, quick: bool) -> None:
     """Beside other frameworks."""
     with rabbitmq() as server:
-        frameworks.run(report, server.url, *((1, 300) if quick else (3, 5_000)))
+        frameworks.run(report, server.url, *((1, 300) if quick else (3, 2_000)))
 
 
 def on_sqlite(report: Report, quick: bool) -> None:
