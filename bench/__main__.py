@@ -14,8 +14,10 @@ import uvloop
 
 from tests.brokers import rabbitmq
 
+from . import curves as curves_bench
 from . import frameworks
 from . import rabbitmq as rabbitmq_bench
+from . import scale as scale_bench
 from . import sqlite as sqlite_bench
 from . import start as start_bench
 from . import transports as transports_bench
@@ -51,12 +53,27 @@ def start(report: Report, quick: bool) -> None:
         start_bench.run(report, server.url, Path(directory), 3 if quick else 9)
 
 
+def scale(report: Report, quick: bool) -> None:
+    """Workers, consumers, backlog."""
+    with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
+        sizes = (500, 50, 2.0, 20_000) if quick else (10_000, 1_000, 20.0, 1_000_000)
+        scale_bench.run(report, server.url, Path(directory), *sizes)
+
+
+def curves(report: Report, quick: bool) -> None:
+    """Throughput over size, prefetch, concurrency and queues."""
+    with rabbitmq() as server:
+        uvloop.run(curves_bench.run(report, server.url, quick))
+
+
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "rabbitmq": on_rabbitmq,
     "peers": peers,
     "sqlite": on_sqlite,
     "transports": transports,
     "start": start,
+    "scale": scale,
+    "curves": curves,
 }
 
 
