@@ -14,10 +14,13 @@ import uvloop
 
 from tests.brokers import rabbitmq
 
+from . import curves as curves_bench
 from . import frameworks
 from . import rabbitmq as rabbitmq_bench
+from . import scale as scale_bench
 from . import sqlite as sqlite_bench
 from . import start as start_bench
+from . import transports as transports_bench
 from .report import Report
 
 
@@ -30,7 +33,7 @@ def on_rabbitmq(report: Report, quick: bool) -> None:
 def peers(report: Report, quick: bool) -> None:
     """Beside other frameworks."""
     with rabbitmq() as server:
-        frameworks.run(report, server.url, *((1, 300) if quick else (3, 5_000)))
+        frameworks.run(report, server.url, *((1, 300) if quick else (3, 2_000)))
 
 
 def on_sqlite(report: Report, quick: bool) -> None:
@@ -39,17 +42,38 @@ def on_sqlite(report: Report, quick: bool) -> None:
         uvloop.run(sqlite_bench.run(report, Path(directory), *((2, 1_000) if quick else (5, 10_000))))
 
 
+def transports(report: Report, quick: bool) -> None:
+    """Every other broker beside its client library."""
+    transports_bench.run(report, *((2, 300) if quick else (3, 5_000)))
+
+
 def start(report: Report, quick: bool) -> None:
     """Imports and memory."""
     with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
         start_bench.run(report, server.url, Path(directory), 3 if quick else 9)
 
 
+def scale(report: Report, quick: bool) -> None:
+    """Workers, consumers, backlog."""
+    with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
+        sizes = (500, 50, 2.0, 20_000) if quick else (10_000, 1_000, 20.0, 1_000_000)
+        scale_bench.run(report, server.url, Path(directory), *sizes)
+
+
+def curves(report: Report, quick: bool) -> None:
+    """Throughput over size, prefetch, concurrency and queues."""
+    with rabbitmq() as server:
+        uvloop.run(curves_bench.run(report, server.url, quick))
+
+
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "rabbitmq": on_rabbitmq,
     "peers": peers,
     "sqlite": on_sqlite,
+    "transports": transports,
     "start": start,
+    "scale": scale,
+    "curves": curves,
 }
 
 

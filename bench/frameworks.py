@@ -26,13 +26,15 @@ PEERS = {
     " raises is rejected, which drops it where the queue has no dead letter exchange.",
     "taskiq": "up to 100 tasks at once, through taskiq-aio-pika; a message that no queue takes is lost without an"
     " error, and one whose task raises is acknowledged unless it asks for a retry.",
-    "celery": "`--pool solo`, one task at a time, published one at a time; a message that no queue takes is lost"
+    "celery": "`--pool solo`, one task at a time; a message that no queue takes is lost"
     " without an error, and one whose task raises is acknowledged unless it asks for a retry.",
-    "dramatiq": "8 threads, published one at a time; the same guarantee, but dead letters are dropped after a week.",
+    "dramatiq": "8 threads; the same guarantee, but dead letters are dropped after a week.",
     "pika": "by hand, one message at a time; the same guarantee, but reconnecting, retries and dead letters are left"
     " to its user.",
 }
 """How each works here and what it cannot guarantee, by the name of its program, queue and distribution."""
+
+ASYNCIO = ("mqasync", "faststream", "taskiq")
 
 
 def install() -> str:
@@ -60,15 +62,16 @@ async def waiting(url: str, queue: str) -> int | None:
         return declared.declaration_result.message_count
 
 
-def measure(figure: Figure, python: str, name: str, action: str, url: str, count: int, left: int) -> None:
-    """Run one program to its end, see that it leaves `left` messages in its queue, and add what it took."""
-    command = [python, "-m", f"bench.peers.{name}", action, url, str(count)]
+def measure(figure: Figure, python: str, name: str, action: str, url: str, count: int, at_once: int) -> None:
+    """Run one program to its end, see that all its messages are in its queue, or none, and add what it took."""
+    command = [python, "-m", f"bench.peers.{name}", action, url, str(count), str(at_once)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} could not {action}: {done.stderr}")
     found = asyncio.run(waiting(url, f"{name}.q"))
-    if found != left:
-        raise RuntimeError(f"{name} was to {action} until {left} messages are left, but there are {found}")
+    expected = count + 2 * EDGE if action == "publish" else 0
+    if found != expected:
+        raise RuntimeError(f"{name} was to {action} until {expected} messages are left, but there are {found}")
     cpu, seconds = map(float, done.stdout.splitlines()[-1].split())
     figure.cpu.append(cpu / count * 1e6)
     figure.rate.append(count / seconds)
@@ -79,20 +82,25 @@ def run(report: Report, url: str, rounds: int, count: int) -> None:
     about = (
         f"Each a process of its own, with uvloop where it is asyncio, on a durable classic queue: persistent messages"
         f" that carry {len(BODY)} bytes of JSON, confirmed; prefetch {PREFETCH}, acknowledged after the handler, which"
-        f" does nothing. The asyncio ones have {IN_FLIGHT} publishes in flight; the others have no such call, so their"
-        f" rate is that of one at a time. CPU is that of the process for {count:,} messages in the middle of"
-        f" {count + 2 * EDGE:,}, so without start and end. Medians of {rounds} interleaved rounds."
+        f" does nothing. Those that are not asyncio have no call that publishes more than one at a time. CPU is that of"
+        f" the process for {count:,} messages in the middle of {count + 2 * EDGE:,}, so without start and end. Medians"
+        f" of {rounds} interleaved rounds, in which what was published is consumed each time."
     )
     report.heading("RabbitMQ beside other frameworks", about)
     pythons = dict.fromkeys(PEERS, install()) | {"mqasync": sys.executable}
     titles = {name: f"{name} {version_of(python, name)}" for name, python in pythons.items()}
-    publish = {name: Figure(title) for name, title in titles.items()}
+    publish = {
+        1: {name: Figure(title) for name, title in titles.items()},
+        IN_FLIGHT: {name: Figure(titles[name]) for name in ASYNCIO},
+    }
     consume = {name: Figure(title) for name, title in titles.items()}
     for _ in range(rounds):
-        for name, python in pythons.items():
-            measure(publish[name], python, name, "publish", url, count, count + 2 * EDGE)
-            measure(consume[name], python, name, "consume", url, count, 0)
-    report.compare("publish confirmed", list(publish.values()), {})
+        for at_once, figures in publish.items():
+            for name, figure in figures.items():
+                measure(figure, pythons[name], name, "publish", url, count, at_once)
+                measure(consume[name], pythons[name], name, "consume", url, count, at_once)
+    for at_once, figures in publish.items():
+        report.compare(f"publish confirmed, {at_once} at a time", list(figures.values()), {})
     report.compare("consume, handle, acknowledge", list(consume.values()), {})
     for name, note in PEERS.items():
         report.say(f"{name}: {note}")

@@ -16,7 +16,10 @@ Work = Callable[[int], Awaitable[object]]
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 MARK = "<!-- From here on this file is made by `make bench`. -->\n"
-LIBRARIES = ("aio-pika", "aiormq", "pamqp", "uvloop", "msgspec")
+LIBRARIES = (
+    *("aio-pika", "aiormq", "pamqp", "redis", "aiokafka", "nats-py", "asyncpg", "stompman", "aiobotocore"),
+    *("uvloop", "msgspec"),
+)
 
 
 class Figure(Struct):
@@ -49,6 +52,7 @@ class Report:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._pictures: dict[str, str] = {}
 
     def heading(self, text: str, about: str = "") -> None:
         """Begin a section."""
@@ -60,10 +64,10 @@ class Report:
         print(f"  {text}")
         self._lines += ["", text]
 
-    def picture(self, path: Path, about: str) -> None:
-        """A picture beside the document."""
-        print(f"  {path}")
-        self._lines += ["", f"![{about}]({path.name})"]
+    def picture(self, name: str, about: str, svg: str) -> None:
+        """A picture, written beside the document with it."""
+        self._pictures[name] = svg
+        self._lines += ["", f"![{about}]({name})"]
 
     def compare(self, title: str, figures: Sequence[Figure], targets: Mapping[str, float]) -> None:
         """A table; the first figure is mqasync's, `targets` bound the ratio of its CPU to the others by name."""
@@ -90,12 +94,16 @@ class Report:
         """Everything into the document."""
         versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
         machine = f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, {versions}."
+        for name, svg in self._pictures.items():
+            (DOCUMENT.parent / name).write_text(svg)
         text = DOCUMENT.read_text()
         DOCUMENT.write_text(text[: text.index(MARK)] + "\n".join([MARK + machine, *self._lines]) + "\n")
 
 
-def verdict(value: float, at_most: float | None) -> str:
-    """How a figure stands to its target."""
-    if at_most is None:
-        return ""
-    return f" (target <= {at_most:g}: {'met' if value <= at_most else 'missed'})"
+def verdict(value: float, at_most: float | None = None, *, at_least: float | None = None) -> str:
+    """How a figure stands to its target, if there is one."""
+    if at_least is not None:
+        return f" (target >= {at_least:g}: {'met' if value >= at_least else 'missed'})"
+    if at_most is not None:
+        return f" (target <= {at_most:g}: {'met' if value <= at_most else 'missed'})"
+    return ""

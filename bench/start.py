@@ -53,9 +53,15 @@ def megabytes_of(command: list[str], directory: Path, ready: str) -> float:
             if ready in line:
                 break
         time.sleep(1.0)
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        megabytes = resident(process.pid)
         process.terminate()
         process.stderr.read()
+    return megabytes
+
+
+def resident(process: int) -> float:
+    """The resident memory of a process, in MB."""
+    status = Path(f"/proc/{process}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     return int(kilobytes) / 1024
 

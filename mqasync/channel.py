@@ -83,9 +83,12 @@ class Channel:
         stats = await self.broker.call(lambda transport: transport.stats(self.exchange, self.id))
         return stats.total if stats else 0
 
-    def start(self) -> asyncio.Task[None]:
-        """Begin to work; the task ends after `drain`, or with the error that ends the channel for good."""
-        receiving = asyncio.create_task(self._receiver.run())
+    def start(self, declared: bool = False) -> asyncio.Task[None]:
+        """Begin to work; the task ends after `drain`, or with the error that ends the channel for good.
+
+        `declared`: `declare` would be no use, all of it has just been done.
+        """
+        receiving = asyncio.create_task(self._receiver.run(declared))
         self._tasks = [receiving, *(asyncio.create_task(self._work()) for _ in range(self._concurrency))]
         return receiving
 

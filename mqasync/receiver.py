@@ -42,24 +42,29 @@ class Receiver:
         await self._settlement.declare_dead()
         await self._broker.call(lambda transport: transport.declare(self._exchange, self._id))
 
-    async def run(self) -> None:
-        """Receive until `close`. Raises BrokerRefused if the broker refuses what it has never granted."""
+    async def run(self, declared: bool) -> None:
+        """Receive until `close`. Raises BrokerRefused if the broker refuses what it has never granted.
+
+        `declared`: its queues have just been declared.
+        """
         failures = 0
         complaints = self._settlement.complaints
         while not self._closed:
             received = self._settlement.counts.received
             try:
-                await self._subscribe()
+                await self._subscribe(declared)
             except BrokerError as error:
                 if isinstance(error, BrokerRefused) and self.subscription is None:
                     raise
+                declared = False  # somebody may have deleted them
                 failures = 1 if self._settlement.counts.received > received else failures + 1
                 complaints.say(f"{self._name}: the subscription is lost ({error}); taking it up again")
                 await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
 
-    async def _subscribe(self) -> None:
+    async def _subscribe(self, declared: bool) -> None:
         """The life of one subscription. Raises BrokerLost at its end, or returns when closed."""
-        await self.declare()
+        if not declared:
+            await self.declare()
         transport = await self._broker.connected()
         try:
             subscription = await transport.subscribe(self._exchange, self._id, self._prefetch)

@@ -90,8 +90,8 @@ class Reporter:
 
 def rates(before: Health, now: Health) -> dict[str, float]:
     """Messages a second between the two, by exchange/id: handled by consumers, published by producers."""
-    seconds = max(now.time - before.time, 0.001)
-    return {name: max(0, count - _counts(before).get(name, 0)) / seconds for name, count in _counts(now).items()}
+    seconds, counted = max(now.time - before.time, 0.001), _counts(before)
+    return {name: max(0, count - counted.get(name, 0)) / seconds for name, count in _counts(now).items()}
 
 
 def _counts(health: Health) -> dict[str, int]:

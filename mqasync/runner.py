@@ -87,7 +87,7 @@ class Runner:
         handlers = [channel.step.consumer.handler for channel in self.channels]
         handlers += [feed.source.handler for feed in self.feeds]
         self._watch = self._stack.enter_context(LoopWatch(handlers))
-        self._receivers = {channel.start() for channel in self.channels}
+        self._receivers = {channel.start(declared=True) for channel in self.channels}
         self._tasks.append(asyncio.create_task(self.reporter.run(list(self.brokers.opened.values()))))
         self.started = True
 

@@ -15,22 +15,27 @@ from .config import Settings
 from .discovery import Service
 from .errors import ConfigurationError
 from .handler import Consumer
+from .transport import DEAD
 
 log = logging.getLogger("mqasync")
 
 
 async def declare(services: Sequence[Service], brokers: Brokers) -> None:
-    """Every queue exists before the first message is published, and every broker in use is connected."""
+    """Every queue, with its dead letters, exists before the first message is published; every broker is connected."""
     settings = brokers.settings
     consumers = [consumer for service in services for consumer in service.consumers]
     exchanges = exchanges_of(services)
     in_use = {brokers.route(exchange).name for exchange in exchanges}
-    queues = {(consumer.exchange, consumer.id) for consumer in consumers}
+    consumed = {(consumer.exchange, consumer.id) for consumer in consumers}
+    required: set[tuple[str, str]] = set()
     for exchange, own in settings.exchanges.items():
         if settings.broker_of(exchange) in in_use:
-            queues |= {(exchange, id) for id in own.requires}
-    for queue in sorted(queues):
-        await brokers.route(queue[0]).call(methodcaller("declare", *queue))
+            required |= {(exchange, id) for id in own.requires}
+    for exchange, id in sorted(consumed | required):
+        broker = brokers.route(exchange)
+        if (exchange, id) in consumed:
+            await broker.call(methodcaller("declare", exchange, id + DEAD, bound=False))
+        await broker.call(methodcaller("declare", exchange, id))
     for exchange in sorted(exchanges):
         await brokers.route(exchange).connected()
 

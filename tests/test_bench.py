@@ -3,13 +3,17 @@
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from bench import frameworks
+from bench.chart import BOTTOM, LEFT, RIGHT, TOP, chart
 
 from .brokers import BrokerUnavailable, RabbitMQ
 from .conftest import unavailable
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def bench(*sections: str) -> str:
@@ -39,6 +43,28 @@ def test_the_benchmark_prints_every_figure(rabbitmq_server: RabbitMQ) -> None:
         assert row in printed
 
 
+def test_the_benchmark_says_how_far_it_carries_and_draws_curves(rabbitmq_server: RabbitMQ) -> None:
+    printed = bench("scale", "curves")
+    for row in (
+        "ratio",
+        "50 consumers consume",
+        "idle",
+        "20,000 waiting",
+        "by prefetch",
+        "by concurrency",
+        "by queues",
+    ):
+        assert row in printed
+
+
+def test_a_chart_has_a_point_for_every_value_and_keeps_it_inside() -> None:
+    svg = ElementTree.fromstring(chart("A & B", "x", "y", {"one": [(1, 97), (1000, 53_000)], "two": [(30, 2_800)]}))
+    points = [(float(circle.attrib["cx"]), float(circle.attrib["cy"])) for circle in svg.iter(f"{SVG}circle")]
+    assert len(points) == 3
+    assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in points)
+    assert {"1", "1k", "100k", "A & B"} <= {text.text for text in svg.iter(f"{SVG}text")}
+
+
 @pytest.mark.timeout(300)  # the frameworks may have to be installed first
 def test_the_benchmark_compares_other_frameworks_that_leave_no_message_behind(rabbitmq_server: RabbitMQ) -> None:
     try:
@@ -47,4 +73,5 @@ def test_the_benchmark_compares_other_frameworks_that_leave_no_message_behind(ra
         unavailable(error)
     printed = bench("peers")
     for name in frameworks.PEERS:
-        assert sum(line.startswith(f"  {name} ") for line in printed.splitlines()) == 2
+        rows = [line for line in printed.splitlines() if line.startswith(f"  {name} ")]
+        assert len(rows) == (3 if name in frameworks.ASYNCIO else 2)

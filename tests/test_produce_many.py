@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 
@@ -61,3 +62,11 @@ async def test_a_broker_that_does_not_confirm_is_waited_for_no_longer_than_the_t
     async with Producer(exchange="in", id="me", broker=url) as producer:
         with pytest.raises(BrokerLost, match=r"not confirmed a message within 0\.05 s"):
             await producer.produce_many(range(3), timeout=0.05)
+
+
+def test_a_new_id_is_a_random_uuid_of_version_4() -> None:
+    ids = {new_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    for id in ids:
+        assert str(UUID(id)) == id
+        assert (UUID(id).version, UUID(id).variant) == (4, RFC_4122)

@@ -62,6 +62,19 @@ def arguments_of(server: RabbitMQ, queue: str) -> str:
 # arguments of queues
 
 
+async def test_of_many_queues_declared_at_once_a_refused_one_takes_no_other_with_it(
+    rabbitmq_url: str, exchange: str, connect: Open
+) -> None:
+    transport = await connect(rabbitmq_url)
+    await transport.declare(exchange, "q0", expires=60.0)
+    ids = [f"q{n}" for n in range(3 * amqp_topology.DECLARATIONS)]
+    results = await asyncio.gather(
+        *(transport.declare(exchange, id, bound=False) for id in ids), return_exceptions=True
+    )
+    assert isinstance(results[0], BrokerRefused)
+    assert results[1:] == [None] * (len(ids) - 1)
+
+
 async def test_dead_letters_are_kept_however_often_somebody_looks_at_them(
     rabbitmq_server: RabbitMQ, exchange: str, connect: Open
 ) -> None:

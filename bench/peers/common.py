@@ -18,10 +18,10 @@ EDGE = 200  # messages before and after those that are measured: connecting, fir
 
 
 class Meter:
-    """CPU and wall seconds of `count` messages in the middle of `total`."""
+    """CPU and wall seconds of `count` messages in the middle of `total`; `at_once` are published at once."""
 
-    def __init__(self, count: int) -> None:
-        self.count, self.total = count, EDGE + count + EDGE
+    def __init__(self, count: int, at_once: int) -> None:
+        self.count, self.total, self.at_once = count, EDGE + count + EDGE, at_once
         self.cpu = self.seconds = 0.0
         self._numbers = itertools.count(1)  # safe with threads
 
@@ -39,15 +39,15 @@ Program = Callable[[str, Meter], object]
 
 
 def main(publish: Program, consume: Program) -> None:
-    """`python -m bench.peers.NAME publish|consume URL COUNT`: prints CPU and wall seconds."""
-    _, action, url, count = sys.argv
-    meter = Meter(int(count))
+    """`python -m bench.peers.NAME publish|consume URL COUNT AT_ONCE`: prints CPU and wall seconds."""
+    _, action, url, count, at_once = sys.argv
+    meter = Meter(int(count), int(at_once))
     {"publish": publish, "consume": consume}[action](url, meter)
     print(meter.cpu, meter.seconds)
 
 
 async def in_flight(meter: Meter, publish: Callable[[], Awaitable[object]]) -> None:
-    """`publish()` for every message of `meter`, IN_FLIGHT at once."""
+    """`publish()` for every message of `meter`, so many at once as it says."""
     numbers = iter(range(meter.total))
 
     async def work() -> None:
@@ -55,4 +55,4 @@ async def in_flight(meter: Meter, publish: Callable[[], Awaitable[object]]) -> N
             await publish()
             meter.seen()
 
-    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+    await asyncio.gather(*(work() for _ in range(meter.at_once)))

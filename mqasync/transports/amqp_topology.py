@@ -7,6 +7,7 @@ each message would not do: it holds only at the head of a queue (../shared/FAULT
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -26,6 +27,7 @@ RETURN_LIMIT = 20  # then RabbitMQ buries a message by itself; its own default f
 # RabbitMQ 4: 3.10 drops a message at its first return then, and some of 4 write -1 into the queue's log again and
 # again (github.com/rabbitmq/rabbitmq-server/issues/14202). Set on 3 as well, since a queue lives on in 4.
 NO_RETURN_LIMIT = 1_000_000_000
+DECLARATIONS = 10  # at once
 SEARCH_SECONDS = 60.0  # how long it may take until the retry queues of other processes are counted
 
 
@@ -35,6 +37,8 @@ class Topology:
     def __init__(self, connection: AbstractConnection, options: Options) -> None:
         self._connection = connection
         self._options = options
+        self._turns = asyncio.Semaphore(DECLARATIONS)
+        self._idle: list[AbstractChannel] = []  # channels that nobody declares on now
         self._exchanges: set[str] = set()
         self._retry_queues: set[str] = set()
         self._searched: dict[str, float] = {}  # when the retry queues of a queue were last looked for
@@ -42,9 +46,14 @@ class Topology:
 
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[AbstractChannel]:
-        """A channel for one declaration: a refusal closes it and nothing else."""
-        async with replies(), self._connection.channel(publisher_confirms=False) as channel:
+        """A channel for one declaration, and then for the next: a refusal closes it and nothing else.
+
+        A thousand consumers declare at once: each has REPLY_SECONDS from its turn on.
+        """
+        async with self._turns, replies():
+            channel = self._idle.pop() if self._idle else await self._connection.channel(publisher_confirms=False)
             yield channel
+            self._idle.append(channel)  # not after an error, which closes it
 
     async def exchange(self, exchange: str) -> None:
         """Make sure that the exchange exists."""

@@ -6,6 +6,7 @@ Nothing is sent over it here.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -16,16 +17,20 @@ from .nats_errors import REPLY_SECONDS, why_not_connected
 
 NEVER = 1_000_000  # seconds
 UNREADABLE = "why the headers cannot be read"  # among the headers of such a message; no name there has a space
+PLAIN = re.compile(rb"NATS/1\.0\r\n(?:[!-9;-~]+: [!-~](?:[ -~]*[!-~])?\r\n)+\r\n")
 
 
 class TolerantClient(Client):
     """One that goes on reading after headers that are none, which anybody can publish and JetStream keeps."""
 
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        if headers and PLAIN.fullmatch(headers):  # nearly always; nats-py looks at every character of every name
+            _, *lines = headers.decode().removesuffix("\r\n\r\n").split("\r\n")
+            return {name: text for name, _, text in (line.partition(": ") for line in lines)}
         try:
             return await super()._process_headers(headers)
         except Exception as error:
-            return {UNREADABLE: f"its headers are not those of NATS: {headers[:40]!r} ({error})"}
+            return {UNREADABLE: f"its headers are not those of NATS: {(headers or b'')[:40]!r} ({error})"}
 
 
 async def connect(

@@ -39,7 +39,7 @@ def to_nats(message: Message, due: float | None = None) -> tuple[bytes, dict[str
         headers[KEY] = message.key
     if message.producer:
         headers[PRODUCER] = message.producer
-    packed = {name: text for name, text in headers.items() if not (NAMES.fullmatch(name) and TEXTS.fullmatch(text))}
+    packed = {name: text for name, text in headers.items() if not (_nameable(name) and TEXTS.fullmatch(text))}
     native = {name: text for name, text in headers.items() if name not in packed}
     if due is not None:
         native[DUE] = repr(due)
@@ -50,6 +50,11 @@ def to_nats(message: Message, due: float | None = None) -> tuple[bytes, dict[str
     prefix = msgspec.msgpack.encode(headers)
     native = {PREFIX: str(len(prefix))} | ({DUE: native[DUE]} if DUE in native else {})
     return prefix + message.body, native
+
+
+def _nameable(name: str) -> bool:
+    """Whether NATS can carry a header of that name."""
+    return name.startswith(OURS) or NAMES.fullmatch(name) is not None
 
 
 def size(headers: Mapping[str, str]) -> int:
@@ -94,8 +99,10 @@ def due(headers: Mapping[str, str] | None) -> float:
 
 def _seconds(text: str | None) -> float | None:
     """A point of time that a header names, if it is one."""
-    with suppress(TypeError, ValueError):
-        seconds = float(text or "")
+    if not text:
+        return None  # most often: an exception would cost more than all the rest
+    with suppress(ValueError):
+        seconds = float(text)
         if 0 < seconds < YEAR_3000:
             return seconds
     return None

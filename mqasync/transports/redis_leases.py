@@ -91,14 +91,14 @@ return {taken, nearest and math.max(0, math.ceil(nearest - moment)) or -1}
 """
 )
 
-# ARGV: consumer, entry and count of each delivery
+# ARGV: consumer, entry and count of each delivery as JSON, which is one argument to pack and not hundreds
 ACK = Script(
     HELPERS
     + """
 local held = {}
-for i = 2, #ARGV, 2 do
-    if is_held(KEYS[2], ARGV[1], ARGV[i], ARGV[i + 1]) then
-        held[#held + 1] = ARGV[i]
+for _, tag in ipairs(cjson.decode(ARGV[2])) do
+    if is_held(KEYS[2], ARGV[1], tag[1], tag[2]) then
+        held[#held + 1] = tag[1]
     end
 end
 remove(KEYS[2], held)
@@ -107,9 +107,9 @@ remove(KEYS[2], held)
 EXTEND = Script(
     HELPERS
     + """
-for i = 2, #ARGV, 2 do
-    if is_held(KEYS[2], ARGV[1], ARGV[i], ARGV[i + 1]) then
-        redis.call('XCLAIM', KEYS[2], GROUP, ARGV[1], 0, ARGV[i], 'JUSTID')
+for _, tag in ipairs(cjson.decode(ARGV[2])) do
+    if is_held(KEYS[2], ARGV[1], tag[1], tag[2]) then
+        redis.call('XCLAIM', KEYS[2], GROUP, ARGV[1], 0, tag[1], 'JUSTID')
     end
 end
 """
@@ -117,25 +117,26 @@ end
 RELEASE = Script(
     HELPERS
     + """
-for i = 2, #ARGV, 2 do
-    if is_held(KEYS[2], ARGV[1], ARGV[i], ARGV[i + 1]) then
-        release(KEYS[2], ARGV[i], ARGV[i + 1])
+for _, tag in ipairs(cjson.decode(ARGV[2])) do
+    if is_held(KEYS[2], ARGV[1], tag[1], tag[2]) then
+        release(KEYS[2], tag[1], tag[2])
     end
 end
 """
 )
 
-# ARGV: consumer, entry, count, milliseconds, envelope
+# ARGV: consumer, one delivery as above, milliseconds, envelope
 RETRY = Script(
     HELPERS
     + """
-if is_held(KEYS[2], ARGV[1], ARGV[2], ARGV[3]) then
-    local fields = fields_of(KEYS[2], ARGV[2], ARGV[3])
+local entry, count = unpack(cjson.decode(ARGV[2])[1])
+if is_held(KEYS[2], ARGV[1], entry, count) then
+    local fields = fields_of(KEYS[2], entry, count)
     if fields then
-        set(fields, 'envelope', ARGV[5])
-        redis.call('ZADD', KEYS[4], now() + ARGV[4], redis.call('XADD', KEYS[3], '*', unpack(fields)))
+        set(fields, 'envelope', ARGV[4])
+        redis.call('ZADD', KEYS[4], now() + ARGV[3], redis.call('XADD', KEYS[3], '*', unpack(fields)))
     end
-    remove(KEYS[2], {ARGV[2]})
+    remove(KEYS[2], {entry})
 end
 """
 )

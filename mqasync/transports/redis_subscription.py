@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec import json, structs
 
 from ..errors import BrokerError, BrokerLost
 from ..transport import Delivery
@@ -138,7 +138,7 @@ class RedisSubscription:
         await self._settle(leases.RELEASE, deliveries)
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
-        message = replace(delivery.message, attempt=delivery.message.attempt + 1)
+        message = structs.replace(delivery.message, attempt=delivery.message.attempt + 1)
         await self._settle(leases.RETRY, [delivery], max(0, math.ceil(delay * 1000)), to_envelope(message))
         await self.expect(delay)
 
@@ -158,9 +158,9 @@ class RedisSubscription:
             self._room.set()
 
     async def _run(self, script: Script, deliveries: Sequence[Delivery], *more: int | bytes) -> None:
-        tags = [part for delivery in deliveries for part in delivery.tag]
-        if tags:
-            await script.run(self._commands, self.keys, self._name, *tags, *more)
+        if deliveries:
+            tags = json.encode([delivery.tag for delivery in deliveries])
+            await script.run(self._commands, self.keys, self._name, tags, *more)
 
     async def close(self) -> None:
         self._closed = True
