@@ -89,7 +89,7 @@ def operations_of(service: Service, settings: Settings) -> Iterator[Operation]:
         name, doc = f"{consumer.exchange}/{consumer.id}", consumer.handler.__doc__
         bodies = told(of_consumer(consumer.handler).body)
         yield Operation(f"{name}/receive", "receive", consumer.exchange, bodies, service.name, doc)
-        for to in settings.consumer_options(consumer.exchange, consumer.id, consumer.options).to:
+        for to in settings.configured(consumer).options.to:
             yield Operation(f"{name}/send/{to}", "send", to, put_out(consumer.handler), service.name, doc)
 
 

@@ -14,6 +14,7 @@ from .dedup import Dedup, Seen
 from .errors import BrokerError
 from .lanes import Lanes
 from .quarantine import Quarantine, check, suspect
+from .queues import stats
 from .receiver import Receiver
 from .reply import REPLIES, failure, reply_to, result
 from .settlement import Observe, Settlement, ignore
@@ -80,8 +81,8 @@ class Channel:
 
     async def depth(self) -> int:
         """How many messages are in the queue, as Transport.stats counts them."""
-        stats = await self.broker.call(lambda transport: transport.stats(self.exchange, self.id))
-        return stats.total if stats else 0
+        found = await stats(self.broker, self.exchange, self.id)
+        return found.total if found else 0
 
     def start(self, declared: bool = False) -> asyncio.Task[None]:
         """Begin to work; the task ends after `drain`, or with the error that ends the channel for good.

@@ -12,14 +12,12 @@ from .broker import Broker, Brokers
 from .codec import decoder
 from .discovery import Service
 from .errors import BrokerError, BrokerRefused
+from .queues import Queue, is_tap, queues, stats
 from .signature import of_consumer
 from .startup import lifespan_settings
-from .temporary import TAP
-from .transport import DEAD, QueueStats, Transport
+from .transport import DEAD, QueueStats
 
 OK, WARNING, ERROR = "ok", "warning", "error"
-
-Queue = tuple[str, str]
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -50,7 +48,7 @@ class Checks:
             for consumer in service.consumers:
                 decoder(of_consumer(consumer.handler).body)
                 self._queues.add((consumer.exchange, consumer.id))
-                for to in settings.consumer_options(consumer.exchange, consumer.id, consumer.options).to:
+                for to in settings.configured(consumer).options.to:
                     self._fed.setdefault(to, []).append(f"{consumer.exchange}/{consumer.id}")
         self._exchanges = sorted({exchange for exchange, _ in self._queues} | self._fed.keys())
         self._queues |= {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
@@ -84,14 +82,14 @@ class Checks:
     async def _declared(self, broker: Broker, exchange: str, id: str) -> list[Finding]:
         """A queue of these services: whether it is there, and as they declare it."""
         name = f"{exchange}/{id}"
-        stats = await _stats(broker, exchange, id)
-        findings = [Finding(OK, name, f"it is there; {_holds(stats)}" if stats else "will be made by the first run")]
+        found = await stats(broker, exchange, id)
+        findings = [Finding(OK, name, f"it is there; {_holds(found)}" if found else "will be made by the first run")]
         try:
-            if stats:
+            if found:
                 await broker.call(lambda transport: transport.declare(exchange, id))
         except BrokerRefused as error:
             findings = [Finding(ERROR, name, str(error))]
-        dead = await _stats(broker, exchange, id + DEAD)
+        dead = await stats(broker, exchange, id + DEAD)
         if dead and dead.total:
             findings.append(Finding(WARNING, name, f"dead letters: {dead.total:,}"))
         return findings
@@ -99,10 +97,8 @@ class Checks:
     async def _others(self, broker: Broker) -> list[Finding]:
         """What the broker tells of queues that are not declared here, at the exchanges of these services."""
         exchanges = [exchange for exchange in self._exchanges if self._settings.broker_of(exchange) == broker.name]
-        there = await broker.call(_queues)
-        others = [
-            (exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges and not id.startswith(TAP)
-        ]
+        there = await queues(broker)
+        others = [(exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges and not is_tap(id)]
         findings = []
         for exchange, id in others:
             if (exchange, id.removesuffix(DEAD)) not in self._queues:
@@ -118,21 +114,13 @@ class Checks:
 
     async def _other(self, broker: Broker, exchange: str, id: str) -> list[Finding]:
         """A queue that is not declared here: nobody may be left who consumes it."""
-        stats = await _stats(broker, exchange, id)
-        if stats is None or (id.endswith(DEAD) and not stats.total):
+        found = await stats(broker, exchange, id)
+        if found is None or (id.endswith(DEAD) and not found.total):
             return []
-        consumers = f"consumers elsewhere: {stats.consumers}, " if stats.consumers else ""
-        detail = f"nothing here consumes it; {consumers}{_holds(stats)}"
+        consumers = f"consumers elsewhere: {found.consumers}, " if found.consumers else ""
+        detail = f"nothing here consumes it; {consumers}{_holds(found)}"
         return [Finding(OK if consumers else WARNING, f"{exchange}/{id}", detail)]
 
 
-async def _queues(transport: Transport) -> list[Queue] | None:
-    return await transport.queues()
-
-
-async def _stats(broker: Broker, exchange: str, id: str) -> QueueStats | None:
-    return await broker.call(lambda transport: transport.stats(exchange, id))
-
-
-def _holds(stats: QueueStats) -> str:
-    return f"messages: {stats.total:,}"
+def _holds(found: QueueStats) -> str:
+    return f"messages: {found.total:,}"

@@ -8,12 +8,11 @@ from typing import Any
 
 from .broker import Brokers
 from .channel import Channel
-from .codec import encode
 from .config import load_settings
 from .dedup import seen_of
 from .errors import BrokerLost
 from .handler import Consumer, Producer
-from .message import Message, new_id
+from .message import Out
 from .outbox import Outbox
 from .step import Step, outgoing
 from .telemetry import traced
@@ -46,14 +45,8 @@ class Client:
         timeout: float,
     ) -> str:
         """See Producer.produce."""
-        message = Message(
-            body=encode(body),
-            exchange=producer.exchange,
-            id=id or new_id(),
-            producer=producer.id,
-            headers=headers or {},
-            key=key,
-        )
+        out = Out(body, key=key, headers=headers or {}, id=id)
+        message = outgoing(out, producer.exchange, producer.id)
         try:
             async with asyncio.timeout(timeout):
                 await self.brokers.publish(message)
@@ -89,7 +82,7 @@ async def each(bodies: Bodies) -> AsyncIterator[Any]:
 async def consume(consumer: Consumer, config: str | None, broker: str | None) -> None:
     """See Consumer.consume."""
     settings = load_settings(config, broker)
-    consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
+    consumer = settings.configured(consumer)
     brokers, around = traced(settings)
     step, seen = Step(consumer, brokers.publish, {}), seen_of(consumer, settings.dedup)
     channel = Channel(step, brokers.route(consumer.exchange), seen=seen, around=around)

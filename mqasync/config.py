@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from .errors import ConfigurationError
-from .handler import ConsumerOptions, options
+from .handler import Consumer, ConsumerOptions, options
 from .masking import masked, shown
 from .transport import check_name
 from .transports import SEEN_SCHEMES
 from .urls import check_url
 from .variables import Keys, fill, read_text
+
+C = TypeVar("C", bound=Consumer)
 
 DEFAULT_URL = "${MQASYNC_BROKER:sqlite:mqasync.db}"
 SECTIONS = ("brokers", "exchanges", "consumers", "services")
@@ -68,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def consumer_options(self, exchange: str, id: str, base: ConsumerOptions) -> ConsumerOptions:
         """`base`, what the decorator says, overridden by `consumers:` in config.yml."""
         return options(self.consumers.get(f"{exchange}/{id}", {}), base)
+
+    def configured(self, consumer: C) -> C:
+        """`consumer` as it works here: with consumer_options."""
+        return consumer.with_options(self.consumer_options(consumer.exchange, consumer.id, consumer.options))
 
 
 def default_broker(brokers: dict[str, str]) -> str:

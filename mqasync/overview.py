@@ -10,15 +10,11 @@ import msgspec
 
 from .broker import Brokers
 from .errors import BrokerError
+from .queues import Queue, is_tap, is_users, queues, stats
 from .report import Report
-from .temporary import TAP
-from .transport import DEAD, QueueStats, Transport
+from .transport import DEAD, QueueStats
 
 ANSWER_SECONDS = 5.0  # a broker that needs longer is not waited for
-
-OURS = "mqasync."  # so begin the exchanges of replies and reports
-
-Queue = tuple[str, str]
 
 
 class QueueOverview(msgspec.Struct, frozen=True):
@@ -54,35 +50,30 @@ async def queues_of(brokers: Brokers, names: Iterable[str]) -> list[Queue]:
     for name in names:
         with suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
-                found.update(await brokers.named(name).call(_queues))
-    found = {(exchange, id) for exchange, id in found if not exchange.startswith(OURS) and not id.startswith(TAP)}
-    return sorted((exchange, id) for exchange, id in found if not id.endswith(DEAD))
+                found.update(await queues(brokers.named(name)) or ())
+    return sorted((exchange, id) for exchange, id in found if is_users(exchange, id) and not is_tap(id))
 
 
-async def _queues(transport: Transport) -> list[Queue]:
-    return await transport.queues() or []
-
-
-async def overview(brokers: Brokers, queues: Collection[Queue], reports: Collection[Report]) -> list[QueueOverview]:
-    """One entry for each of `queues` and for each that a process reports, by name."""
+async def overview(brokers: Brokers, names: Collection[Queue], reports: Collection[Report]) -> list[QueueOverview]:
+    """One entry for each of the queues `names` and for each that a process reports, by name."""
     reported = {(c.exchange, c.id) for report in reports for c in report.health.consumers.values()}
-    return list(await asyncio.gather(*(_queue(brokers, queue, reports) for queue in sorted({*queues, *reported}))))
+    return list(await asyncio.gather(*(_queue(brokers, queue, reports) for queue in sorted({*names, *reported}))))
 
 
 async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) -> QueueOverview:
     exchange, id = queue
     name = f"{exchange}/{id}"
-    stats, dead = await asyncio.gather(_stats(brokers, exchange, id), _stats(brokers, exchange, id + DEAD))
+    found, dead = await asyncio.gather(_stats(brokers, exchange, id), _stats(brokers, exchange, id + DEAD))
     working = [report.health.consumers[name] for report in reports if name in report.health.consumers]
     consuming = sum(consumer.consuming for consumer in working)
     return QueueOverview(
         exchange=exchange,
         id=id,
         broker=brokers.route(exchange).name,
-        waiting=stats.waiting if stats else None,
-        delayed=stats.delayed if stats else None,
+        waiting=found.waiting if found else None,
+        delayed=found.delayed if found else None,
         dead=dead.total if dead else None,
-        consumers=consuming if stats is None or stats.consumers is None else stats.consumers,
+        consumers=consuming if found is None or found.consumers is None else found.consumers,
         rate=sum(report.rates.get(name, 0.0) for report in reports if name in report.health.consumers),
         held=sum(consumer.held for consumer in working),
         handled=sum(consumer.handled for consumer in working),
@@ -97,5 +88,5 @@ async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) ->
 async def _stats(brokers: Brokers, exchange: str, id: str) -> QueueStats | None:
     with suppress(BrokerError, TimeoutError):
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await brokers.route(exchange).call(lambda transport: transport.stats(exchange, id))
+            return await stats(brokers.route(exchange), exchange, id)
     return None

@@ -71,8 +71,13 @@ def pipeline(services: Sequence[Service], settings: Settings) -> Pipeline:
     for consumer in chain.from_iterable(service.consumers for service in services):
         own = node(CONSUMER, consumer, consumer.handler.__doc__)
         edges.append((exchange(consumer.exchange), own))
-        to = settings.consumer_options(consumer.exchange, consumer.id, consumer.options).to
+        to = settings.configured(consumer).options.to
         edges += [(own, exchange(name)) for name in to]
+    return joined(edges, settings)
+
+
+def joined(edges: Sequence[tuple[Node, Node]], settings: Settings) -> Pipeline:
+    """The graph of these edges, each once."""
     nodes = {node.key: node for node in chain.from_iterable(edges)}
     used = {node.broker for node in nodes.values()}
     return Pipeline(

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 from .broker import Broker
 from .errors import BrokerLost
 from .message import Message
+from .queues import stats
 from .transport import Delivery
 
 HELD = 60_000  # deliveries that are held at most: they are kept in memory, and RabbitMQ counts to 65,535
@@ -39,8 +40,8 @@ class Reading:
         self._bytes = 0  # of their bodies
 
     async def __aenter__(self) -> Self:
-        stats = await self._broker.call(lambda transport: transport.stats(self._exchange, self._id))
-        self.there = stats.waiting if stats else 0
+        found = await stats(self._broker, self._exchange, self._id)
+        self.there = found.waiting if found else 0
         self.most = self.there if self._limit is None else min(self.there, self._limit)
         if self.most:
             transport = await self._broker.connected()

@@ -44,6 +44,21 @@ class Report(msgspec.Struct, frozen=True):
     health: Health
     rates: dict[str, float]
 
+    @property
+    def up(self) -> float:
+        """Seconds since its start."""
+        return max(0.0, time.time() - self.started)
+
+    @property
+    def rate(self) -> float:
+        """Messages a second that all its consumers handled."""
+        return sum(self.rates.get(name, 0.0) for name in self.health.consumers)
+
+    @property
+    def reconnects(self) -> int:
+        """To all its brokers, since its start."""
+        return sum(broker.reconnects for broker in self.health.brokers.values())
+
 
 DECODE = msgspec.json.Decoder(Report).decode
 

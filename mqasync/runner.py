@@ -107,9 +107,7 @@ class Runner:
             injected = await self._stack.enter_async_context(
                 service.lifespan(*lifespan_settings(service, self.settings))
             )
-        for declared in service.consumers:
-            options = self.settings.consumer_options(declared.exchange, declared.id, declared.options)
-            consumer = declared.with_options(options)
+        for consumer in map(self.settings.configured, service.consumers):
             step = Step(consumer, self.brokers.publish, injected or {})
             broker, seen = self.brokers.route(consumer.exchange), seen_of(consumer, self.settings.dedup)
             self.channels.append(Channel(step, broker, self._observe, self._quarantine, seen, self._around))

@@ -13,6 +13,7 @@ from mqasync.message import new_id
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
 from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
+from .commands import CommandLine  # noqa: E402
 from .servers.activemq import ActiveMQ, running_activemq  # noqa: E402
 from .servers.kafka import Kafka, kafka  # noqa: E402
 from .servers.nats import NATS, running_nats  # noqa: E402
@@ -107,6 +108,14 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials for moto in the environment, also of processes that the test starts."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def sqlite_cli(tmp_path: Path) -> Iterator[CommandLine]:
+    """Commands on a SQLite file of their own; what they start is ended after the test."""
+    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
+    yield command_line
+    command_line.stop()
 
 
 def url_of(kind: str, request: pytest.FixtureRequest, directory: Path) -> str:

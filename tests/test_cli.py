@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,11 +52,9 @@ QUEUE = ("--exchange", "CTH", "--id", "q")
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
+def cli(sqlite_cli: CommandLine) -> CommandLine:
     """Commands on a SQLite file of their own."""
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
-    yield command_line
-    command_line.stop()
+    return sqlite_cli
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])

@@ -4,8 +4,6 @@ import json
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,11 +32,9 @@ async def sink(body): ...
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
-    command_line.file("mine.py", SERVICE)
-    yield command_line
-    command_line.stop()
+def cli(sqlite_cli: CommandLine) -> CommandLine:
+    sqlite_cli.file("mine.py", SERVICE)
+    return sqlite_cli
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,12 +52,10 @@ async def batch(lines: list[dict]):
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
-    del command_line.environment["MQASYNC_LOG"]
-    command_line.file("service.py", SERVICE)
-    yield command_line
-    command_line.stop()
+def cli(sqlite_cli: CommandLine) -> CommandLine:
+    del sqlite_cli.environment["MQASYNC_LOG"]
+    sqlite_cli.file("service.py", SERVICE)
+    return sqlite_cli
 
 
 def entries(stderr: str) -> list[dict[str, Any]]:

@@ -113,11 +113,9 @@ class Site:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
-    command_line.file("mine.py", SERVICE)
-    yield command_line
-    command_line.stop()
+def cli(sqlite_cli: CommandLine) -> CommandLine:
+    sqlite_cli.file("mine.py", SERVICE)
+    return sqlite_cli
 
 
 @pytest.fixture

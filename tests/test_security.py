@@ -57,10 +57,8 @@ Put = Callable[[dict[str, Any], bytes], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
-    yield command_line
-    command_line.stop()
+def cli(sqlite_cli: CommandLine) -> CommandLine:
+    return sqlite_cli
 
 
 # TLS

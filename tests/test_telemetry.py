@@ -218,12 +218,10 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
-    command_line.environment["MQASYNC_LOG"] = "json"
-    command_line.file("service.py", SERVICE)
-    yield command_line
-    command_line.stop()
+def cli(sqlite_cli: CommandLine) -> CommandLine:
+    sqlite_cli.environment["MQASYNC_LOG"] = "json"
+    sqlite_cli.file("service.py", SERVICE)
+    return sqlite_cli
 
 
 def test_a_program_that_has_set_up_opentelemetry_is_traced_by_itself(cli: CommandLine) -> None:

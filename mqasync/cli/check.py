@@ -13,16 +13,16 @@ from ..config import load_settings
 from ..discovery import discover
 from ..errors import MqasyncError
 from .loop import run as run_loop
-from .options import Duration, shared
+from .options import GIVE_UP, MODULES, shared
 from .output import JSON, show
 
 
 @click.command()
-@click.argument("modules", nargs=-1, metavar="[MODULE...]")
+@MODULES
 @shared
 @JSON
 @click.option("--strict", is_flag=True, help="Take warnings for errors.")
-@click.option("--wait", type=Duration(), default="10s", show_default=True, help="Give up on a broker after this time.")
+@GIVE_UP
 def check(
     modules: tuple[str, ...], config: str | None, broker: str | None, as_json: bool, strict: bool, wait: float
 ) -> None:

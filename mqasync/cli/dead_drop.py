@@ -9,8 +9,9 @@ from ..broker import Broker
 from ..letters import Choice, chosen
 from ..reading import Reading
 from ..transport import Delivery
-from .dead_options import choice, counted, dead_letters, deal, none
+from .dead_options import LETTER, choice, dead_letters, deal, none
 from .loop import result_of
+from .output import counted
 from .place import YES, Place, confirm, place
 
 
@@ -24,7 +25,7 @@ def drop(place: Place, choice: Choice, yes: bool) -> None:
         ids = result_of(_ids(place, choice))
         if not ids:
             return click.echo(none(choice), err=True)
-        confirm(f"Drop {counted(len(ids))} of {place} for good?")
+        confirm(f"Drop {counted(len(ids), LETTER)} of {place} for good?")
         choice = msgspec.structs.replace(choice, ids=ids)
 
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:

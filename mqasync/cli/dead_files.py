@@ -21,6 +21,7 @@ from ..transport import DEAD, Delivery
 from .dead_options import choice, deal
 from .lines import read_lines, write_line
 from .loop import result_of
+from .output import counted
 from .place import Place, check_there, place
 
 Write = Callable[[Sequence[bytes]], Awaitable[None]]
@@ -107,7 +108,7 @@ async def _import(place: Place, file: BinaryIO, replay: bool) -> None:
             count += len(messages)
         finally:
             to = place if replay else f"the dead letters of {place}"
-            click.echo(f"imported {count:,} message{'' if count == 1 else 's'} to {to}", err=True)
+            click.echo(f"imported {counted(count, 'message')} to {to}", err=True)
 
 
 async def _checked(broker: Broker, number: int, line: bytes, replay: bool) -> Message:

@@ -17,11 +17,9 @@ from ..message import Message
 from ..reading import Reading
 from .dead_options import choice, dead_letters, none, tell_rest
 from .loop import result_of
-from .output import JSON, age, say
+from .output import JSON, START, age, say, start
 from .output import show as show_rows
 from .place import Place, place
-
-START = 200  # characters of a body or an error in a table
 
 
 @click.command("list")
@@ -67,7 +65,7 @@ def row(message: Message) -> dict[str, Any]:
         "attempts": int(headers.get("dead-attempts", message.attempt)),
         "reason": headers.get("dead-reason"),
         "error": " ".join(headers.get("dead-message", "").split())[:START],
-        "body": message.body[: 4 * START].decode(errors="replace")[:START],
+        "body": start(message.body),
     }
 
 

@@ -15,7 +15,10 @@ from ..letters import Choice, chosen
 from ..reading import FEW, HELD, Reading
 from ..transport import DEAD, Delivery
 from .options import Duration
+from .output import counted
 from .place import Place, check_there
+
+LETTER = "dead letter"
 
 Each = Callable[[Broker, Reading, list[Delivery]], Awaitable[None]]
 
@@ -94,7 +97,7 @@ async def deal(
                         shown.update(reading.seen - shown.pos)
     finally:
         if count:
-            click.echo(f"{verb} {counted(count)} of {place}", err=True)
+            click.echo(f"{verb} {counted(count, LETTER)} of {place}", err=True)
     if not count:
         click.echo(none(choice), err=True)
     tell_rest(reading, choice, count)
@@ -118,8 +121,3 @@ def tell_rest(reading: Reading, choice: Choice, count: int) -> None:
     elif reading.seen < reading.there:
         why = "no more fit into memory" if reading.full else "somebody else holds the others"
         click.echo(f"looked at {reading.seen:,} of {reading.there:,} dead letters: {why}", err=True)
-
-
-def counted(count: int) -> str:
-    """So many dead letters, in words."""
-    return f"{count:,} dead letter{'' if count == 1 else 's'}"

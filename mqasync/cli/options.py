@@ -47,6 +47,12 @@ WAIT = click.option(
 )
 
 
+GIVE_UP = click.option(
+    "--wait", type=Duration(), default="10s", show_default=True, help="Give up on a broker after this time."
+)
+MODULES = click.argument("modules", nargs=-1, metavar="[MODULE...]")  # what looks on takes none as well
+
+
 async def reach(broker: Broker, wait: float | None) -> None:
     """Return when `broker` answers. Raises BrokerLost if it has not within `wait` seconds, BrokerRefused."""
     try:

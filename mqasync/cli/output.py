@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
+START = 200  # characters of a body or an error in a table
 SHORT = 20  # characters of a cell that is shown whole
 OUTPUT = click.option("--output", metavar="FILE", default="-", help="Write to this file instead of stdout.")
 WIDE = 1000  # columns of a table that no terminal shows: nothing is cut off for who reads a pipe
@@ -80,6 +81,16 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
     return printable(str(value))
+
+
+def counted(count: int, what: str) -> str:
+    """So many of `what`, in words."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def start(body: bytes) -> str:
+    """The start of a body, for a table."""
+    return body[: 4 * START].decode(errors="replace")[:START]
 
 
 def age(seconds: float) -> str:

@@ -11,10 +11,8 @@ from ..letters import to_record
 from ..message import Message
 from ..reading import HELD, Reading
 from .loop import result_of
-from .output import JSON, age, show
+from .output import JSON, age, show, start
 from .place import Place, check_there, place
-
-START = 200  # characters of a body in a table
 
 
 @click.command()
@@ -52,5 +50,5 @@ def row(message: Message) -> dict[str, Any]:
         "attempt": message.attempt,
         "producer": message.producer or None,
         "key": message.key,
-        "body": message.body[: 4 * START].decode(errors="replace")[:START],
+        "body": start(message.body),
     }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from operator import methodcaller
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import click
@@ -15,8 +14,8 @@ import msgspec
 from ..broker import Broker, Brokers
 from ..config import Settings, load_settings
 from ..errors import ConfigurationError
-from ..overview import OURS
-from ..transport import DEAD, check_name
+from ..queues import is_users, queues, stats
+from ..transport import check_name
 from .options import WAIT, reach, shared
 
 NAMED = 20  # queues that an error names
@@ -33,16 +32,21 @@ class Place(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.exchange}/{self.id}"
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Broker]:
+    def opened(self) -> AbstractAsyncContextManager[Broker]:
         """The broker, connected. Raises BrokerLost if it does not answer in time."""
-        brokers = Brokers(self.settings)
-        try:
-            broker = brokers.route(self.exchange)
-            await reach(broker, self.wait)
-            yield broker
-        finally:
-            await brokers.close()
+        return opened(self.settings, self.exchange, self.wait)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, exchange: str, wait: float | None) -> AsyncIterator[Broker]:
+    """The broker of that exchange, connected. Raises BrokerLost if it does not answer in time."""
+    brokers = Brokers(settings)
+    try:
+        broker = brokers.route(exchange)
+        await reach(broker, wait)
+        yield broker
+    finally:
+        await brokers.close()
 
 
 def place(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,20 +64,15 @@ def place(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("exchange")(with_options)
 
 
-def is_users(exchange: str, id: str) -> bool:
-    """Whether a queue is one that a user named: neither dead letters nor mqasync's own."""
-    return not id.endswith(DEAD) and not exchange.startswith(OURS)
-
-
 async def check_there(broker: Broker, exchange: str, *ids: str) -> None:
     """Raise ConfigurationError, naming the queues there are, unless there is a queue of one of the `ids`."""
     for id in ids:
-        if await broker.call(methodcaller("stats", exchange, id)):
+        if await stats(broker, exchange, id):
             return
-    queues = await broker.call(lambda transport: transport.queues())
-    names = [f"{exchange}/{id}" for exchange, id in sorted(queues or []) if is_users(exchange, id)]
+    there = await queues(broker)
+    names = [f"{exchange}/{id}" for exchange, id in sorted(there or []) if is_users(exchange, id)]
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    there_are = "" if queues is None else f"; there are: {', '.join(names[:NAMED]) or 'none'}{more}"
+    there_are = "" if there is None else f"; there are: {', '.join(names[:NAMED]) or 'none'}{more}"
     raise ConfigurationError(f"there is no queue {exchange}/{ids[0]} on {broker.address}{there_are}")
 
 

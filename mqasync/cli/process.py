@@ -25,7 +25,7 @@ from ..startup import lifespan_settings
 from ..step import Step
 from .loop import result_of
 from .options import WAIT, shared
-from .output import JSON, show
+from .output import JSON, counted, show
 from .traces import their_trace
 
 
@@ -65,7 +65,7 @@ def process(
     """Run one message through one handler, as `run` does, and print what it puts out, unpublished."""
     settings = load_settings(config, broker)
     service, consumer = only_consumer(name)
-    consumer = consumer.with_options(settings.consumer_options(consumer.exchange, consumer.id, consumer.options))
+    consumer = settings.configured(consumer)
     body = read(msg)
     bodies = [line for line in body.splitlines() if line.strip()] if of_consumer(consumer.handler).batch else [body]
     messages = [
@@ -154,4 +154,4 @@ async def _publish(outputs: list[Message], settings: Settings, wait: float | Non
                 await outbox.put(publish(output))
     finally:
         await brokers.close()
-    click.echo(f"published {len(outputs):,} message{'' if len(outputs) == 1 else 's'}", err=True)
+    click.echo(f"published {counted(len(outputs), 'message')}", err=True)

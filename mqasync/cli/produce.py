@@ -21,6 +21,7 @@ from ..transport import check_name
 from .lines import read_lines
 from .loop import run as run_loop
 from .options import WAIT, queue, reach, shared
+from .output import counted
 
 
 @click.command()
@@ -98,11 +99,8 @@ class _Job:
         await self._brokers.close()
         elapsed = time.monotonic() - self._started
         rate = f"{self._confirmed / elapsed:,.0f}/s"
-        plural = "" if self._confirmed == 1 else "s"
-        click.echo(
-            f"published {self._confirmed:,} message{plural} to {self._exchange} in {elapsed:.1f} s ({rate})",
-            err=True,
-        )
+        published = counted(self._confirmed, "message")
+        click.echo(f"published {published} to {self._exchange} in {elapsed:.1f} s ({rate})", err=True)
 
 
 def _progress(file: BinaryIO) -> AbstractContextManager[Any]:

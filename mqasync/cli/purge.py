@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from ..queues import stats
 from ..reading import FEW, Reading
 from .loop import result_of
+from .output import counted
 from .place import YES, Place, check_there, confirm, place
 
 
@@ -22,15 +24,15 @@ def purge(place: Place, yes: bool) -> None:
         waiting = result_of(_waiting(place))
         if not waiting:
             return click.echo(f"no message waits in {place}", err=True)
-        confirm(f"Purge {counted(waiting)} of {place} for good?")
+        confirm(f"Purge {counted(waiting, 'message')} of {place} for good?")
     result_of(_purge(place))
 
 
 async def _waiting(place: Place) -> int:
     async with place.opened() as broker:
         await check_there(broker, place.exchange, place.id)
-        stats = await broker.call(lambda transport: transport.stats(place.exchange, place.id))
-        return stats.waiting if stats else 0
+        found = await stats(broker, place.exchange, place.id)
+        return found.waiting if found else 0
 
 
 async def _purge(place: Place) -> None:
@@ -43,9 +45,4 @@ async def _purge(place: Place) -> None:
                     await reading.take(found)
                     count += len(found)
     finally:
-        click.echo(f"purged {counted(count)} of {place}", err=True)
-
-
-def counted(count: int) -> str:
-    """So many messages, in words."""
-    return f"{count:,} message{'' if count == 1 else 's'}"
+        click.echo(f"purged {counted(count, 'message')} of {place}", err=True)

@@ -15,10 +15,11 @@ import msgspec
 from ..broker import Brokers
 from ..config import Settings, load_settings
 from ..discovery import discover
-from ..overview import Queue, QueueOverview, overview, queues_of
+from ..overview import QueueOverview, overview, queues_of
+from ..queues import Queue
 from ..report import UNHEARD_SECONDS, Report, Reports
 from .loop import run as run_loop
-from .options import Duration, reach, shared
+from .options import GIVE_UP, MODULES, reach, shared
 from .output import JSON, age, say, show, table
 
 HEAR_SECONDS = UNHEARD_SECONDS + 0.5  # until every process has reported
@@ -26,11 +27,11 @@ REFRESH_SECONDS = 1.0
 
 
 @click.command()
-@click.argument("modules", nargs=-1, metavar="[MODULE...]")
+@MODULES
 @shared
 @JSON
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C: a live screen, or a JSON line a second.")
-@click.option("--wait", type=Duration(), default="10s", show_default=True, help="Give up on a broker after this time.")
+@GIVE_UP
 def status(
     modules: tuple[str, ...], config: str | None, broker: str | None, as_json: bool, watch: bool, wait: float
 ) -> None:
@@ -137,11 +138,11 @@ def _process_row(report: Report) -> dict[str, Any]:
     return {
         "process": f"{report.host}:{report.pid}",
         "services": ", ".join(report.services),
-        "up": max(0.0, time.time() - report.started),
-        "per second": sum(report.rates[name] for name in report.health.consumers),
+        "up": report.up,
+        "per second": report.rate,
         "handled": sum(consumer.handled for consumer in consumers),
         "published": sum(producer.published for producer in report.health.producers.values()),
         "in hand": sum(consumer.held for consumer in consumers),
-        "reconnects": sum(broker.reconnects for broker in brokers),
+        "reconnects": report.reconnects,
         "brokers": ", ".join(sorted({broker.state for broker in brokers})),
     }

@@ -9,18 +9,19 @@ from contextlib import suppress
 import click
 import msgspec
 
-from ..broker import Broker, Brokers
+from ..broker import Broker
 from ..config import Settings, load_settings
 from ..errors import ConfigurationError
 from ..letters import to_record
 from ..message import Message
+from ..queues import is_tap, is_users, queues
 from ..temporary import TAP, TemporaryQueue
 from ..transport import Delivery, check_name
 from .consume import on_one_line
 from .lines import write_line
 from .loop import run as run_loop
-from .options import WAIT, reach, shared
-from .place import is_users
+from .options import WAIT, shared
+from .place import opened
 
 
 class Enough(Exception):
@@ -56,17 +57,12 @@ async def _tap(exchange: str, settings: Settings, wait: float | None, count: int
             if printed == count:
                 raise Enough
 
-    brokers = Brokers(settings)
-    try:
-        broker = brokers.route(exchange)
-        await reach(broker, wait)
+    async with opened(settings, exchange, wait) as broker:
         await check_bound(broker, exchange)
         async with TemporaryQueue(broker, exchange, f"{TAP}{uuid.uuid4().hex[:8]}", take) as queue:
             click.echo(f"tapping {exchange} as {queue.id}; Ctrl-C ends it", err=True)
             with suppress(Enough, BrokenPipeError):  # or nobody reads any more
                 await queue.working
-    finally:
-        await brokers.close()
 
 
 async def check_bound(broker: Broker, exchange: str) -> None:
@@ -74,9 +70,9 @@ async def check_bound(broker: Broker, exchange: str) -> None:
 
     With a tap alone a publish would succeed, and its only copy be gone with the tap.
     """
-    queues = await broker.call(lambda transport: transport.queues())
-    exchanges = {name for name, id in queues or [] if is_users(name, id) and not id.startswith(TAP)}
-    if queues is not None and exchange not in exchanges:
+    there = await queues(broker)
+    exchanges = {name for name, id in there or [] if is_users(name, id) and not is_tap(id)}
+    if there is not None and exchange not in exchanges:
         there_are = ", ".join(sorted(exchanges)) or "none"
         raise ConfigurationError(f"no queue is bound to {exchange!r} on {broker.address}; exchanges: {there_are}")
 

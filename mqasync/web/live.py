@@ -14,9 +14,8 @@ import msgspec
 from ..drawing import svg
 from ..errors import BrokerRefused
 from ..layout import Edge
-from ..masking import masked
 from ..overview import QueueOverview, overview
-from ..pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, Pipeline
+from ..pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
 from ..report import Report, Reports, output
 from ..runner import Runner
 
@@ -65,27 +64,28 @@ class Live:
 
     def _draw(self, reports: Sequence[Report], queues: Sequence[QueueOverview]) -> str:
         settings = self._runner.settings
-        nodes: dict[str, Node] = {}
+        edges: list[tuple[Node, Node]] = []
         flows: dict[Edge, float] = defaultdict(float)  # messages a second
 
-        def node(kind: str, exchange: str, id: str = "") -> str:
-            one = Node(kind, exchange, id, settings.broker_of(exchange))
-            return nodes.setdefault(one.key, one).key
+        def node(kind: str, exchange: str, id: str = "") -> Node:
+            return Node(kind, exchange, id, settings.broker_of(exchange))
+
+        def flow(source: Node, target: Node, rate: float) -> None:
+            edges.append((source, target))
+            flows[source.key, target.key] += rate
 
         for report in reports:
             for name, producer in report.health.producers.items():
                 source, target = node(PRODUCER, producer.exchange, producer.id), node(EXCHANGE, producer.exchange)
-                flows[source, target] += report.rates.get(name, 0.0)
+                flow(source, target, report.rates.get(name, 0.0))
             for name, consumer in report.health.consumers.items():
                 own = node(CONSUMER, consumer.exchange, consumer.id)
-                flows[node(EXCHANGE, consumer.exchange), own] += report.rates.get(name, 0.0)
+                flow(node(EXCHANGE, consumer.exchange), own, report.rates.get(name, 0.0))
                 for to in {*consumer.to, *consumer.published}:
-                    flows[own, node(EXCHANGE, to)] += report.rates.get(output(name, to), 0.0)
-        brokers = {name: masked(url) for name, url in settings.brokers.items()}
-        used = {one.broker for one in nodes.values()}
-        graph = Pipeline(nodes, list(flows), {name: address for name, address in brokers.items() if name in used})
+                    flow(own, node(EXCHANGE, to), report.rates.get(output(name, to), 0.0))
         notes = {f"{CONSUMER} {queue.exchange}/{queue.id}": note(queue) for queue in queues}
-        return svg(graph, "mqasync", notes, {edge: f"{rate:,.1f}/s" for edge, rate in flows.items()})
+        captions = {edge: f"{rate:,.1f}/s" for edge, rate in flows.items()}
+        return svg(joined(edges, settings), "mqasync", notes, captions)
 
 
 @asynccontextmanager
@@ -120,8 +120,8 @@ def process(report: Report) -> dict[str, Any]:
     return {
         "process": f"{report.host}:{report.pid}",
         "services": report.services,
-        "up": max(0.0, time.time() - report.started),
-        "rate": sum(report.rates.get(name, 0.0) for name in health.consumers),
-        "reconnects": sum(broker.reconnects for broker in health.brokers.values()),
+        "up": report.up,
+        "rate": report.rate,
+        "reconnects": report.reconnects,
         "brokers": sorted({f"{broker.address}: {broker.state}" for broker in health.brokers.values()}),
     }
