@@ -81,7 +81,7 @@ class Broker:
         transport = load(self._url, self._options)
         try:
             await transport.open()
-        except (BrokerLost, BrokerRefused, ConfigurationError) as error:
+        except (BrokerLost, BrokerBusy, BrokerRefused, ConfigurationError) as error:
             await transport.close()
             if not self._ever_connected and isinstance(error, BrokerRefused):
                 raise self._refused(error) from error

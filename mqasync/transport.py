@@ -68,7 +68,7 @@ class Transport(Protocol):
         """Check URL and options; no input or output. Raises ConfigurationError."""
 
     async def open(self) -> None:
-        """Connect. Raises BrokerLost when nobody answers, BrokerRefused when the broker says no.
+        """Connect. Raises BrokerLost when nobody answers, BrokerBusy when the broker cannot yet, BrokerRefused for no.
 
         And ConfigurationError for files that the URL names and that cannot be used.
         """

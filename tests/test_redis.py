@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ import pytest
 import trustme
 
 from mqasync import BrokerLost, ConfigurationError, Message
+from mqasync.broker import Brokers
+from mqasync.config import Settings
 from mqasync.errors import BrokerBusy, BrokerRefused
 from mqasync.message import new_id
 from mqasync.transport import DEAD, Features, Transport
@@ -42,7 +45,7 @@ def private_redis() -> Iterator[DurableRedis]:
 @pytest.fixture
 def server(private_redis: DurableRedis) -> Iterator[DurableRedis]:
     yield private_redis
-    for name, value in {"maxmemory": "0", "maxmemory-policy": "noeviction", "appendfsync": "always"}.items():
+    for name, value in {"busy-reply-threshold": "5000", "maxmemory": "0", "maxmemory-policy": "noeviction", "appendfsync": "always"}.items():
         private_redis.command("CONFIG", "SET", name, value)
     private_redis.command("ACL", "DELUSER", "guest")
 
@@ -187,6 +190,26 @@ async def test_without_memory_nothing_is_published_and_consumers_go_on(server: D
         server.command("CONFIG", "SET", "maxmemory", "0")
         await transport.publish(exchange, [message(4)])
         assert numbers(await receive(subscription, 1)) == [4]
+
+
+async def test_who_connects_while_redis_is_busy_waits_for_it(server: DurableRedis, exchange: str) -> None:
+    # Given a Redis that runs an endless script, and answers everything with BUSY meanwhile
+    server.command("CONFIG", "SET", "busy-reply-threshold", "10")
+    endless = subprocess.Popen(["redis-cli", "-p", str(server.port), "EVAL", "while true do end", "0"])
+    brokers = Brokers(Settings(brokers={"main": server.url}))
+    try:
+        await asyncio.to_thread(server.until_busy)
+        # When somebody connects
+        declaring = asyncio.create_task(brokers.route(exchange).call(lambda it: it.declare(exchange, "q")))
+        await asyncio.wait([declaring], timeout=0.5)
+        assert not declaring.done(), declaring.exception()
+        # Then that is put off until Redis has time
+        server.command("SCRIPT", "KILL")
+        await asyncio.wait_for(declaring, PATIENCE)
+    finally:
+        endless.kill()
+        endless.wait()
+        await brokers.close()
 
 
 async def test_deleted_queues_and_flushed_scripts_are_lost_and_made_again(server: DurableRedis, exchange: str) -> None:

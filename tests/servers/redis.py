@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,11 @@ class DurableRedis(Server):
             connection.sendall(b"PING\r\n")
             return not connection.recv(100).startswith(b"-LOADING")
         return False
+
+    def until_busy(self) -> None:
+        """Wait until it answers nothing but BUSY, as while a script runs long."""
+        while "BUSY" not in self.command("PING"):
+            time.sleep(0.01)
 
     def command(self, *words: str) -> str:
         """What redis-cli prints."""
