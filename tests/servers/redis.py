@@ -38,10 +38,18 @@ class DurableRedis(Server):
             return not connection.recv(100).startswith(b"-LOADING")
         return False
 
-    def until_busy(self) -> None:
-        """Wait until it answers nothing but BUSY, as while a script runs long."""
-        while "BUSY" not in self.command("PING"):
-            time.sleep(0.01)
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """It runs an endless script, and answers everybody with BUSY."""
+        self.command("CONFIG", "SET", "busy-reply-threshold", "10")
+        with subprocess.Popen(["redis-cli", "-p", str(self.port), "EVAL", "while true do end", "0"]) as endless:
+            try:
+                while "BUSY" not in self.command("PING"):
+                    time.sleep(0.01)
+                yield
+            finally:
+                self.command("SCRIPT", "KILL")
+                endless.wait()
 
     def command(self, *words: str) -> str:
         """What redis-cli prints."""
