@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import trustme
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.protocol.metadata import MetadataResponse_v5
 from aiokafka.structs import TopicPartition
 from cryptography.hazmat.primitives import serialization
 
@@ -17,6 +20,7 @@ from mqasync.config import load_settings
 from mqasync.transport import DEAD, Features, QueueStats, Transport
 from mqasync.transports import kafka_backlog, load
 from mqasync.transports.due_heap import DueHeap
+from mqasync.transports.kafka_requests import BOOTSTRAP, Requests
 from mqasync.transports.kafka_topics import Topics, own_topic
 from mqasync.transports.offset_tracker import NOTE_BYTES, OffsetTracker, settled_in
 
@@ -51,6 +55,36 @@ class TestKafka(Conformance):
     async def test_a_single_broker_is_warned_of(self, transport: Transport) -> None:
         assert "1 broker" in transport.warning
         assert "min.insync.replicas=2" in transport.warning
+
+    async def test_it_is_connected_also_where_kafka_named_no_broker_at_first(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a Kafka whose first answer names no broker, as in the moment after it was frozen
+        answers: list[Any] = []
+        update = ClusterMetadata.update_metadata
+
+        def empty_at_first(cluster: ClusterMetadata, metadata: Any) -> None:
+            if not answers:
+                metadata.brokers = []
+            answers.append(metadata)
+            update(cluster, metadata)
+
+        monkeypatch.setattr(ClusterMetadata, "update_metadata", empty_at_first)
+        transport: Any = load(url)
+        try:
+            # When it is opened, Then it asks again where it asked first, and keeps no connection for that
+            await asyncio.wait_for(transport.open(), 5)
+            client = transport._connection.producer.client
+            assert client.cluster.brokers()
+            assert BOOTSTRAP not in client._conns
+            # And an answer without brokers does not make it forget those it knows
+            metadata = MetadataResponse_v5(0, [], "id", -1, [])
+            with monkeypatch.context() as answering:
+                answering.setattr(Requests, "metadata", AsyncMock(return_value=metadata))
+                assert not await client.force_metadata_update()
+            assert client.cluster.brokers()
+        finally:
+            await transport.close()
 
     async def test_a_topic_is_made_with_the_options_of_its_exchange(self, url: str, exchange: str) -> None:
         transport = load(url, {exchange: {"partitions": 3, "retention.ms": 1000, "cleanup.policy": "delete"}})

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka import errors as kafka
 
-from .kafka_requests import Requests
+from .kafka_requests import BOOTSTRAP, Requests
 
 
 def make_no_topics(client: Any) -> None:
@@ -20,10 +20,15 @@ def make_no_topics(client: Any) -> None:
 
     async def update(cluster: Any, topics: Collection[str] | None) -> bool:
         try:
-            cluster.update_metadata(await requests.metadata(topics or None))  # None: of all topics
+            metadata = await requests.metadata(topics or None)  # None: of all topics
         except kafka.KafkaError as error:
             cluster.failed_update(error)
             return False
+        if not metadata.brokers:  # none is ready yet, or again: those that were known may be soon
+            return False
+        cluster.update_metadata(metadata)
+        if first := client._conns.pop(BOOTSTRAP, None):
+            first.close()
         return True
 
     client._metadata_update = update

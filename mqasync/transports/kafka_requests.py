@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka import errors as kafka
+from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.admin import (
     CreateTopicsRequest,
     DeleteGroupsRequest,
@@ -25,6 +26,7 @@ from aiokafka.structs import TopicPartition
 Committed = dict[TopicPartition, tuple[int, str]]
 """What a group has committed: the offset and the note with it."""
 
+BOOTSTRAP = ("bootstrap", ConnectionGroup.DEFAULT)  # what aiokafka keeps of its start until a broker is ready
 READY_PAUSE = 0.05
 CHANGE_MILLISECONDS = 5000  # how long the brokers may take to make or delete a topic
 NOT_READY = (  # what brokers say in the moments after a start, a new topic or a change of leaders or members
@@ -56,6 +58,8 @@ class Requests:
         """The same as aiokafka has it; makes no topic, whatever the server is set to."""
         nodes = [broker.nodeId for broker in self._client.cluster.brokers()]
         random.shuffle(nodes)
+        if BOOTSTRAP in self._client._conns:
+            nodes.append(BOOTSTRAP[0])
         request = MetadataRequest(None if topics is None else list(topics), allow_auto_topic_creation=False)
         failure: kafka.KafkaError = kafka.KafkaConnectionError("no broker is known")
         for node in nodes:
