@@ -15,7 +15,7 @@ from .message import Message
 from .transport import Transport
 
 BATCH = 256  # messages in one transport.publish
-BATCHES = 8  # such calls under way for one exchange; what comes meanwhile waits and goes together
+BATCHES = 64  # such calls under way for one exchange; what comes meanwhile waits and goes together
 MAX_HEADER_BYTES = 64 * 1024  # all of a message's headers fit in one AMQP frame of 128 KiB
 
 Waiting = list[tuple[Message, asyncio.Future[None]]]
@@ -44,19 +44,18 @@ class Publisher:
         It fails with Unroutable (unless the exchange is `optional` in config.yml), MessageTooLarge,
         ConfigurationError for text that UTF-8 cannot carry, BrokerRefused, or BrokerLost after close().
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting[exchange]
         waiting.append((message, future))
         if len(waiting) == 1:
-            loop.call_soon(self._flush, exchange)
+            self._flush(exchange)
         return future
 
     def _flush(self, exchange: str) -> None:
+        """Begin a call for what waits, and for what comes before the call begins: in this turn of the loop."""
         under_way = self._under_way[exchange]
-        while self._waiting[exchange] and len(under_way) < BATCHES:
-            batch, self._waiting[exchange] = self._waiting[exchange][:BATCH], self._waiting[exchange][BATCH:]
-            task = asyncio.create_task(self._publish(exchange, batch))
+        if self._waiting[exchange] and len(under_way) < BATCHES:
+            task = asyncio.create_task(self._publish(exchange))
             under_way.add(task)
             task.add_done_callback(partial(self._published, exchange))
 
@@ -64,8 +63,11 @@ class Publisher:
         self._under_way[exchange].discard(task)
         self._flush(exchange)
 
-    async def _publish(self, exchange: str, batch: Waiting) -> None:
+    async def _publish(self, exchange: str) -> None:
         """One call to the transport, and its outcome told to everybody who waits for it."""
+        waiting = self._waiting[exchange]
+        batch, self._waiting[exchange] = waiting[:BATCH], waiting[BATCH:]
+        self._flush(exchange)
 
         async def operation(transport: Transport) -> None:
             if messages := carriable(batch, transport.features.max_bytes):
