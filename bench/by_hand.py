@@ -21,6 +21,7 @@ import stompman
 from aiobotocore.session import get_session
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from nats.js.api import RetentionPolicy
 
 from .peers.common import EVENT, PREFETCH
 from .rabbitmq import Countdown
@@ -118,14 +119,15 @@ class Kafka:
 
 
 class NATS:
-    """A stream and a durable pull consumer; each message is confirmed and acknowledged for itself."""
+    """A work queue and a durable pull consumer; each message is confirmed, and is gone once it is acknowledged."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     async def open(self) -> None:
         async with await nats.connect(self.url) as client:
-            await client.jetstream().add_stream(name=NAME, subjects=[NAME])
+            queue = RetentionPolicy.WORK_QUEUE
+            await client.jetstream().add_stream(name=NAME, subjects=[NAME], retention=queue)
 
     async def publish(self, count: int) -> None:
         async with await nats.connect(self.url) as client:
