@@ -283,3 +283,6 @@ async def latency(report: Report, bench: Bench, kind: str, rounds: int, count: i
     found = {name: statistics.quantiles(sorted(all), n=100) for name, all in seconds.items()}
     rows = [[name, f"{of[49] * 1e3:.2f}", f"{of[98] * 1e3:.2f}"] for name, of in found.items()]
     report.table([f"publish to handler at {LATENCY_RATE:,}/s, {kind} queue", "p50 ms", "p99 ms"], rows)
+    own, hand = found.values()
+    p50, p99 = own[49] / hand[49], own[98] / hand[98]
+    report.say(f"mqasync to aio-pika: p50 {p50:.2f}{verdict(p50, 1)}, p99 {p99:.2f}{verdict(p99, 1)}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -35,6 +36,7 @@ from .report import Figure, Report, measure
 
 AT_MOST = 1.15
 EXCHANGE = "bench"
+SQS_PART = 3
 
 
 class Contest(Struct):
@@ -53,7 +55,7 @@ CONTESTS = (
     Contest("NATS", running_nats, "nats-py", by_hand.NATS),
     Contest("PostgreSQL", running_postgres, "asyncpg", by_hand.PostgreSQL),
     Contest("ActiveMQ", running_activemq, "stompman", by_hand.ActiveMQ),
-    Contest("SQS", moto, "aiobotocore", by_hand.SQS, part=10),
+    Contest("SQS", moto, "aiobotocore", by_hand.SQS, part=SQS_PART),
 )
 
 
@@ -100,12 +102,27 @@ def run(report: Report, rounds: int, count: int) -> None:
         f"One process, uvloop, messages of {len(BODY)} bytes of JSON, prefetch {PREFETCH}, acknowledged after the"
         f" handler; by hand in batches of {by_hand.BATCH} (SQS: {by_hand.SQS.SIZE}), produce() with {IN_FLIGHT} under"
         f" way. CPU is that of the process. Medians of {rounds} interleaved rounds of {count:,} messages"
-        f" (SQS, which is moto here: {count // 10:,})."
+        f" (SQS, which is moto here: {count // SQS_PART:,})."
     )
     report.heading("Every other broker beside a loop written by hand", about)
+    uvloop.run(core_alone(report, rounds, count))
     for contest in CONTESTS:
         with contest.server() as server, patch.dict(os.environ, CREDENTIALS):
             uvloop.run(compare(report, contest, server.url, rounds, count // contest.part))
+
+
+async def core_alone(report: Report, rounds: int, count: int) -> None:
+    """What no transport can save: the core, and queues in memory."""
+    mqasync = WithMqasync("memory:bench")
+    await mqasync.open()
+    many, each, handled = Figure("produce_many"), Figure("produce"), Figure("consume, handle, acknowledge")
+    for _ in range(rounds):
+        for publishing, publish in ((many, mqasync.publish_many), (each, mqasync.publish)):
+            await measure(publishing, publish, count)
+            await measure(handled, mqasync.consume, count)
+    rows = [[figure.name, f"{statistics.median(figure.cpu):.1f}"] for figure in (many, each, handled)]
+    report.table(["the core alone, on memory:", "CPU us/message"], rows)
+    await mqasync.brokers.close()
 
 
 async def compare(report: Report, contest: Contest, url: str, rounds: int, count: int) -> None:
