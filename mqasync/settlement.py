@@ -85,7 +85,7 @@ class Settlement:
         await self._changed.wait()
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Handled for good; acknowledged together: a quarter of the prefetch, or those of ACK_SECONDS.
+        """Handled for good; acknowledged together: half of the prefetch, or those of ACK_SECONDS.
 
         The last one in hand does not wait: quorum queues deliver sooner when acknowledgements come sooner.
         """
@@ -104,7 +104,7 @@ class Settlement:
 
     def _ack_soon(self, deliveries: Sequence[Delivery]) -> None:
         self._done.extend(deliveries)
-        if len(self._done) >= self._prefetch // 4:
+        if len(self._done) >= self._prefetch // 2:
             self._ack_now()
         elif self._timer is None:
             company = len(self._held) > len(self._done) + self._acking
