@@ -19,8 +19,8 @@ MINUTES ?= 2
 soak: .venv/ready ## Random faults for some minutes: make soak SEED=7 MINUTES=10
 	$(BIN)/python -m tests.faults.soak $(SEED) $(MINUTES)
 
-bench: .venv/ready ## Figures as ratios against clients written by hand and other frameworks, from one run
-	$(BIN)/python -m bench
+bench: .venv/ready ## Figures as ratios against clients written by hand and other frameworks; writes docs/performance.md
+	$(BIN)/python -m bench --write
 
 docs: .venv/ready ## docs/brokers.md, cli.md and configuration.md, from the code itself
 	$(BIN)/python -m tests.test_brokers_document
