@@ -60,8 +60,11 @@ class Publisher:
             task.add_done_callback(partial(self._published, exchange))
 
     def _published(self, exchange: str, task: asyncio.Task[None]) -> None:
-        self._under_way[exchange].discard(task)
-        self._flush(exchange)
+        under_way = self._under_way[exchange]
+        full = len(under_way) == BATCHES  # else a call has begun, or is about to, for whatever waits
+        under_way.discard(task)
+        if full:
+            self._flush(exchange)
 
     async def _publish(self, exchange: str) -> None:
         """One call to the transport, and its outcome told to everybody who waits for it."""
@@ -110,12 +113,12 @@ class Publisher:
     async def close(self) -> None:
         """Give up what is not confirmed; those who wait for it are told."""
         for exchange, under_way in self._under_way.items():
+            for _, future in self._waiting.pop(exchange, []):
+                future.cancel()
             tasks = list(under_way)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for _, future in self._waiting.pop(exchange, []):
-                future.cancel()
 
 
 def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
