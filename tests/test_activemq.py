@@ -258,8 +258,8 @@ async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(connec
     exchange = f"E{new_id()}"
     transport, other = await connect(), await connect()
     await transport.declare(exchange, "q")
-    await transport.send(exchange, "q", [message(n) for n in range(3)], delay=2.0)
     due = time.time() + 2.0
+    await transport.send(exchange, "q", [message(n) for n in range(3)], delay=2.0)
     waiting = await other.subscribe(exchange, "q", 2)
     await nothing(waiting)
     await other.close()
