@@ -53,14 +53,13 @@ def chart(title: str, x_title: str, y_title: str, lines: Mapping[str, Points]) -
         x = across.place(value)
         parts += [f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{BOTTOM}"/>']
         parts += [text(x, BOTTOM + 18, short(value), "x")]
-    left = LEFT
-    for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
+    for column, ((name, points), colour) in enumerate(zip(lines.items(), COLOURS, strict=False)):
+        left = LEFT + column * (RIGHT - LEFT) // len(COLOURS)
         places = [(across.place(x), up.place(y)) for x, y in points]
         path = " ".join(f"{x},{y}" for x, y in places)
         parts += [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>']
         parts += [f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/>' for x, y in places]
         parts += [f'<rect x="{left}" y="40" width="14" height="4" rx="2" fill="{colour}"/>', text(left + 20, 46, name)]
-        left += 50 + 7 * len(name)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
     return "\n".join([head, f"<style>{STYLE}</style>", *parts, "</svg>\n"])
 

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from bench import frameworks
-from bench.chart import BOTTOM, LEFT, RIGHT, TOP, chart
+from bench.chart import BOTTOM, LEFT, RIGHT, TOP, WIDTH, chart
 
 from .brokers import BrokerUnavailable, RabbitMQ
 from .conftest import unavailable
@@ -55,6 +56,15 @@ def test_the_benchmark_says_how_far_it_carries_and_draws_curves(rabbitmq_server:
         "by queues",
     ):
         assert row in printed
+
+
+def test_the_names_of_four_lines_fit_beside_each_other() -> None:
+    names = ("publish, RabbitMQ", "consume, RabbitMQ", "publish, memory", "consume, memory")
+    svg = ElementTree.fromstring(chart("A", "x", "y", {name: [(1, 97), (1000, 53_000)] for name in names}))
+    starts = {text.text: float(text.get("x", "")) for text in svg.iter(f"{SVG}text") if text.text in names}
+    ends = {name: start + 6.5 * len(name) for name, start in starts.items()}  # pixels a letter takes
+    assert all(ends[name] < starts[following] for name, following in pairwise(names)), ends
+    assert ends[names[-1]] <= WIDTH
 
 
 def test_a_chart_has_a_point_for_every_value_and_keeps_it_inside() -> None:
