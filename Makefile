@@ -9,7 +9,7 @@ run: .venv/ready ## The CTH pipeline over its sample feed, on SQLite (or $MQASYN
 	MQASYNC_LOG=human $(BIN)/mqasync run services.cth --until-idle
 
 test: .venv/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 faults: .venv/ready ## The faults with 20,000 messages each; writes docs/reliability.md
 	MQASYNC_FAULT_MESSAGES=20000 MQASYNC_RELIABILITY=write $(BIN)/python -m pytest tests/faults
