@@ -281,9 +281,11 @@ async def latency(report: Report, bench: Bench, kind: str, rounds: int, count: i
     for number in range(rounds):
         for name in sorted(turns, reverse=number % 2 == 0):  # what was done before slows the first
             seconds[name] += await turns[name](count // 4)
-    found = {name: statistics.quantiles(sorted(all), n=100) for name, all in seconds.items()}
-    rows = [[name, f"{of[49] * 1e3:.2f}", f"{of[98] * 1e3:.2f}"] for name, of in found.items()]
+    found = {}
+    for name, all in seconds.items():
+        of = statistics.quantiles(all, n=100)
+        found[name] = of[49], of[98]
+    rows = [[name, f"{p50 * 1e3:.2f}", f"{p99 * 1e3:.2f}"] for name, (p50, p99) in found.items()]
     report.table([f"publish to handler at {LATENCY_RATE:,}/s, {kind} queue", "p50 ms", "p99 ms"], rows)
-    own, hand = found.values()
-    p50, p99 = own[49] / hand[49], own[98] / hand[98]
+    p50, p99 = (own / hand for own, hand in zip(*found.values(), strict=True))
     report.say(f"mqasync to aio-pika: p50 {p50:.2f}{verdict(p50, 1)}, p99 {p99:.2f}{verdict(p99, 1)}.")

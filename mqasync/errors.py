@@ -49,7 +49,7 @@ class BrokerLost(BrokerError):
 
 
 class BrokerBusy(BrokerError):
-    """The broker did not take a message for now (a full queue); the core repeats it after a pause."""
+    """The broker does not let us in or take a message for now (a full queue); the core repeats it after a pause."""
 
 
 class BrokerRefused(BrokerError):

@@ -97,7 +97,7 @@ class NATSTransport:
             await self._topology.ask("INFO")
         except BrokerBusy as error:
             if self._connection.server.get("jetstream"):  # it is starting, or its cluster is
-                raise BrokerLost(str(error)) from error
+                raise
             raise BrokerRefused(str(error)) from error
         largest = self._connection.max_payload - RESERVED_BYTES
         self.features = msgspec.structs.replace(self.features, max_bytes=largest)

@@ -38,7 +38,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from ..errors import BrokerBusy, BrokerLost, BrokerRefused, Unroutable
+from ..errors import BrokerLost, BrokerRefused, Unroutable
 from ..message import Message, new_id
 from ..transport import Features, Options, QueueStats
 from . import sqs_settings
@@ -79,8 +79,6 @@ class SQSTransport:
         await self._connection.open()
         try:  # any request will do, to hear whether somebody answers and knows us
             await self._connection.sqs("list_queues", MaxResults=1)
-        except BrokerBusy as error:
-            raise BrokerLost(str(error)) from error
         except BrokerRefused as error:
             if "AccessDenied" not in str(error):
                 raise  # to list is not needed: who may not is known all the same
