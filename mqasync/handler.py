@@ -220,12 +220,21 @@ class Producer:
 class Source(Producer, Generic[P, R]):
     """What the `producer` decorator returns: a Producer that is still callable as the plain function."""
 
-    def __init__(self, function: Callable[P, R], *, exchange: str, id: str, every: str | float | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        exchange: str,
+        id: str,
+        every: str | float | None = None,
+        timezone: str | None = None,
+    ) -> None:
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
         super().__init__(exchange=exchange, id=id)
         self.handler: Callable[..., Any] = function
         self.every = every
+        self.timezone = timezone
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -234,16 +243,19 @@ class Source(Producer, Generic[P, R]):
         return result
 
 
-def producer(*, exchange: str, id: str, every: str | float | None = None) -> Callable[[Callable[P, R]], Source[P, R]]:
+def producer(
+    *, exchange: str, id: str, every: str | float | None = None, timezone: str | None = None
+) -> Callable[[Callable[P, R]], Source[P, R]]:
     """Publish to `exchange` what an async function returns or an async generator yields.
 
     Without `every` it runs once, until it is exhausted (or for ever). `every` is a duration
     ("10m": now, then again ten minutes after the start of the last run) or a cron expression
-    ("0 6 * * *", local time). A run that fails is started again from its beginning: give what has
+    ("0 6 * * *"), local time or that of `timezone` ("Europe/Berlin"); over a change of summer time each of its
+    times comes exactly once. A run that fails is started again from its beginning: give what has
     a natural key an id of its own, `Out(body, id=...)`, and repetitions are recognised. Its parameters
     get by name what `lifespan()` yields.
     """
-    return lambda function: Source(function, exchange=exchange, id=id, every=every)
+    return lambda function: Source(function, exchange=exchange, id=id, every=every, timezone=timezone)
 
 
 def where(function: object) -> str:

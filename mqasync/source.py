@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
+from datetime import datetime, tzinfo
+from difflib import get_close_matches
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from croniter import CroniterError, croniter
+from cronsim import CronSim, CronSimError
+from tzlocal import reload_localzone
 
 from .backoff import pause
 from .broker import Brokers
@@ -29,30 +34,55 @@ ROUTE_PAUSE = 0.25  # seconds between looks whether a queue is bound by now
 
 
 class Schedule:
-    """When a producer runs: once at start, every so many seconds, or as a cron expression says (local time).
+    """When a producer runs: once at start, every so many seconds, or at the times of a cron expression, each once.
 
+    `timezone` is where a cron expression is meant, such as Europe/Berlin; without it, where this machine is.
     Raises ConfigurationError, quoting the value.
     """
 
-    def __init__(self, every: str | float | None) -> None:
-        self.cron = every if isinstance(every, str) and croniter.is_valid(every) else None
+    def __init__(self, every: str | float | None, timezone: str | None = None) -> None:
+        cron = every if isinstance(every, str) and len(every.split()) > 2 else None
+        self._times: Iterator[datetime] | None = None
+        self._period: float | None = None
+        place = zone(timezone) if cron or timezone is not None else None
         try:
-            self.period = None if every is None or self.cron else seconds(every)
-            self.wait(0.0)  # a 30th of February never comes
-        except (ConfigurationError, CroniterError):
-            raise ConfigurationError(
-                f"every={every!r} of a producer is neither a duration like '10m' nor a cron expression"
-            ) from None
+            if cron:
+                now = datetime.fromtimestamp(time.time(), place)
+                self._times = CronSim(cron, now)
+                next(CronSim(cron, now))  # a 30th of February never comes
+            elif every is not None:
+                self._period = seconds(every)
+        except (ConfigurationError, CronSimError, StopIteration):
+            what = "is neither a duration like '10m' nor a cron expression like '30 6 * * *'"
+            raise ConfigurationError(f"every={every!r} of a producer {what}") from None
+        if timezone is not None and not cron:
+            what = "says where a cron expression is meant"
+            raise ConfigurationError(f"timezone={timezone!r} of a producer {what}, and every={every!r} is none")
 
     def wait(self, started: float | None) -> float | None:
-        """Seconds until the next run, given when the last one started (time.time()); None for never again."""
+        """Seconds until the next run, given when the last one started (time.time()); None for never again.
+
+        Each time of a cron expression is answered once, even if the clock goes back; what is over, is left out.
+        """
         now = time.time()
-        if self.cron:
-            next_time: float = croniter(self.cron, now).get_next(float)
-            return next_time - now
+        if self._times:
+            return next((at.timestamp() - now for at in self._times if at.timestamp() > now), None)
         if started is None:
             return 0.0
-        return None if self.period is None else max(0.0, started + self.period - now)
+        return None if self._period is None else max(0.0, started + self._period - now)
+
+
+def zone(name: str | None) -> tzinfo:
+    """The time zone of that name, or this machine's. Raises ConfigurationError, quoting the name."""
+    try:
+        return reload_localzone() if name is None else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        if name is None:
+            what = f"the time zone of this machine (TZ={os.environ.get('TZ', '')!r}) has no name"
+            raise ConfigurationError(f"{what}: set TZ to one like 'Europe/Berlin', or timezone= of the producer") from None
+        close = get_close_matches(str(name), available_timezones(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "names are like 'Europe/Berlin' or 'UTC'"
+        raise ConfigurationError(f"timezone={name!r} of a producer is no time zone; {hint}") from None
 
 
 class Feed:
@@ -74,7 +104,7 @@ class Feed:
         self.published = 0
         self.broker = brokers.route(source.exchange).name
         try:
-            self.schedule = Schedule(source.every)
+            self.schedule = Schedule(source.every, source.timezone)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where(source.handler)}: {error}") from None
         signature = of_producer(source.handler)

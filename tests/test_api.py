@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -183,6 +185,51 @@ def test_a_schedule_is_once_or_a_period_or_a_cron_expression() -> None:
         Schedule("sometimes")
 
 
+@pytest.mark.parametrize(
+    ("cron", "zone", "day", "times"),
+    [
+        ("30 2 * * *", "Europe/Berlin", "2026-03-28", ["28 02:30+01:00", "29 03:00+02:00", "30 02:30+02:00"]),
+        ("30 2 * * *", "Europe/Berlin", "2026-10-24", ["24 02:30+02:00", "25 02:30+02:00", "26 02:30+01:00"]),
+        ("0,30 1-2 * * *", "Europe/Berlin", "2026-03-29", ["29 01:00+01:00", "29 01:30+01:00", "29 03:00+02:00"]),
+        ("*/40 * * * *", "Europe/Berlin", "2026-10-25T02:20", ["25 02:40+02:00", "25 02:00+01:00", "25 02:40+01:00"]),
+        ("15 1 * * 0", "America/New_York", "2026-10-31", ["01 01:15-04:00", "08 01:15-05:00", "15 01:15-05:00"]),
+        ("0 2 * * *", "Australia/Lord_Howe", "2026-10-03", ["03 02:00+10:30", "04 02:30+11:00", "05 02:00+11:00"]),
+        ("0 0 * * *", "Asia/Kathmandu", "2026-01-01T00:01", ["02 00:00+05:45", "03 00:00+05:45", "04 00:00+05:45"]),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "the machine's"])
+@pytest.mark.parametrize("early", [0.02, 0.0, -300.0], ids=["woken early", "in time", "run for long"])
+def test_each_time_of_a_cron_expression_comes_once_over_both_changes_of_summer_time(
+    monkeypatch: pytest.MonkeyPatch, cron: str, zone: str, day: str, times: list[str], named: bool, early: float
+) -> None:
+    clock = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).timestamp() - 1
+    monkeypatch.setattr(time, "time", lambda: clock)
+    monkeypatch.setenv("TZ", "Asia/Tokyo" if named else zone)
+    schedule = Schedule(cron, zone if named else None)
+    came = []
+    for _ in times:
+        at = clock + (schedule.wait(None) or 0)
+        came.append(datetime.fromtimestamp(at, ZoneInfo(zone)).isoformat(" ", "minutes")[8:])
+        clock = at - early
+    assert came == times
+
+
+def test_a_time_of_a_cron_expression_that_is_over_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = datetime(2026, 10, 25, 1, 10, tzinfo=UTC).timestamp()  # 02:10 in Berlin for the second time
+    monkeypatch.setattr(time, "time", lambda: clock)
+    schedule = Schedule("30 2 * * *", "Europe/Berlin")
+    assert schedule.wait(None) == 24 * 3600 + 20 * 60
+    clock += 72 * 3600
+    assert schedule.wait(None) == 20 * 60
+
+
+def test_a_time_zone_of_the_machine_that_has_no_name_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    with pytest.raises(ConfigurationError, match=r"\(TZ='CET-1CEST,M3.5.0,M10.5.0/3'\) has no name: set TZ to one"):
+        Schedule("30 2 * * *")
+    Schedule("10m"), Schedule("30 2 * * *", "Europe/Berlin")
+
+
 async def test_a_producer_on_a_schedule_runs_again_and_a_failing_one_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -233,7 +280,7 @@ def test_discovery_finds_what_a_package_declares_once(tmp_path: Any, monkeypatch
 
 
 def test_importing_mqasync_is_light_and_loads_no_broker_library() -> None:
-    heavy = ["aio_pika", "aiormq", "sqlite3", "yaml", "croniter", "click", "pytest"]
+    heavy = ["aio_pika", "aiormq", "sqlite3", "yaml", "cronsim", "tzlocal", "click", "pytest"]
     code = f"import sys, mqasync; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "[]"

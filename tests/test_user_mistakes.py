@@ -147,6 +147,22 @@ def around(f):
             r"f \(.*\): every='0 0 30 2 \*' of a producer is neither a duration like '10m' nor a cron expression",
         ),
         (
+            "@producer(exchange='CTH', id='p', every='0 6 * * *', timezone='Europe/Berln')\nasync def f(): ...",
+            r"f \(.*, line 4\): timezone='Europe/Berln' of a producer is no time zone; did you mean 'Europe/Berlin'\?",
+        ),
+        (
+            "@producer(exchange='CTH', id='p', every='0 6 * * *', timezone='')\nasync def f(): ...",
+            r"f \(.*, line 4\): timezone='' of a producer is no time zone; names are like 'Europe/Berlin' or 'UTC'",
+        ),
+        (
+            "@producer(exchange='CTH', id='p', every='0 6 * * *', timezone=2)\nasync def f(): ...",
+            r"f \(.*, line 4\): timezone=2 of a producer is no time zone; names are like 'Europe/Berlin' or 'UTC'",
+        ),
+        (
+            "@producer(exchange='CTH', id='p', every='10m', timezone='UTC')\nasync def f(): ...",
+            r"f \(.*, line 4\): timezone='UTC' of a producer says where a cron expression is meant, and every='10m' is",
+        ),
+        (
             "@producer(exchange='CTH', id='p')\nasync def f(): return object()",
             r"f \(.*, line 4\): an object of type object cannot be encoded as JSON",
         ),
