@@ -20,15 +20,18 @@ class Complaints:
         self._unsaid = 0
         self._last = ""
 
-    def say(self, text: str) -> None:
-        """Warn, or only count if the last warning was less than PAUSE_SECONDS ago, or this one SAME_PAUSE_SECONDS."""
+    def say(self, text: str, error: BaseException | None = None) -> None:
+        """Warn, with the error's traceback if there is one.
+
+        Only count if the last warning was less than PAUSE_SECONDS ago, or this one SAME_PAUSE_SECONDS.
+        """
         now = time.monotonic()
         if now - self._said_at < (SAME_PAUSE_SECONDS if text == self._last else PAUSE_SECONDS):
             self._unsaid += 1
             return
         more = f" (and {self._unsaid:,} more not shown)" if self._unsaid else ""
         self._said_at, self._unsaid, self._last = now, 0, text
-        log.warning("%s%s", printable(text), more)
+        log.warning("%s%s", printable(text), more, exc_info=error)
 
 
 def printable(text: str) -> str:
@@ -40,4 +43,8 @@ def describe(error: BaseException) -> str:
     """Kind, text and place of an error on one line."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+    try:
+        text = str(error)
+    except BaseException as broken:
+        text = f"its text cannot be had, {type(broken).__name__}"
+    return f"{type(error).__name__}: {' '.join(text.split())[:300]}{place}"

@@ -251,8 +251,8 @@ def producer(
     Without `every` it runs once, until it is exhausted (or for ever). `every` is a duration
     ("10m": now, then again ten minutes after the start of the last run) or a cron expression
     ("0 6 * * *"), local time or that of `timezone` ("Europe/Berlin"); over a change of summer time each of its
-    times comes exactly once. A run that fails is started again from its beginning: give what has
-    a natural key an id of its own, `Out(body, id=...)`, and repetitions are recognised. Its parameters
+    times comes exactly once. A run that fails begins anew at its next time, or without `every` after a pause: give what
+    has a natural key an id of its own, `Out(body, id=...)`, and repetitions are recognised. Its parameters
     get by name what `lifespan()` yields.
     """
     return lambda function: Source(function, exchange=exchange, id=id, every=every, timezone=timezone)

@@ -45,12 +45,18 @@ class ConsumerHealth(msgspec.Struct, frozen=True):
 
 
 class ProducerHealth(msgspec.Struct, frozen=True):
-    """How many messages a producer has published since the start."""
+    """How a producer is; `published` and `failed`, its runs that did not succeed, count since the start.
+
+    `failing`: its last run did not succeed, and why is the `last_error`.
+    """
 
     exchange: str
     id: str
     broker: str
     published: int
+    failed: int
+    failing: bool
+    last_error: str
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -70,6 +76,11 @@ class Health(msgspec.Struct, frozen=True):
         """True while every broker takes messages and every consumer really consumes."""
         connected = all(broker.state == "connected" for broker in self.brokers.values())
         return connected and all(consumer.consuming for consumer in self.consumers.values())
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """The producers whose last run failed, by exchange/id, and why."""
+        return {name: producer.last_error for name, producer in self.producers.items() if producer.failing}
 
 
 def health(brokers: Iterable[Broker], channels: Iterable[Channel], feeds: Iterable[Feed], lags: int) -> Health:
@@ -104,4 +115,12 @@ def _consumer(channel: Channel) -> ConsumerHealth:
 
 
 def _producer(feed: Feed) -> ProducerHealth:
-    return ProducerHealth(feed.source.exchange, feed.source.id, feed.broker, feed.published)
+    return ProducerHealth(
+        exchange=feed.source.exchange,
+        id=feed.source.id,
+        broker=feed.broker,
+        published=feed.published,
+        failed=feed.failed,
+        failing=feed.failing,
+        last_error=feed.last_error,
+    )

@@ -12,7 +12,7 @@ from .channel import Channel
 from .config import Settings
 from .dedup import seen_of
 from .discovery import Service
-from .errors import BrokerLost
+from .errors import BrokerLost, MqasyncError
 from .health import Health, health
 from .lag import LoopWatch
 from .quarantine import Quarantine
@@ -117,8 +117,8 @@ class Runner:
     async def finished(self) -> None:
         """Wait until all producers are exhausted and, with until_idle, all queues are empty.
 
-        Without until_idle it returns only if there is no consumer. Raises what ended a producer
-        or consumer for good.
+        Without until_idle it returns only if there is no consumer. Raises what ended a consumer for good, and
+        a mistake that a producer found at the start; at the end MqasyncError for producers that have failed.
         """
         feeds = [asyncio.create_task(feed.run()) for feed in self.feeds]
         idle = asyncio.create_task(self._idle_after(feeds)) if self._until_idle else None
@@ -129,7 +129,9 @@ class Runner:
             for task in done:
                 await task
             if idle in done:
-                return
+                break
+        if failing := [f"{feed.name} has failed: {feed.last_error}" for feed in self.feeds if feed.failing]:
+            raise MqasyncError("; ".join(failing))
 
     async def _idle_after(self, feeds: Sequence[asyncio.Task[None]]) -> None:
         if feeds:

@@ -18,6 +18,7 @@ from tzlocal import reload_localzone
 
 from .backoff import pause
 from .broker import Brokers
+from .complaints import Complaints, describe
 from .duration import seconds
 from .errors import ConfigurationError, MessageTooLarge, Unroutable
 from .handler import Source, where
@@ -28,8 +29,9 @@ from .step import arguments, outgoing
 
 log = logging.getLogger("mqasync")
 
-RETRIES = 5
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a failed producer is started again
+MISTAKES = (ConfigurationError, MessageTooLarge, Unroutable)
+RETRIES = 4  # of a producer that is to run once
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds before a failed producer without a schedule is started again
 ROUTE_PAUSE = 0.25  # seconds between looks whether a queue is bound by now
 
 
@@ -79,16 +81,19 @@ def zone(name: str | None) -> tzinfo:
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         if name is None:
             what = f"the time zone of this machine (TZ={os.environ.get('TZ', '')!r}) has no name"
-            raise ConfigurationError(f"{what}: set TZ to one like 'Europe/Berlin', or timezone= of the producer") from None
+            raise ConfigurationError(
+                f"{what}: set TZ to one like 'Europe/Berlin', or timezone= of the producer"
+            ) from None
         close = get_close_matches(str(name), available_timezones(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "names are like 'Europe/Berlin' or 'UTC'"
         raise ConfigurationError(f"timezone={name!r} of a producer is no time zone; {hint}") from None
 
 
 class Feed:
-    """One producer at work. `injected` is what lifespan() yielded; `once` makes a schedule run only once.
+    """One producer at work. `injected` is what lifespan() yielded; `once` makes it run only once, schedule or not.
 
-    `wait` bounds, in seconds, how long it waits for a queue to be bound to its exchange.
+    `wait` bounds, in seconds, how long it waits for a queue to be bound to its exchange. `failed` counts the runs
+    that failed; `failing`: the last one did.
     """
 
     def __init__(
@@ -101,7 +106,10 @@ class Feed:
     ) -> None:
         self.source = source
         self.name = f"{source.exchange}/{source.id}"
-        self.published = 0
+        self.published = self.failed = self._failures = 0
+        self.failing = False
+        self.last_error = ""
+        self._complaints = Complaints()
         self.broker = brokers.route(source.exchange).name
         try:
             self.schedule = Schedule(source.every, source.timezone)
@@ -114,27 +122,53 @@ class Feed:
         self._once = once
 
     async def run(self) -> None:
-        """Run on schedule until exhausted. A run that fails is started again, at most RETRIES times; then it raises."""
-        started: float | None = None
-        while (delay := 0.0 if self._once and started is None else self.schedule.wait(started)) is not None:
+        """Run on schedule until exhausted. A run that fails is counted and said, and costs nothing but itself.
+
+        Raises a user's mistake that the first run finds at the start, before it has published anything.
+        """
+        delay = 0.0 if self._once else self.schedule.wait(None)
+        at_start = not delay  # a cron expression may come much later
+        while delay is not None:
             await asyncio.sleep(delay)
             started = time.time()
-            await self._run_once()
-            if self._once:
-                return
-
-    async def _run_once(self) -> None:
-        for failures in range(1, RETRIES + 2):
-            try:
-                return await self._publish_all()
-            except (ConfigurationError, MessageTooLarge, Unroutable) as error:
+            error = await self._outcome()
+            if isinstance(error, MISTAKES) and at_start and not self.published:
                 raise type(error)(f"{where(self.source.handler)}: {error}") from error
-            except Exception as error:
-                if failures > RETRIES:
-                    raise
-                delay = pause(failures, FIRST_PAUSE, LONGEST_PAUSE)
-                log.warning("%s: the producer failed, again in %.1f s", self.name, delay, exc_info=error)
-                await asyncio.sleep(delay)
+            at_start = False
+            if error:
+                delay = self._failed(error, started)
+            else:
+                self._failures, self.failing = 0, False
+                delay = None if self._once else self.schedule.wait(started)
+
+    async def _outcome(self) -> BaseException | None:
+        """What one run failed with: anything, in a task of its own, which it may also have cancelled itself."""
+
+        async def run() -> BaseException | None:
+            try:
+                await self._publish_all()
+            except BaseException as error:
+                return error
+            return None
+
+        error = await asyncio.create_task(run())
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError
+        return error
+
+    def _failed(self, error: BaseException, started: float) -> float | None:
+        """Count it and say it; seconds until the next run, None for never again."""
+        self.failed, self.failing, self.last_error = self.failed + 1, True, describe(error)
+        self._failures = 1 if time.time() - started > LONGEST_PAUSE else self._failures + 1
+        delay: float | None = pause(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
+        then = f"again in {delay:.1f} s"
+        if self._once:
+            if self._failures > RETRIES:
+                delay, then = None, f"not again after {self._failures} times"
+        elif (scheduled := self.schedule.wait(started)) is not None:
+            delay, then = scheduled, "again at its next time"
+        self._complaints.say(f"{self.name}: the producer failed, {then}: {self.last_error}", error)
+        return delay
 
     async def _publish_all(self) -> None:
         async with Outbox() as outbox:

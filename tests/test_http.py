@@ -31,6 +31,19 @@ async def sink(body): ...
 """
 
 
+FEEDS = """
+from mqasync import producer
+
+@producer(exchange="in", id="bad", every="1h")
+async def bad():
+    raise OSError("503")
+
+@producer(exchange="in", id="good")
+async def good():
+    return {"n": 1}
+"""
+
+
 @pytest.fixture
 def cli(sqlite_cli: CommandLine) -> CommandLine:
     sqlite_cli.file("mine.py", SERVICE)
@@ -105,6 +118,29 @@ def test_a_service_whose_broker_is_away_is_alive_and_not_ready(cli: CommandLine,
     status, body = ready(port)
     assert (status, body["started"], body["brokers"]) == (503, False, {"main": "not connected"})
     assert get(port, "/metrics")[0] == 200
+
+
+def test_a_producer_that_fails_is_told_everywhere_and_the_process_stays_ready(cli: CommandLine, port: int) -> None:
+    cli.file("feeds.py", FEEDS)
+    service = cli.start("run", "mine", "feeds", "--http", f"127.0.0.1:{port}")
+    service.says("the producer failed, again at its next time: OSError: 503")
+    eventually(lambda: ready(port)[0] == 200, "every consumer consumes")
+    (failing,) = ready(port)[1]["failing"].items()
+    assert failing[0] == "in/bad" and failing[1].startswith("OSError: 503 ")
+    eventually(lambda: metrics(port)[("mqasync_messages_handled_total", "in", "step")] == 1, "the other one works")
+    now = metrics(port)
+    assert (
+        now[("mqasync_producer_runs_failed_total", "in", "bad")],
+        now[("mqasync_producer_failing", "in", "bad")],
+    ) == (
+        1,
+        1,
+    )
+    assert now[("mqasync_producer_failing", "in", "good")] == 0
+    (process,) = json.loads(cli.run("status", "--json").stdout)["processes"]
+    assert process["failing producers"].startswith("in/bad: OSError: 503 ")
+    service.send(signal.SIGTERM)
+    assert service.ends() == 0
 
 
 @pytest.mark.parametrize(

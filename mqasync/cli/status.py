@@ -145,4 +145,5 @@ def _process_row(report: Report) -> dict[str, Any]:
         "in hand": sum(consumer.held for consumer in consumers),
         "reconnects": report.reconnects,
         "brokers": ", ".join(sorted({broker.state for broker in brokers})),
+        "failing producers": "; ".join(f"{name}: {error}" for name, error in report.health.failing.items()),
     }

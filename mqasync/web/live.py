@@ -124,4 +124,5 @@ def process(report: Report) -> dict[str, Any]:
         "rate": report.rate,
         "reconnects": report.reconnects,
         "brokers": sorted({f"{broker.address}: {broker.state}" for broker in health.brokers.values()}),
+        "failing": health.failing,
     }

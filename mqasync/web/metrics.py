@@ -89,6 +89,15 @@ class _Now:
         yield family
         yield from self._gauges()
 
+        failed = CounterMetricFamily(
+            "mqasync_producer_runs_failed", "Runs of a producer that did not succeed.", labels=QUEUE
+        )
+        failing = GaugeMetricFamily("mqasync_producer_failing", "1 while its last run did not succeed.", labels=QUEUE)
+        for producer in self._health.producers.values():
+            failed.add_metric((producer.exchange, producer.id), producer.failed)
+            failing.add_metric((producer.exchange, producer.id), producer.failing)
+        yield from (failed, failing)
+
     def _gauges(self) -> Iterator[Metric]:
         family = GaugeMetricFamily("mqasync_messages_in_flight", "Messages in hand, not settled.", labels=QUEUE)
         age = GaugeMetricFamily(

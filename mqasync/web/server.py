@@ -77,7 +77,10 @@ class Server:
         return web.json_response({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        """200 while every broker takes messages and every consumer really consumes, else 503 and why."""
+        """200 while every broker takes messages and every consumer really consumes, else 503 and why.
+
+        A producer that fails is told, and is no reason to send the process's consumers away.
+        """
         health = self._runner.health()
         ready = self._runner.started and health.ready
         body = {
@@ -85,6 +88,7 @@ class Server:
             "started": self._runner.started,
             "brokers": {name: broker.state for name, broker in health.brokers.items()},
             "consuming": {name: consumer.consuming for name, consumer in health.consumers.items()},
+            "failing": health.failing,
         }
         return web.json_response(body, status=200 if ready else 503)
 

@@ -78,6 +78,7 @@ const processColumns = [
   ["per second", "number", (p) => rate(p.rate)],
   ["reconnects", "number", (p) => number(p.reconnects)],
   ["brokers", "text", (p) => p.brokers.join(", ")],
+  ["failing producers", "text", (p) => Object.entries(p.failing).map(([name, why]) => `${name}: ${why}`).join("; ")],
 ];
 
 async function ask(path, options) {
