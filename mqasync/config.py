@@ -33,8 +33,8 @@ TAKES = {  # in a user's words, what a value of that type looks like
 class ExchangeSettings(msgspec.Struct, frozen=True):
     """How one exchange is carried.
 
-    `broker`: the name of the broker that carries it, else the default one. `requires`: ids whose queues are declared
-    at start. `optional`: nobody listening is fine. `options`: native to the broker.
+    `broker`: the name of the broker that carries it, else the default one. `requires`: ids whose queues are there
+    before anything is published. `optional`: nobody listening is fine. `options`: native to the broker.
     """
 
     broker: str | None = None

@@ -35,6 +35,8 @@ class Publisher:
     def __init__(self, call: Call, exchanges: Mapping[str, ExchangeSettings]) -> None:
         self._call = call
         self._exchanges = exchanges
+        self._required = {exchange: own.requires for exchange, own in exchanges.items() if own.requires}
+        self._requiring = asyncio.Lock()
         self._waiting: dict[str, Waiting] = defaultdict(list)
         self._under_way: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
 
@@ -73,6 +75,8 @@ class Publisher:
         self._flush(exchange)
 
         async def operation(transport: Transport) -> None:
+            if exchange in self._required:
+                await self._require(transport, exchange)
             if messages := carriable(batch, transport.features.max_bytes):
                 await transport.publish(exchange, messages)
 
@@ -93,6 +97,13 @@ class Publisher:
                 future.set_result(None)
             else:
                 future.set_exception(error)
+
+    async def _require(self, transport: Transport, exchange: str) -> None:
+        """Once, before the first publish to the exchange: what it `requires` in config.yml is there."""
+        async with self._requiring:
+            for id in self._required.get(exchange, ()):
+                await transport.declare(exchange, id)
+            self._required.pop(exchange, None)
 
     async def send(self, exchange: str, id: str, message: Message) -> bool:
         """Transport.send of one message; False when there is no such queue. Raises MessageTooLarge."""

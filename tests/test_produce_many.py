@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import RFC_4122, UUID
 
@@ -12,6 +13,7 @@ from mqasync.message import new_id
 from mqasync.transports import load
 from mqasync.transports.memory import MemoryTransport
 
+from .conftest import url_of
 from .waiting import depth
 
 
@@ -70,3 +72,27 @@ def test_a_new_id_is_a_random_uuid_of_version_4() -> None:
     for id in ids:
         assert str(UUID(id)) == id
         assert (UUID(id).version, UUID(id).variant) == (4, RFC_4122)
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"])
+def real_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return url_of(request.param, request, tmp_path)
+
+
+async def test_what_an_exchange_requires_is_there_before_a_program_publishes(real_url: str, tmp_path: Path) -> None:
+    url, exchange = real_url, f"in-{new_id()}"
+    config = tmp_path / "config.yml"
+    config.write_text(
+        f"brokers: {{main: '{url}'}}\n"
+        f"exchanges: {{{exchange}: {{requires: [one, two]}}, {exchange}-2: {{requires: [q]}}}}\n"
+    )
+    # Given one of the queues already, and publishes that all come at the same moment
+    transport = load(url)
+    await transport.open()
+    await transport.declare(exchange, "one")
+    async with Producer(exchange=exchange, id="me", config=str(config)) as producer:
+        await asyncio.gather(*(producer.produce({"n": n}) for n in range(300)))
+        await producer.produce_many([Out({"n": 1}, exchange=f"{exchange}-2")])
+    assert [await depth(transport, exchange, id) for id in ("one", "two")] == [300, 300]
+    assert await depth(transport, f"{exchange}-2", "q") == 1
+    await transport.close()
