@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from .backoff import pause
 from .config import Settings
-from .errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError
+from .errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from .masking import masked
 from .message import Message
 from .publisher import Publisher
@@ -104,8 +104,8 @@ class Broker:
 
     def lost(self, transport: Transport, error: BrokerLost) -> None:
         """Tell that `transport` failed with `error`: the next use connects anew."""
-        if self._transport is not transport:
-            return  # somebody else told already
+        if self._transport is not transport or isinstance(error, NoSuchQueue):
+            return  # somebody else told already, or it is there
         self._transport = None
         self._failures += 1
         if self._failures == 1:
@@ -122,6 +122,8 @@ class Broker:
             watch = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._complain, transport)
             try:
                 result = await operation(transport)
+            except NoSuchQueue:
+                raise
             except BrokerLost as error:
                 self.lost(transport, error)
             except BrokerRefused as error:

@@ -48,6 +48,10 @@ class BrokerLost(BrokerError):
     """The connection, channel or file is gone for now; the core connects again and repeats."""
 
 
+class NoSuchQueue(BrokerLost):
+    """One queue is gone, the connection is not; the core declares the queue again."""
+
+
 class BrokerBusy(BrokerError):
     """The broker does not let us in or take a message for now (a full queue); the core repeats it after a pause."""
 

@@ -6,6 +6,7 @@ a body or calls a handler: the core does that, once, for all of them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -30,6 +31,12 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     counts_returns: bool  # Delivery.returned counts deliveries whose process died
     keeps_keys_together: bool = False  # messages of one key go to one consumer at a time, in order
     max_bytes: int  # largest body
+    batch: int = 256  # messages or deliveries in one call; the core splits
+    batch_bytes: float = math.inf  # of bodies and headers in one publish or send; the core splits
+    max_delay: float = math.inf  # seconds that send can delay by itself; the core sends early arrivals on
+    longest_wait: float = 1.0  # seconds that one receive waits at most
+    cancellable_receive: bool = False  # nothing is lost by it: the core does so to stop at once
+    temporary: bool = False  # has queues that go by themselves; elsewhere the core deletes them
 
 
 class QueueStats(msgspec.Struct, frozen=True):
@@ -49,7 +56,7 @@ class Delivery(msgspec.Struct, eq=False):
     """A message in our hands, not settled yet."""
 
     message: Message
-    subscription: Subscription  # settle it here, even after a reconnect
+    subscription: Any = None  # settle it here, even after a reconnect; set by the core
     tag: Any = None  # the transport's own
     returned: int = 0  # how often it came back because nobody settled it, where the broker counts
     unreadable: str = ""  # why the transport cannot read it, only its body

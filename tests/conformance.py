@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,8 @@ class Conformance:
         return await transport.subscribe(exchange, "q", 100)
 
     def test_its_features_are_the_declared_ones(self, url: str) -> None:
-        assert load(url).features == self.features
+        for promise in ("durable", "shared", "counts_returns", "keeps_keys_together", "max_bytes"):
+            assert getattr(load(url).features, promise) == getattr(self.features, promise), promise
 
     async def test_a_message_arrives_intact(self, transport: Transport, queue: Subscription, exchange: str) -> None:
         sent = [
@@ -275,6 +277,8 @@ class Conformance:
     async def test_a_queue_that_expires_works_like_any_other_and_is_gone_with_its_messages_when_nobody_consumes_it(
         self, connect: Open, transport: Transport, exchange: str
     ) -> None:
+        if not transport.features.temporary:
+            pytest.skip("this broker has no queues that go by themselves: the core deletes them")
         # Given a queue that expires, in use for longer than that
         await transport.declare(exchange, "tap", expires=2.0)
         await transport.declare(exchange, "reply", bound=False, expires=2.0)
@@ -335,9 +339,10 @@ class Conformance:
         waiting = asyncio.create_task(subscription.receive(10, PATIENCE))
         await asyncio.sleep(0.05)
         await other.close()
-        for receiving in (waiting, subscription.receive(10, PATIENCE)):
-            with pytest.raises(BrokerLost):
-                await receiving
+        with suppress(BrokerLost):
+            assert await waiting == []
+        with pytest.raises(BrokerLost):
+            await subscription.receive(10, PATIENCE)
 
     async def test_acknowledging_out_of_order_never_loses_a_gap(
         self, connect: Open, transport: Transport, exchange: str

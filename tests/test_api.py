@@ -24,8 +24,7 @@ from mqasync.source import Schedule
 from mqasync.testing import StartService, run_service
 from mqasync.transport import Delivery
 from mqasync.transports import load
-from mqasync.transports.memory import MemoryTransport
-from mqasync.transports.memory_queue import MemorySubscription
+from mqasync.transports.memory import MemorySubscription, MemoryTransport
 
 
 class Indicator(msgspec.Struct):

@@ -38,12 +38,17 @@ def load(url: str, options: Options | None = None) -> Transport:
 
     Raises ConfigurationError for an unknown scheme, a missing client library or a wrong URL or option.
     """
+    from ..connection import Connection
+
     scheme = url.partition(":")[0]
     if "." in scheme.strip("."):
-        return cast(Transport, _users_class(scheme)(url, options or {}))
-    if scheme not in SCHEMES:
+        transport = _users_class(scheme)(url, options or {})
+    elif scheme in SCHEMES:
+        transport = _class(scheme, *SCHEMES[scheme])(url, options or {})
+    else:
         raise ConfigurationError(f"no transport for the URL scheme {scheme!r}: there are {', '.join(SCHEMES)}")
-    return cast(Transport, _class(scheme, *SCHEMES[scheme])(url, options or {}))
+    # until all transports are of the smaller contract, its Connection presents the new ones as the old
+    return cast(Transport, Connection(transport) if hasattr(transport, "ping") else transport)
 
 
 def load_seen(url: str, exchange: str, id: str, ttl: float) -> Seen:

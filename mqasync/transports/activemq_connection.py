@@ -16,10 +16,10 @@ from typing import Any
 import stompman
 
 from ..errors import BrokerError, BrokerLost, BrokerRefused
-from . import tls
 from .activemq_errors import REPLY_SECONDS, answer, connecting, told
 from .activemq_frames import Frame, FrameReader
 from .activemq_url import Address
+from .common import tls
 
 SERVER = "ActiveMQ/"  # Artemis says "ActiveMQ-Artemis/"
 MISSED_HEARTBEATS = 2

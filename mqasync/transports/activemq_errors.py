@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused
-from . import tls
 from .activemq_frames import Frame
+from .common import tls
 
 REPLY_SECONDS = 10.0  # a broker that is starting or shutting down may never answer a request
 # An ERROR frame has no code, only the text of a Java exception; the cause of a failed COMMIT stands in its body.

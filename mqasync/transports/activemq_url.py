@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import ConfigurationError
-from . import tls
+from .common import tls
 
 PORTS = {"activemq": 61613, "activemqs": 61614}
 HEARTBEAT_SECONDS = 10

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from ..errors import BrokerBusy, BrokerError, BrokerRefused, ConfigurationError
-from . import tls
+from .common import tls
 from .names import named
 
 ANSWER_SECONDS = 5.0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from aiormq.exceptions import AMQPError
 
 from ..errors import BrokerRefused
-from . import tls
+from .common import tls
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from ..transport import Options
-from . import tls
+from .common import tls
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 URL_KEYS = ("session", "mechanism", *tls.FILES)

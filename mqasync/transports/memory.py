@@ -1,4 +1,4 @@
-"""Queues in the memory of this process, for tests and single-process services; nothing survives it, nothing is retried.
+"""Queues in the memory of this process, for tests and single-process services; nothing survives it.
 
 URL: memory: or memory:NAME. Transports with the same URL share their queues, which live as long
     as one of them is open.
@@ -15,121 +15,199 @@ What it cannot do: survive the process, serve another process or a second event 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
-from ..errors import BrokerLost, ConfigurationError, Unroutable
+from ..errors import ConfigurationError, NoSuchQueue, Unroutable
 from ..message import Message
-from ..transport import Features, Options, QueueStats
-from .memory_queue import MemorySubscription, Queue
+from ..transport import Delivery, Features, Options, QueueStats
+from .common.url import check_options
+
+FIRST = 0.0
+"""The due time of what was given back: before everything else, there in its old order."""
 
 
-class _Broker:
+class Queue:
+    """What waits, as a heap of (due, number, message), and who is to be told when that changes."""
+
+    def __init__(self) -> None:
+        self.bound = False
+        self.deleted = False
+        self.waiting: list[tuple[float, int, Message]] = []
+        self.subscriptions: set[MemorySubscription] = set()
+        self.numbers = itertools.count()
+
+    def put(self, due: float, number: int, message: Message) -> None:
+        """Let `message` be received from `due` on; among those due at once the lower number comes first."""
+        heapq.heappush(self.waiting, (due, number, message))
+        self.wake()
+
+    def put_all(self, exchange: str, messages: Sequence[Message], due: float) -> None:
+        """Put a copy of each, so that nobody changes another's."""
+        for message in messages:
+            self.put(due, next(self.numbers), replace(message, exchange=exchange, headers=dict(message.headers)))
+
+    def wake(self) -> None:
+        """Let all who receive look again."""
+        for subscription in self.subscriptions:
+            subscription.changed.set()
+
+
+class Broker:
     """The queues that all transports with one URL share, by (exchange, id)."""
 
     def __init__(self) -> None:
         self.queues: dict[tuple[str, str], Queue] = {}
 
 
-_BROKERS: weakref.WeakValueDictionary[str, _Broker] = weakref.WeakValueDictionary()
+BROKERS: weakref.WeakValueDictionary[str, Broker] = weakref.WeakValueDictionary()
 
 
 class MemoryTransport:
     """One user of the queues behind one memory: URL."""
 
-    features = Features(durable=False, shared=False, counts_returns=False, max_bytes=128 * 1024 * 1024)
-    blocked = ""
+    features = Features(
+        durable=False, shared=False, counts_returns=False, max_bytes=128 * 1024 * 1024, cancellable_receive=True
+    )
+    errors = ()
     warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
-        """Check URL and options, as the contract says."""
+        """Check URL and options."""
         self._name = url.removeprefix("memory:")
         if "?" in self._name:
             raise ConfigurationError(f"{url!r} has a query, but memory: URLs have none: write memory: or memory:NAME")
-        for exchange, given in options.items():
-            for name in given:
-                problem = f"unknown option {name!r}: memory: has no options"
-                raise ConfigurationError(problem, "exchanges", exchange, "options", name)
-        self._broker: _Broker | None = None
-        self._subscriptions: list[MemorySubscription] = []
+        check_options(options, {}, "memory:")
 
     async def open(self) -> None:
         """Join the other transports with this URL, or be the first."""
-        self._broker = _BROKERS.setdefault(self._name, _Broker())
+        self._broker = BROKERS.setdefault(self._name, Broker())
+        self._subscriptions: list[MemorySubscription] = []
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+    async def ping(self) -> None:
+        """Nothing can be in the way."""
+
+    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
         """Make the queue; once bound it stays bound."""
-        queue = self._queues().setdefault((exchange, id), Queue())
+        queue = self._broker.queues.setdefault((exchange, id), Queue())
         queue.bound = queue.bound or bound
-        queue.expires = expires
-
-    async def delete(self, exchange: str, id: str) -> None:
-        """Forget the queue and what is in it."""
-        queue = self._queues().pop((exchange, id), None)
-        for subscription in list(queue.subscriptions) if queue else ():
-            subscription.lose(f"the queue of {id!r} at exchange {exchange!r} was deleted")
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Put a copy of each message into every bound queue."""
-        queues = [queue for (name, _), queue in self._queues().items() if name == exchange and queue.bound]
+        queues = [queue for (name, _), queue in self._broker.queues.items() if name == exchange and queue.bound]
         if not queues:
             raise Unroutable(f"no queue is bound to exchange {exchange!r}")
         for queue in queues:
-            _put_all(queue, exchange, messages, time.monotonic())
+            queue.put_all(exchange, messages, time.monotonic())
         await asyncio.sleep(0)  # a publisher in a loop lets the others run
+
+    async def bound(self, exchange: str) -> bool:
+        """Publish tells by itself."""
+        return True
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Put a copy of each message into that one queue."""
-        _put_all(self._queue(exchange, id), exchange, messages, time.monotonic() + delay)
+        self._queue(exchange, id).put_all(exchange, messages, time.monotonic() + delay)
         await asyncio.sleep(0)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> MemorySubscription:
-        """Start to receive, as the contract says."""
-        subscription = MemorySubscription(self._queue(exchange, id), prefetch)
+        """Start to receive."""
+        subscription = MemorySubscription(self._queue(exchange, id))
         self._subscriptions.append(subscription)
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what waits, without what is held."""
-        queue = self._queues().get((exchange, id))
-        if queue is None:
-            return None
-        now = time.monotonic()
-        waiting = sum(due <= now for due, _, _ in queue.waiting)
+        queue = self._queue(exchange, id)
+        waiting = sum(due <= time.monotonic() for due, _, _ in queue.waiting)
         return QueueStats(waiting, len(queue.waiting) - waiting, len(queue.subscriptions))
 
     async def queues(self) -> list[tuple[str, str]] | None:
         """All of them."""
-        return list(self._queues())
+        return list(self._broker.queues)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Forget the queue and what is in it."""
+        queue = self._broker.queues.pop((exchange, id), Queue())
+        queue.deleted = True
+        queue.wake()
 
     async def close(self) -> None:
-        """Give everything unsettled back and leave; the last one out takes the queues along."""
+        """Leave; the last one out takes the queues along."""
         for subscription in self._subscriptions:
-            subscription.lose("the memory: transport was closed")
-        self._subscriptions.clear()
-        self._broker = None
-
-    def _queues(self) -> dict[tuple[str, str], Queue]:
-        """Those that have not expired."""
-        if self._broker is None:
-            raise BrokerLost(f"memory:{self._name} is not open")
-        now = time.monotonic()
-        queues = self._broker.queues
-        for name in [name for name, queue in queues.items() if queue.expired(now)]:
-            del queues[name]
-        return queues
+            subscription.leave()
+        del self._broker
 
     def _queue(self, exchange: str, id: str) -> Queue:
-        queue = self._queues().get((exchange, id))
+        queue = self._broker.queues.get((exchange, id))
         if queue is None:
-            raise BrokerLost(f"there is no queue of {id!r} at exchange {exchange!r}")
+            raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
         return queue
 
 
-def _put_all(queue: Queue, exchange: str, messages: Sequence[Message], due: float) -> None:
-    for message in messages:
-        own = replace(message, exchange=exchange, headers=dict(message.headers))  # nobody changes another's
-        queue.put(due, next(queue.numbers), own)
+class MemorySubscription:
+    """One consumer of one queue, and what it holds by number."""
+
+    lease: float | None = None
+
+    def __init__(self, queue: Queue) -> None:
+        self.changed = asyncio.Event()
+        self._queue = queue
+        self._held: dict[int, Message] = {}
+        queue.subscriptions.add(self)
+
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
+        """Take what is due, oldest first; while nothing is, wait for a change, a due time or the timeout."""
+        deadline = time.monotonic() + timeout
+        await asyncio.sleep(0)  # consumers of a full queue take turns
+        while True:
+            if self._queue.deleted:
+                raise NoSuchQueue("the queue was deleted")
+            now = time.monotonic()
+            if (deliveries := self._take(limit, now)) or now >= deadline:
+                return deliveries
+            due = self._queue.waiting[0][0] if self._queue.waiting else deadline
+            self.changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(deadline, due) - now):
+                    await self.changed.wait()
+
+    def _take(self, limit: int, now: float) -> list[Delivery]:
+        waiting = self._queue.waiting
+        deliveries: list[Delivery] = []
+        while waiting and waiting[0][0] <= now and len(deliveries) < limit:
+            _, number, message = heapq.heappop(waiting)
+            self._held[number] = message
+            deliveries.append(Delivery(message, tag=number))
+        return deliveries
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Forget them."""
+        for delivery in deliveries:
+            self._held.pop(delivery.tag, None)
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Put them back to the front."""
+        for delivery in deliveries:
+            if message := self._held.pop(delivery.tag, None):
+                self._queue.put(FIRST, delivery.tag, message)
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing to do: there is no lease."""
+
+    async def close(self) -> None:
+        """Receive no more."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Be no consumer any more; what is held goes back to the front."""
+        self._queue.subscriptions.discard(self)
+        for number, message in self._held.items():
+            self._queue.put(FIRST, number, message)
+        self._held.clear()

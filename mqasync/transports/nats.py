@@ -36,7 +36,7 @@ import msgspec
 from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused, ConfigurationError, Unroutable
 from ..message import Message
 from ..transport import Features, Options, QueueStats
-from . import tls
+from .common import tls
 from .nats_connection import Connection
 from .nats_errors import NO_RESPONDERS, answer
 from .nats_message import RESERVED_BYTES, size, to_nats

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import ConfigurationError
-from . import tls
+from .common import tls
 from .leased import LEASE_SECONDS
 
 SSL_MODES = ("verify-full", "off")

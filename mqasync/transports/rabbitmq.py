@@ -32,11 +32,12 @@ from yarl import URL
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
 from ..transport import Features, Options, QueueStats
-from . import amqp_poison, amqp_tls, tls
+from . import amqp_poison, amqp_tls
 from .amqp_errors import REPLY_SECONDS, broker_errors, replies
 from .amqp_management import Management
 from .amqp_publishing import Publishing
 from .amqp_topology import Topology
+from .common import tls
 from .rabbitmq_subscription import RabbitMQSubscription
 
 CLOSE_SECONDS = 3.0

@@ -16,7 +16,7 @@ from redis.asyncio import connection as redis
 from redis.exceptions import RedisError, ResponseError
 
 from ..errors import BrokerLost
-from . import tls
+from .common import tls
 from .redis_errors import broker_errors, translated
 from .redis_url import Address
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from redis import exceptions as redis
 
 from ..errors import BrokerBusy, BrokerError, BrokerLost, BrokerRefused
-from . import tls
+from .common import tls
 
 REFUSALS = (
     redis.AuthenticationError,

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import ConfigurationError
-from . import tls
+from .common import tls
 
 PORT = 6379
 LEASE_SECONDS = 30.0

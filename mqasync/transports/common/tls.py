@@ -6,7 +6,7 @@ import os
 import ssl
 from collections.abc import Mapping
 
-from ..errors import ConfigurationError
+from ...errors import ConfigurationError
 
 FILES = ("cafile", "certfile", "keyfile")
 

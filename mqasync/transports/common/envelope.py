@@ -1,0 +1,131 @@
+"""What travels beside a message's body, in three forms, and back, whoever wrote it; no broker's code.
+
+Text headers where the broker has them, the same in ASCII where it has no others, and one packed text for the rest.
+Reading raises nothing: what a stranger sent is a message with his headers, and forged values are clamped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+
+from ...message import Message, new_id
+
+ID, TIME, ATTEMPT = "mqasync-id", "mqasync-time", "mqasync-attempt"
+KEY, PRODUCER = "mqasync-key", "mqasync-producer"
+PACKED = "mqasync-packed"  # headers that cannot travel as they are, as JSON in ASCII
+OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PACKED))
+NAME = re.compile(r"(?!nats-|status$|description$)[!#$%&'*+\-.^_`|~0-9a-z]+", re.IGNORECASE)  # nats- commands NATS
+TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # client libraries trim spaces and drop empty ones
+MAX_ATTEMPT = 1_000_000
+YEAR_3000 = 32_503_680_000.0  # no message was published after it
+
+
+def to_headers(message: Message) -> dict[str, str]:
+    """All of `message` but body and exchange, as text by text."""
+    headers = {**message.headers, ID: message.id, TIME: repr(message.time)}
+    if message.attempt != 1:
+        headers[ATTEMPT] = str(message.attempt)
+    if message.key is not None:
+        headers[KEY] = message.key
+    if message.producer:
+        headers[PRODUCER] = message.producer
+    return headers
+
+
+def from_headers(
+    exchange: str, body: bytes, headers: Mapping[str, str], id: str = "", time: float = 0.0, key: str | None = None
+) -> Message:
+    """The message. `id`, `time` and `key` are what the broker says of one that a stranger sent."""
+    return Message(
+        body=body,
+        exchange=exchange,
+        id=headers.get(ID) or id or new_id(),
+        producer=headers.get(PRODUCER, ""),
+        time=_time(headers.get(TIME), time),
+        attempt=_attempt(headers.get(ATTEMPT)),
+        headers={name: text for name, text in headers.items() if name not in OURS},
+        key=headers.get(KEY, key),
+    )
+
+
+def to_ascii(headers: Mapping[str, str]) -> dict[str, str]:
+    """`headers` for a broker whose headers are plain ASCII: the others are packed into one."""
+    plain = {name: text for name, text in headers.items() if NAME.fullmatch(name) and TEXT.fullmatch(text)}
+    if len(plain) < len(headers):
+        plain[PACKED] = json.dumps({name: text for name, text in headers.items() if name not in plain})
+    return plain
+
+
+def from_ascii(headers: Mapping[str, str]) -> dict[str, str]:
+    """What `to_ascii` was given; a stranger's as they are."""
+    found = dict(headers)
+    with suppress(KeyError, msgspec.MsgspecError):
+        found |= msgspec.json.decode(found.pop(PACKED), type=dict[str, str])
+    return found
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """All of a message but its body and exchange."""
+
+    id: str
+    time: float
+    attempt: int = 1
+    producer: str = ""
+    key: str | None = None
+    headers: dict[str, str] = {}
+
+
+ENCODE = msgspec.json.Encoder().encode
+DECODE = msgspec.json.Decoder(Envelope).decode
+
+
+def pack(message: Message) -> bytes:
+    """All of `message` but its body and exchange, as one text of JSON in UTF-8."""
+    return ENCODE(Envelope(message.id, message.time, message.attempt, message.producer, message.key, message.headers))
+
+
+def unpack(
+    exchange: str, envelope: bytes | str | None, body: bytes, id: str = "", time: float = 0.0
+) -> tuple[Message, str]:
+    """The message, and why it cannot be read, if so (Delivery.unreadable).
+
+    Without an envelope it is a stranger's: its body, with `id` and `time` of the broker.
+    """
+    problem = ""
+    if envelope is not None:
+        try:
+            own = DECODE(envelope)
+            attempt = min(max(own.attempt, 1), MAX_ATTEMPT)
+            return Message(
+                body=body,
+                exchange=exchange,
+                id=own.id,
+                producer=own.producer,
+                time=own.time if 0 < own.time < YEAR_3000 else _time(None, time),
+                attempt=attempt,
+                headers=own.headers,
+                key=own.key,
+            ), ""
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            problem = f"its envelope cannot be read: {error}"
+    return Message(body=body, exchange=exchange, id=id or new_id(), time=_time(None, time)), problem
+
+
+def _attempt(text: str | None) -> int:
+    return min(max(int(text), 1), MAX_ATTEMPT) if text and re.fullmatch("[0-9]{1,9}", text) else 1
+
+
+def _time(text: str | None, otherwise: float) -> float:
+    """A point of time that a header names, if it is one; else the broker's, or now."""
+    if text:
+        with suppress(ValueError):
+            seconds = float(text)
+            if 0 < seconds < YEAR_3000:
+                return seconds
+    return otherwise or time.time()

@@ -1,0 +1,118 @@
+"""A broker's URL taken apart and checked: hosts, user, path, settings, files of TLS; nothing is connected here.
+
+No error and no repr shows more of a URL than the offending part: it may hold a password.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ...errors import ConfigurationError
+from ...transport import Options
+from . import tls
+
+
+class Key(NamedTuple):
+    """One setting of a URL or an exchange: its type is that of the default; numbers have bounds, text choices."""
+
+    default: str | int | float | bool
+    least: float = -math.inf
+    most: float = math.inf
+    choices: tuple[str, ...] = ()
+
+
+class Address(NamedTuple):
+    """What a URL says. `settings` has every key that the transport declared, with its default where it is not said."""
+
+    hosts: list[tuple[str, int]]
+    user: str
+    password: str
+    path: str
+    settings: dict[str, Any]
+    encrypted: bool
+    files: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"<{self.hosts[0][0]}:{self.hosts[0][1]}>"
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """What verifies the broker; None without encryption. Raises ConfigurationError for files of no use."""
+        return tls.context(self.files) if self.encrypted else None
+
+
+def parse(url: str, *, form: str, port: int, keys: Mapping[str, Key], secure: str = "") -> Address:
+    """`url` taken apart. `form` shows what one looks like, `secure` is the scheme with TLS, if there is one.
+
+    Raises ConfigurationError.
+    """
+    scheme, _, rest = url.partition("://")
+    where, _, path = rest.partition("?")[0].partition("/")
+    user, _, hosts = where.rpartition("@")
+    name, _, password = user.partition(":")
+    try:
+        addresses = [_host(host, port) for host in hosts.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"a {scheme} URL reads {form}; a port is a number up to 65535") from None
+    if not all(host for host, _ in addresses):
+        raise ConfigurationError(f"a {scheme} URL names a host: {form}")
+    encrypted, settings, files = scheme == secure, {key: declared.default for key, declared in keys.items()}, {}
+    for key, text in parse_qsl(rest.partition("?")[2], keep_blank_values=True):
+        if secure and key in tls.FILES:
+            files[key] = text
+        elif key in keys:
+            settings[key] = value(key, text, keys[key])
+        else:
+            there_are = ", ".join([*keys, *(tls.FILES if secure else ())]) or "none"
+            raise ConfigurationError(f"{key!r} cannot be set in a {scheme} URL; there are: {there_are}")
+    tls.check(files, encrypted, f"{secure}://", f"a {scheme}:// URL")
+    return Address(addresses, unquote(name), unquote(password), unquote(path), settings, encrypted, files)
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or port
+
+
+def value(name: str, given: Any, key: Key) -> Any:
+    """`given`, text or of YAML, as the type of the key's default. Raises ConfigurationError."""
+    kind = type(key.default)
+    if kind is str and isinstance(given, str) and (not key.choices or given in key.choices):
+        return given
+    if kind is bool and str(given).lower() in ("true", "false"):
+        return str(given).lower() == "true"
+    if kind in (int, float) and not isinstance(given, bool):
+        try:
+            number = kind(given)
+        except (ValueError, TypeError):
+            number = math.nan
+        if key.least <= number <= key.most and math.isfinite(number):
+            return number
+    takes = " or ".join(key.choices) or {str: "text", bool: "true or false"}.get(kind) or _range(key)
+    raise ConfigurationError(f"{name} is {given!r}; it takes {takes}", name)
+
+
+def _range(key: Key) -> str:
+    least, most = (f"{bound:,g}" if math.isfinite(bound) else "" for bound in (key.least, key.most))
+    bounds = f"from {least} to {most}" if least and most else f"of at least {least}" if least else f"up to {most}"
+    return f"a {'whole ' if isinstance(key.default, int) else ''}number {bounds}"
+
+
+def check_options(options: Options, keys: Mapping[str, Key], broker: str) -> dict[str, dict[str, Any]]:
+    """The native options of each exchange, as config.yml gives them, checked. Raises ConfigurationError."""
+    checked: dict[str, dict[str, Any]] = {}
+    for exchange, given in options.items():
+        at = ("exchanges", exchange, "options")
+        checked[exchange] = {}
+        for name, item in given.items():
+            if name not in keys:
+                there_are = f"there are: {', '.join(keys)}" if keys else f"{broker} has none"
+                raise ConfigurationError(f"unknown option {name!r}; {there_are}", *at, name)
+            try:
+                checked[exchange][name] = value(name, item, keys[name])
+            except ConfigurationError as error:
+                raise ConfigurationError(str(error), *at, name) from None
+    return checked
