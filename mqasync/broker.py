@@ -19,6 +19,7 @@ from .message import Message
 from .publisher import Publisher
 from .transport import Transport
 from .transports import load
+from .urls import each_host
 
 log = logging.getLogger("mqasync")
 T = TypeVar("T")
@@ -36,13 +37,13 @@ class Broker:
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
-        self._url = settings.brokers[name]
-        self.address = masked(self._url)
+        self.address = masked(settings.brokers[name])
+        self._urls = each_host(settings.brokers[name])  # tried in turn
         carried = {
             exchange: own for exchange, own in settings.exchanges.items() if settings.broker_of(exchange) == name
         }
         self._options = {exchange: own.options for exchange, own in carried.items()}
-        features = load(self._url, self._options).features
+        features = load(self._urls[0], self._options).features
         self.durable, self.shared = features.durable, features.shared
         self._publisher = Publisher(self.call, settings.exchanges)
         self.publish = self._publisher.publish
@@ -78,7 +79,7 @@ class Broker:
     async def _connect(self) -> Transport | None:
         if self._failures:
             await asyncio.sleep(pause(self._failures, FIRST_PAUSE, LONGEST_PAUSE))
-        transport = load(self._url, self._options)
+        transport = load(self._urls[self._failures % len(self._urls)], self._options)
         try:
             await transport.open()
         except (BrokerLost, BrokerBusy, BrokerRefused, ConfigurationError) as error:

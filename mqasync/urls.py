@@ -34,3 +34,11 @@ def _whole(url: str) -> bool:
         rest = parts.path + parts.query + parts.fragment
         return not parts.netloc or "@" not in rest
     return False
+
+
+def each_host(url: str) -> list[str]:
+    """`url` once for each of its hosts, which stand with commas between them: scheme://user@one,two:5673/path."""
+    scheme, slashes, rest = url.partition("://")
+    where, slash, path = rest.partition("/")
+    user, at, hosts = where.rpartition("@")
+    return [f"{scheme}{slashes}{user}{at}{host}{slash}{path}" for host in hosts.split(",")] if slashes else [url]

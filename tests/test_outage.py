@@ -12,9 +12,11 @@ from mqasync.broker import Brokers
 from mqasync.channel import Channel
 from mqasync.config import Settings
 from mqasync.step import Step
+from mqasync.urls import each_host
 
 from .brokers import RabbitMQ, free_port, rabbitmq
 from .conftest import required
+from .servers.redis import DurableRedis
 
 
 @pytest.fixture
@@ -62,3 +64,22 @@ async def test_a_cancellation_is_never_lost_while_nobody_answers(monkeypatch: py
         connecting.cancel()
         await asyncio.wait([connecting], timeout=1.0)
         assert connecting.cancelled()
+
+
+async def test_the_hosts_of_one_url_are_tried_in_turn(redis_broker: DurableRedis) -> None:
+    url = redis_broker.url.replace("127.0.0.1", f"127.0.0.1:{free_port()},127.0.0.1")
+    brokers = Brokers(Settings(brokers={"main": url}))
+    try:
+        async with asyncio.timeout(10):
+            await brokers.route("CTH").connected()
+        assert brokers.route("CTH").state == "connected"
+    finally:
+        await brokers.close()
+
+
+def test_a_url_with_several_hosts_is_one_url_for_each() -> None:
+    assert each_host("amqp://u:p%40@one,two:5673/v?x=1,2") == [
+        "amqp://u:p%40@one/v?x=1,2",
+        "amqp://u:p%40@two:5673/v?x=1,2",
+    ]
+    assert each_host("sqlite:a,b.db") == ["sqlite:a,b.db"]
