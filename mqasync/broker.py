@@ -85,7 +85,7 @@ class Broker:
         except (BrokerLost, BrokerBusy, BrokerRefused, ConfigurationError) as error:
             await transport.close()
             if not self._ever_connected and isinstance(error, BrokerRefused):
-                raise self._refused(error) from error
+                raise self._refused(error) from None  # libraries repeat what they were told
             if not self._ever_connected and isinstance(error, ConfigurationError):
                 raise
             self._failures += 1
@@ -128,7 +128,7 @@ class Broker:
             except BrokerLost as error:
                 self.lost(transport, error)
             except BrokerRefused as error:
-                raise self._refused(error) from error
+                raise self._refused(error) from None  # libraries repeat what they were told
             except BrokerBusy as error:
                 refusals += 1
                 if refusals == 1:

@@ -6,6 +6,8 @@ import logging
 import time
 import traceback
 
+from .masking import hide
+
 log = logging.getLogger("mqasync")
 
 PAUSE_SECONDS = 1.0
@@ -40,11 +42,15 @@ def printable(text: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Kind, text and place of an error on one line."""
+    """Kind, text and place of an error on one line, secrets hidden."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(text_of(error).split())[:300]}{place}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, secrets hidden; or that it cannot be had, where its __str__ raises."""
     try:
-        text = str(error)
+        return hide(str(error))
     except BaseException as broken:
-        text = f"its text cannot be had, {type(broken).__name__}"
-    return f"{type(error).__name__}: {' '.join(text.split())[:300]}{place}"
+        return f"its text cannot be had, {type(broken).__name__}"

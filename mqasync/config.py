@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import msgspec
 
 from .errors import ConfigurationError
 from .handler import Consumer, ConsumerOptions, options
-from .masking import masked, shown
+from .masking import conceal_in, hide, masked, shown
 from .transport import check_name
 from .transports import SEEN_SCHEMES
 from .urls import check_url
@@ -44,12 +45,11 @@ class ExchangeSettings(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole configuration, variables filled in.
+    """The whole configuration, variables filled in; the passwords of its URLs are concealed.
 
     `brokers`: URLs by name. `exchanges`: how each is carried, by name. `consumers`: options by
     "exchange/id". `services`: what lifespan() gets, by module. `dedup`: URL of the Redis that remembers
-    ids for consumers with `dedup`; without one their process does. `secrets`: values that came from
-    ${file:...}, to be masked in all output.
+    ids for consumers with `dedup`; without one their process does.
     """
 
     brokers: dict[str, str]
@@ -57,7 +57,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     consumers: dict[str, dict[str, Any]] = {}
     services: dict[str, dict[str, Any]] = {}
     dedup: str | None = None
-    secrets: set[str] = set()
+
+    def __post_init__(self) -> None:
+        for url in (*self.brokers.values(), self.dedup or ""):
+            conceal_in(url)
 
     def __repr__(self) -> str:
         return f"Settings({shown(self)})"
@@ -90,13 +93,10 @@ def load_settings(path: str | None = None, broker: str | None = None) -> Setting
     file = Path(path or "config.yml")
     text = read_text(file, str(file)) if path or file.exists() else ""
     data, lines = _parse(file, text)
-    secrets: set[str] = set()
     try:
-        return _settings(data, broker, secrets)
+        return _settings(data, broker)
     except ConfigurationError as error:
         problem = str(error)
-        for secret in secrets - {""}:
-            problem = problem.replace(secret, "***").replace(repr(secret)[1:-1], "***")
         inmost = [error.keys[:length] for length in range(len(error.keys), 0, -1)]
         line = next((lines[keys] for keys in inmost if keys in lines), None if error.keys else 1)
         raise ConfigurationError(f"{file}, line {line}: {problem}" if line else problem) from None
@@ -129,14 +129,14 @@ def _lines(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, int]]:
         yield from _lines(value, path)
 
 
-def _settings(data: Any, broker: str | None, secrets: set[str]) -> Settings:
+def _settings(data: Any, broker: str | None) -> Settings:
     given = _mapping(data, (), (*SECTIONS, "dedup"))
     sections = {name: _mapping(given.get(name), (name,)) for name in SECTIONS}
     urls = sections["brokers"]
     if broker or not urls:
         urls[default_broker(urls) if urls else "main"] = broker or DEFAULT_URL
-    brokers, exchanges, consumers, services = fill(sections, (), secrets).values()
-    dedup = fill(given.get("dedup"), ("dedup",), secrets)
+    brokers, exchanges, consumers, services = fill(sections, ()).values()
+    dedup = fill(given.get("dedup"), ("dedup",))
     settings = Settings(
         brokers={
             name: _url(url, *(("--broker",) if url == broker else ("brokers", name))) for name, url in brokers.items()
@@ -145,7 +145,6 @@ def _settings(data: Any, broker: str | None, secrets: set[str]) -> Settings:
         consumers={name: _consumer(name, value) for name, value in consumers.items()},
         services={name: _mapping(value, ("services", name)) for name, value in services.items()},
         dedup=None if dedup is None else _url(dedup, "dedup", schemes=SEEN_SCHEMES),
-        secrets=secrets,
     )
     for name, exchange in settings.exchanges.items():
         if exchange.broker and exchange.broker not in settings.brokers:
@@ -160,6 +159,9 @@ def _exchange(name: str, value: Any) -> ExchangeSettings:
     kinds = {field.name: field.type for field in msgspec.structs.fields(ExchangeSettings)}
     given = _mapping(value, keys, tuple(kinds))
     exchange = ExchangeSettings(**{key: _value(kinds[key], item, *keys, key) for key, item in given.items()})
+    for key, item in exchange.options.items():  # the broker has types of its own, which only it knows
+        with suppress(msgspec.ValidationError):
+            exchange.options[key] = msgspec.convert(item, bool | int, strict=False)
     for id in exchange.requires:
         _at(check_name, "id", id, keys=(*keys, "requires"))
     return exchange
@@ -204,11 +206,11 @@ def _mapping(value: Any, keys: Keys, valid: Keys = ()) -> dict[Any, Any]:
 def _value(kind: Any, value: Any, *keys: str) -> Any:
     """`value`, which must be of that type."""
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError:
         raise _wrong(value, TAKES[kind], keys) from None
 
 
 def _wrong(value: Any, takes: str, keys: Keys) -> ConfigurationError:
     what = ".".join(keys) or "the file"
-    return ConfigurationError(f"{what} is {masked(repr(value)):.60}; it takes {takes}", *keys)
+    return ConfigurationError(f"{what} is {hide(masked(repr(value))):.60}; it takes {takes}", *keys)

@@ -8,7 +8,9 @@ import traceback
 
 import msgspec
 
+from .complaints import text_of
 from .errors import Reject
+from .masking import hide
 from .message import Message
 from .publisher import unfit
 
@@ -26,11 +28,11 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     and dead-own-headers where the message's own were larger than any broker takes.
     """
     kind = "rejected" if isinstance(error, Reject) else type(error).__name__
-    trace = "".join(traceback.format_exception(error))
+    trace = hide("".join(traceback.format_exception(error)))
     headers = {
         "dead-reason": kind,
         "dead-exception": f"{type(error).__module__}.{type(error).__qualname__}",
-        "dead-message": str(error)[:MAX_TEXT],
+        "dead-message": text_of(error)[:MAX_TEXT],
         "dead-traceback": trace[-MAX_TRACEBACK:],
         "dead-attempts": str(message.attempt),
         "dead-exchange": message.exchange,

@@ -1,8 +1,13 @@
 """Every exception mqasync raises, by whose fault it is; no other module defines one."""
 
+from .masking import hide
+
 
 class MqasyncError(Exception):
-    """Base of every exception here, so that one `except` can catch them all."""
+    """Base of every exception here, so that one `except` can catch them all. Its text shows no secret."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(hide(text) if isinstance(text, str) else text for text in arguments))
 
 
 class ConfigurationError(MqasyncError):

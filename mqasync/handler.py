@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
 from functools import update_wrapper
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, Self, TypeVar
 
 import msgspec
 
@@ -67,9 +67,11 @@ def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> Consu
     if values["ordered"] not in (None, "key"):
         raise ConfigurationError(f"ordered is {values['ordered']!r}; it takes 'key', or nothing at all")
     for name, least in (("concurrency", 1), ("prefetch", 1), ("retries", 0), ("batch_size", 1)):
-        value = values[name]
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise ConfigurationError(f"{name} is {value!r}; it takes a whole number of at least {least}")
+        try:
+            values[name] = msgspec.convert(values[name], Annotated[int, msgspec.Meta(ge=least)] | None, strict=False)
+        except msgspec.ValidationError:
+            problem = f"{name} is {values[name]!r}; it takes a whole number of at least {least}"
+            raise ConfigurationError(problem) from None
     return ConsumerOptions(**values)
 
 
@@ -81,11 +83,9 @@ class Consumer:
     """
 
     def __init__(self, *, exchange: str, id: str, **given: Any) -> None:
-        unknown = given.keys() - set(ConsumerOptions.__struct_fields__)
-        if unknown:
-            raise ConfigurationError(
-                f"{sorted(unknown)[0]!r} is not an option of a consumer: {', '.join(ConsumerOptions.__struct_fields__)}"
-            )
+        if unknown := sorted(given.keys() - set(ConsumerOptions.__struct_fields__)):
+            known = ", ".join(ConsumerOptions.__struct_fields__)
+            raise ConfigurationError(f"{unknown[0]!r} is not an option of a consumer: {known}")
         self.exchange = check_name("exchange", exchange)
         self.id = check_name("id", id)
         self.options = options(given)

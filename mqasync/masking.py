@@ -1,25 +1,88 @@
-"""Secrets made unreadable, in URLs and in the configuration as people see it; nothing else."""
+"""Secrets made unreadable in the texts that people see; which texts those are is not known here."""
 
 from __future__ import annotations
 
+import json
+import logging
 import re
-from typing import TYPE_CHECKING, Any
+import traceback
+from functools import reduce
+from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
-if TYPE_CHECKING:
-    from .config import Settings
-
+MASK = "***"
+LEAST = 4  # characters of a secret that is masked wherever it stands; a shorter one is part of too many words
 SECRET_KEY = re.compile(r"pass|secret|token|credential|api_?key", re.IGNORECASE)
+# what stands before a secret in a URL, and the secret; a password that was not quoted may hold / and @
+IN_URL = (
+    re.compile(r"(?P<before>://(?P<user>[^:]*):)(?P<secret>.*)(?=@)", re.DOTALL),
+    re.compile(r"(?P<before>[?&](?!keyfile=)[^=&]*(?:pass|secret|token|key)[^=&]*=)(?P<secret>[^&]*)", re.IGNORECASE),
+)
+
+
+class Concealed(msgspec.Struct):
+    """What this process keeps secret, and the pattern of it in texts."""
+
+    secrets: set[str] = set()
+    pattern: re.Pattern[str] = re.compile("(?!)")  # nothing
+
+
+_concealed = Concealed()
+
+
+def conceal(secret: str) -> None:
+    """From now on `hide` masks `secret` and each line of it, and so do the log and every error of mqasync."""
+    if secret in _concealed.secrets:
+        return
+    _concealed.secrets.add(secret)
+    logging.getLogger("mqasync").addFilter(_hide_in)
+    texts = {part.strip() for known in _concealed.secrets for part in (known, *known.splitlines())}
+    parts = sorted((text for text in texts if len(text) >= LEAST), key=len, reverse=True)
+    _concealed.pattern = re.compile("|".join("".join(map(_spelled, part)) for part in parts) or "(?!)")
+
+
+def conceal_in(url: str) -> None:
+    """Conceal the password and other secrets of a URL; not a password that is the user's name, which is shown."""
+    for known in IN_URL:
+        for found in known.finditer(url):
+            if found["secret"] != found.groupdict().get("user"):
+                conceal(found["secret"])
+                conceal(unquote(found["secret"]))
+
+
+def _spelled(character: str) -> str:
+    """A pattern of `character` as texts, URLs, JSON and reprs of reprs spell it."""
+    if character.isascii() and character.isalnum():
+        return character
+    octets = character.encode("utf-8", "surrogatepass")
+    in_url = "".join(f"%{octet:02x}" for octet in octets) + (r"|\+" if character == " " else "")
+    escaped = {character.encode("unicode_escape").decode(), json.dumps(character)[1:-1], repr(octets)[2:-1]}
+    escaped |= {f"\\{character}"}
+    spellings = [re.escape(text).replace(r"\\", r"\\+") for text in sorted(escaped, key=len, reverse=True)]
+    return f"(?:{'|'.join(spellings)}|{re.escape(character)}|(?i:{in_url}))"
+
+
+def hide(text: str) -> str:
+    """`text` without what is concealed."""
+    return _concealed.pattern.sub(MASK, text)
+
+
+def _hide_in(record: logging.LogRecord) -> bool:
+    """A filter that lets every record pass, its secrets hidden whoever formats it."""
+    record.msg, record.args = hide(record.getMessage()), ()
+    if record.exc_info:
+        record.exc_text = hide("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+    return True
 
 
 def masked(url: str) -> str:
     """`url` without its password and other secrets, for people to read."""
-    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
+    return reduce(lambda text, known: known.sub(rf"\g<before>{MASK}", text), IN_URL, url)
 
 
-def shown(settings: Settings) -> dict[str, Any]:
+def shown(settings: msgspec.Struct) -> dict[str, Any]:
     """The settings as plain data for people to read, every secret masked."""
 
     def mask(value: Any, key: str = "") -> Any:
@@ -27,11 +90,9 @@ def shown(settings: Settings) -> dict[str, Any]:
             return {name: mask(item, name) for name, item in value.items()}
         if isinstance(value, list):
             return [mask(item, key) for item in value]
-        if value and (SECRET_KEY.search(key) or str(value) in settings.secrets):
-            return "***"
-        return masked(value) if isinstance(value, str) else value
+        if value and (SECRET_KEY.search(key) or str(value) in _concealed.secrets):
+            return MASK
+        return hide(masked(value)) if isinstance(value, str) else value
 
-    data = msgspec.to_builtins(settings)
-    del data["secrets"]
-    masked_data: dict[str, Any] = mask(data)
-    return masked_data
+    data: dict[str, Any] = mask(msgspec.to_builtins(settings))
+    return data

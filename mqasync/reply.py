@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .codec import encode
+from .complaints import text_of
 from .errors import ConfigurationError
 from .message import Message, Out, output_id
 from .transport import check_name
@@ -33,7 +34,7 @@ def result(request: Message, value: Any, id: str) -> Message:
 
 def failure(request: Message, error: BaseException, id: str) -> Message:
     """What the handler of queue `id` raised."""
-    text = str(error).encode("utf-8", "replace").decode()
+    text = text_of(error).encode("utf-8", "replace").decode()
     return _reply(request, encode(text), id, {ERROR: type(error).__name__})
 
 

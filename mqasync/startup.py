@@ -72,6 +72,6 @@ def lifespan_settings(service: Service, settings: Settings) -> list[Any]:
         return []
     kind = get_type_hints(service.lifespan).get(parameters[0], dict)
     try:
-        return [msgspec.convert(section, kind)]
+        return [msgspec.convert(section, kind, strict=False)]
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"services.{service.name} in the configuration: {error}") from error

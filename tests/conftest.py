@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
+from mqasync import masking
 from mqasync.message import new_id
 
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
@@ -101,6 +102,12 @@ def sqs_server() -> Iterator[Moto]:
     """A moto that all tests share: do not stop it. Where it cannot be had: as above."""
     with required(moto()) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def forgotten_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test keeps secret may be a plain word in the next."""
+    monkeypatch.setattr(masking, "_concealed", masking.Concealed())
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """config.yml: what is filled in, what is refused and where, what is shown."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mqasync import ConfigurationError
-from mqasync.config import load_settings
+from mqasync.config import ExchangeSettings, load_settings
+from mqasync.discovery import Service
 from mqasync.handler import ConsumerOptions
 from mqasync.masking import masked, shown
+from mqasync.startup import lifespan_settings
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +52,122 @@ def test_variables_defaults_and_files_are_filled_in(monkeypatch: pytest.MonkeyPa
     )
     settings = load_settings()
     assert settings.brokers == {"main": "sqlite:x.db", "rabbit": "amqp://guest:a%2Fb%40c@rabbit/"}
+    assert settings.consumers == {"CTH/enrich": {"concurrency": "50", "retries": 8, "to": "enriched", "timeout": "10m"}}
     options = settings.consumer_options("CTH", "enrich", ConsumerOptions(backoff=3.0))
     assert options == ConsumerOptions(concurrency=50, retries=8, to=("enriched",), timeout=600.0, backoff=3.0)
     name = "from the environment"
     assert settings.services == {"some.module": {"name": name, "list": [f"{name}!"], "token": "a/b@c"}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NO", "null", "~", "#abc", "a: b", "0123456", "12:30:45", "1e3", "  two  words ", "line\nline", "''", "$1", "${X}"]
+    + [f"{first}secret" for first in "@%!&*[{`|>-?'\"\\"],
+)
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_a_value_from_outside_is_text_as_it_stands_there(
+    text: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALUE", text)
+    Path("value").write_text(f"{text}\n")
+    what = {"environment": "${VALUE}", "file": "${file:value}"}[source]
+    write(f'services: {{module: {{whole: "{what}", part: "<{what}>", list: ["{what}"]}}}}')
+    assert load_settings().services == {"module": {"whole": text, "part": f"<{text}>", "list": [text]}}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"a\n", "a"), (b"a\r\n", "a"), (b" a \n\n", " a \n"), (b"a\r\nb\r\n", "a\r\nb"), (b"\n", ""), (b"", "")],
+)
+def test_of_a_file_one_line_end_is_cut_and_nothing_else(content: bytes, text: str) -> None:
+    Path("value").write_bytes(content)
+    write('services: {module: {key: "${file:value}"}}')
+    assert load_settings().services == {"module": {"key": text}}
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("$${X}", "${X}"),
+        ("$${file:nowhere} and ${X}", "${file:nowhere} and x"),
+        ("$$${X}", "$x"),
+        ("$$$${X:y}", "$${X:y}"),
+        ("$$ $1 $$1 {X}", "$$ $1 $$1 {X}"),
+    ],
+)
+def test_two_dollars_write_one(written: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X", "x")
+    write(f"services: {{module: {{key: '{written}'}}}}")
+    assert load_settings().services == {"module": {"key": text}}
+
+
+def test_the_type_that_asks_decides_what_a_text_means() -> None:
+    write(
+        """
+        exchanges: {CTH: {optional: "${OPTIONAL:true}", options: {x-max-length: "${LENGTH:100}", x-mode: "${M:1 a}"}}}
+        consumers: {CTH/q: {concurrency: "${N:5}", prefetch: "${N:20}", timeout: "${T:1.5}", retries: "${R:0}"}}
+        """
+    )
+    settings = load_settings()
+    assert settings.exchanges["CTH"] == ExchangeSettings(optional=True, options={"x-max-length": 100, "x-mode": "1 a"})
+    options = ConsumerOptions(concurrency=5, prefetch=20, timeout=1.5, retries=0)
+    assert settings.consumer_options("CTH", "q", ConsumerOptions()) == options
+
+
+class Typed(msgspec.Struct):
+    number: int
+    share: float
+    flag: bool
+    code: str
+    maybe: str | None
+    names: list[str] = []
+
+
+@asynccontextmanager
+async def lifespan(settings: Typed) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("names", ["", "names: [a, '${NAME:b}']", "names: '${NAMES:[a, b]}'"])
+def test_lifespan_gets_texts_as_its_types_say_and_never_a_list_of_one(names: str) -> None:
+    number = "{number: '${N:5}', share: '${S:0.5}', flag: '${F:false}', code: '${C:0123}', maybe: '${M:null}'"
+    write(f"services: {{module: {number}, {names}}}}}")
+    service = Service("module", [], [], lifespan)
+    if "NAMES" in names:
+        with pytest.raises(ConfigurationError, match=r"services.module .* `array`, got `str` - at `\$.names`"):
+            lifespan_settings(service, load_settings())
+    else:
+        expected = Typed(5, 0.5, False, "0123", "null", ["a", "b"] if names else [])
+        assert lifespan_settings(service, load_settings()) == [expected]
+
+
+@pytest.mark.parametrize("config", ["", "brokers: {main: '${MQASYNC_BROKER:sqlite:mqasync.db}'}"])
+def test_an_own_variable_that_is_empty_counts_as_not_set(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQASYNC_BROKER", "")
+    monkeypatch.setenv("MQASYNC_CONFIG", "")
+    write(config)
+    assert load_settings().brokers == {"main": "sqlite:mqasync.db"}
+    write("brokers: {main: '${MQASYNC_BROKER}'}")
+    with pytest.raises(ConfigurationError, match="MQASYNC_BROKER is not set"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("amqp://${U}:${P}@${H}/${V}", "amqp://user%40corp:a%2F%3Fb%40c@host:1/v%2F/w"),
+        ("amqp://x-${U}:y-${P}-z@host", "amqp://x-user%40corp:y-a%2F%3Fb%40c-z@host"),
+        ("amqp://${U}:${file:secret}@host", "amqp://user%40corp:p%20%25@host"),
+        ("amqp://host/?token=${P}&file=${V}", "amqp://host/?token=a%2F%3Fb%40c&file=v%252F%2Fw"),
+        ("${S}host", "amqp://host"),
+    ],
+)
+def test_what_is_filled_into_a_part_of_a_url_is_quoted(written: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("secret").write_text("p %\n")
+    for name, value in {"U": "user@corp", "P": "a/?b@c", "H": "host:1", "V": "v%2F/w", "S": "amqp://"}.items():
+        monkeypatch.setenv(name, value)
+    write(f"brokers: {{main: '{written}'}}")
+    assert load_settings().brokers == {"main": url}
 
 
 def test_no_secret_is_shown() -> None:
@@ -60,6 +177,7 @@ def test_no_secret_is_shown() -> None:
         brokers:
           main: amqp://guest:${file:secret}@rabbit/?certfile=x
           other: redis://:hidden@host/?password=hidden
+          named: amqp://user@corp:hidden@h/
         services:
           module: {value: "${file:secret}", api_key: hidden, nested: {my_password: hidden}, plain: shown}
         """
@@ -75,6 +193,8 @@ def test_no_secret_is_shown() -> None:
     [
         ("sqlite:mqasync.db", "sqlite:mqasync.db"),
         ("amqp://user:p:a@s/s@host:1/v", "amqp://user:***@host:1/v"),
+        ("amqp://user@corp:hunter2@h/", "amqp://user@corp:***@h/"),
+        ("amqp://user@a@b:hunter2\n2@h/", "amqp://user@a@b:***@h/"),
         ("amqp://host/v?heartbeat=5", "amqp://host/v?heartbeat=5"),
         ("sqs://?secret_key=x&region=y", "sqs://?secret_key=***&region=y"),
     ],

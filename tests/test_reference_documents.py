@@ -64,7 +64,7 @@ def told(struct: type[msgspec.Struct]) -> dict[str, str]:
     found: dict[str, str] = {}
     for names, said in zip(parts[1::2], parts[2::2], strict=True):
         found |= {name: said.strip() for name in re.findall(r"`(\w+)`", names)}
-    missing = [field for field in struct.__struct_fields__ if field not in found and field != "secrets"]
+    missing = [field for field in struct.__struct_fields__ if field not in found]
     assert not missing, f"the docstring of {struct.__name__} says nothing of {missing}"
     return found
 

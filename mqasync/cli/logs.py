@@ -14,6 +14,7 @@ import click
 
 from ..complaints import printable
 from ..handling import HANDLING
+from ..masking import hide
 from .traces import indented, their_trace, theirs
 
 MAX_ID = 100  # characters of a message's id
@@ -46,7 +47,12 @@ class Human(Format):
                 f"{about['message_id']} {about['attempt']}" if "attempt" in about else f"{about['messages']} messages"
             )
             record.message = f"[{about['exchange']}/{about['id']} {what}] {record.message}"
-        return printable(super().formatMessage(record))
+        return printable(hide(super().formatMessage(record)))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """All of it."""
+        record.exc_text = None  # what another formatter has made of the traceback
+        return super().format(record)
 
     def formatException(self, info: Any) -> str:
         """The traceback, in which no line begins as a log line does, control characters escaped."""
@@ -54,7 +60,7 @@ class Human(Format):
 
     def end(self, text: str, error: Exception | None = None) -> None:
         """A sentence, or a traceback and nothing else."""
-        click.echo(their_trace(error) if error else printable(f"mqasync: {text}"), err=True)
+        click.echo(their_trace(error) if error else printable(hide(f"mqasync: {text}")), err=True)
 
 
 class Json(Format):
@@ -66,11 +72,11 @@ class Json(Format):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage().strip(),
+            "message": hide(record.getMessage().strip()),
             **getattr(record, "about", {}),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = hide(self.formatException(record.exc_info))
         return json.dumps(line).replace("\x7f", "\\u007f")
 
     def end(self, text: str, error: Exception | None = None) -> None:

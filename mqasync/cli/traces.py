@@ -10,6 +10,7 @@ import click
 
 from .. import __file__ as package
 from ..complaints import printable
+from ..masking import hide
 
 # what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
 OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
@@ -30,5 +31,5 @@ def theirs(error: Exception) -> TracebackType | None:
 
 
 def indented(trace: str) -> str:
-    """A traceback in which no line begins as a log line does, control characters escaped."""
-    return "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
+    """A traceback without secrets, in which no line begins as a log line does, control characters escaped."""
+    return "\n".join(f"  {printable(line)}" for line in hide(trace).split("\n"))
