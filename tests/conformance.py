@@ -243,6 +243,15 @@ class Conformance:
         assert stats.consumers in (1, None)
         await subscription.ack([held])
 
+    async def test_what_was_published_without_a_delay_is_never_counted_as_delayed(
+        self, transport: Transport, exchange: str
+    ) -> None:
+        await transport.declare(exchange, "q")
+        for n in range(50):
+            publishes = [transport.publish(exchange, [message(n)]) for _ in range(4)]
+            found = await asyncio.gather(*(transport.stats(exchange, "q") for _ in range(4)), *publishes)
+            assert not any(stats.delayed for stats in found if stats)
+
     async def test_queues_lists_every_queue_where_the_broker_tells(self, transport: Transport, exchange: str) -> None:
         named = [(exchange, "q"), (exchange, "q" + DEAD), (f"{exchange}.sub", "q")]
         for name, id in named:

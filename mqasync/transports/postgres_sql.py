@@ -96,7 +96,10 @@ SELECT coalesce((
     SELECT extract(epoch FROM min(due) - now())::float8 FROM messages WHERE messages.queue = queues.queue
 ), 'infinity') FROM queues WHERE queue = $1
 """
-STATS = "SELECT count(*), count(*) FILTER (WHERE due > now() AND NOT held) FROM messages WHERE queue = $1"
+# now() is when the statement began: what was published before its snapshot was taken would count as delayed.
+STATS = """
+SELECT count(*), count(*) FILTER (WHERE due > (SELECT clock_timestamp()) AND NOT held) FROM messages WHERE queue = $1
+"""
 
 # What settles takes the columns n and taken of the rows, and leaves alone what somebody else has taken since.
 ACK = """

@@ -106,7 +106,7 @@ class SQLiteTransport:
         queue = await self.file.run(self.file.value, sql.QUEUE, exchange, id)
         if queue is None:
             return None
-        ((total, delayed),) = await self.file.run(self.file.rows, sql.STATS, time.time(), queue)
+        ((total, delayed),) = await self.file.run(self.file.rows, sql.STATS, queue)
         return QueueStats(total - delayed, delayed)
 
     async def queues(self) -> list[tuple[str, str]] | None:

@@ -52,6 +52,7 @@ class File:
             raise BrokerRefused(f"the SQLite file {self.path} cannot be made: there is no directory {directory}")
         self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         self._opened.callback(self._db.close)
+        self._db.create_function("clock", 0, time.time)
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")

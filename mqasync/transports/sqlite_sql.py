@@ -47,7 +47,8 @@ NEXT_DUE = """
 SELECT coalesce((SELECT min(due) FROM messages WHERE queue = queues.queue), 9e999)
 FROM queues WHERE queue = ?
 """
-STATS = "SELECT count(*), coalesce(sum(due > ? AND NOT held), 0) FROM messages WHERE queue = ?"
+# The clock is read after the snapshot of the file was taken, lest what came between counts as delayed.
+STATS = "SELECT count(*), coalesce(sum(due > (SELECT clock()) AND NOT held), 0) FROM messages WHERE queue = ?"
 ACK = "DELETE FROM messages WHERE n = ? AND taken = ? AND held"
 RETRY = "UPDATE messages SET held = 0, attempt = attempt + 1, due = ? WHERE n = ? AND taken = ? AND held"
 RELEASE = "UPDATE messages SET held = 0, due = 0 WHERE n = ? AND taken = ? AND held"  # first in line again
