@@ -8,18 +8,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from .codec import is_pydantic
+from .codec import NOT_DECODABLE, adapter_of
 from .config import Settings
 from .discovery import Service
 from .errors import ConfigurationError
 from .masking import masked
 from .message import Out
-from .signature import of_consumer
+from .signature import hint_of, of_consumer
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 JSON, BYTES = "application/json", "application/octet-stream"
 SCHEMAS = "#/components/schemas/"
@@ -95,7 +98,7 @@ def operations_of(service: Service, settings: Settings) -> Iterator[Operation]:
 
 def put_out(handler: Callable[..., Any]) -> list[Any]:
     """The types of what a handler returns or yields, as far as it is annotated."""
-    returned = get_type_hints(handler).get("return")
+    returned = hint_of(handler, "return")
     if inspect.isasyncgenfunction(handler):
         returned = next(iter(get_args(returned)), None)
     return told(returned)
@@ -110,26 +113,39 @@ def told(annotation: Any) -> list[Any]:
 def described(kinds: Iterable[Any]) -> tuple[dict[Any, Body], Data]:
     """A message object for each type, and the schemas that they refer to, by name."""
     ordered = sorted((kind for kind in kinds if kind is not bytes), key=str)
-    models = [kind for kind in ordered if is_pydantic(kind)]
-    others = [kind for kind in ordered if not is_pydantic(kind)]
+    models: Data = {}  # pydantic's schemas by name
     try:
-        payloads, schemas = msgspec.json.schema_components(others, schema_hook=_text, ref_template=SCHEMAS + "{name}")
-    except TypeError as error:
+        adapters = {kind: adapter for kind in ordered if (adapter := adapter_of(kind))}
+        others = [kind for kind in ordered if kind not in adapters]
+        payloads, schemas = msgspec.json.schema_components(
+            others, schema_hook=lambda kind: _inside(kind, models), ref_template=SCHEMAS + "{name}"
+        )
+    except NOT_DECODABLE as error:
         raise ConfigurationError(f"there is no schema of an annotation: {error}") from error
     payload_of = dict(zip(others, payloads, strict=True))
-    if models:
-        from pydantic.json_schema import models_json_schema
-
-        # the prefix tells them from msgspec's of the same name
-        found, definitions = models_json_schema(
-            [(model, "validation") for model in models], ref_template=SCHEMAS + "pydantic.{model}"
-        )
-        payload_of |= {model: found[model, "validation"] for model in models}
-        schemas |= {f"pydantic.{name}": schema for name, schema in definitions["$defs"].items()}
+    for kind, adapter in adapters.items():
+        payload_of[kind] = _by_pydantic(adapter, models)
+    schemas |= {f"pydantic.{name}": schema for name, schema in models.items()}
     for schema in schemas.values():
         schema.update(_description(schema.get("description")))
     bodies = {kind: _body(kind, payload) for kind, payload in payload_of.items()}
     return {**bodies, bytes: Body("bytes", {"name": "bytes", "contentType": BYTES})}, schemas
+
+
+def _by_pydantic(adapter: TypeAdapter[Any], models: Data) -> Data:
+    """The schema of what pydantic decodes; those that it refers to are added to `models`."""
+    # the prefix tells them from msgspec's of the same name
+    template = SCHEMAS + "pydantic.{model}"
+    found, definitions = adapter.json_schemas([(0, "validation", adapter)], ref_template=template)
+    models |= definitions.get("$defs", {})
+    return found[0, "validation"]
+
+
+def _inside(kind: type, models: Data) -> Data:
+    """The schema of a type that msgspec leaves to the codec: of a model, or of what is made from text."""
+    if adapter := adapter_of(kind):
+        return _by_pydantic(adapter, models)
+    return {"type": "string", "format": FORMATS[kind]} if kind in FORMATS else {"type": "string"}
 
 
 def _body(kind: Any, payload: Data) -> Body:
@@ -138,11 +154,6 @@ def _body(kind: Any, payload: Data) -> Body:
         name = payload["$ref"].removeprefix(SCHEMAS)
     name = re.sub(r"[^\w.-]+", "_", name).strip("_")
     return Body(name, {"name": name, "payload": payload})
-
-
-def _text(kind: type) -> Data:
-    """The schema of a type that JSON lacks: the codec makes it from text."""
-    return {"type": "string", "format": FORMATS[kind]} if kind in FORMATS else {"type": "string"}
 
 
 def _operation(operation: Operation, bodies: dict[Any, Body]) -> Data:

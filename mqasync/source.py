@@ -117,7 +117,7 @@ class Feed:
             raise ConfigurationError(f"{where(source.handler)}: {error}") from None
         signature = of_producer(source.handler)
         self._generator = signature.generator
-        self._named = arguments(source.handler, signature.injected, injected)
+        self._named = arguments(source.handler, signature, injected)
         self._publish = waiting_for_queues(brokers.publish, wait)
         self._once = once
 

@@ -14,7 +14,7 @@ from .handler import Consumer, where
 from .message import Message, Out, new_id, output_id
 from .outbox import Outbox
 from .reply import reply_to
-from .signature import of_consumer
+from .signature import Signature, of_consumer
 from .transport import check_name
 
 Publish = Callable[[Message], Awaitable[None]]
@@ -42,7 +42,7 @@ class Step:
         self.outputs: Counter[str] = Counter()
         self._decode = decoder(self.signature.body)
         self._publish = publish
-        self._named = arguments(consumer.handler, self.signature.injected, injected)
+        self._named = arguments(consumer.handler, self.signature, injected)
 
     async def run(self, messages: Sequence[Message]) -> Any:
         """Handle one message, or one batch, and return when everything it put out is confirmed.
@@ -132,10 +132,10 @@ def surrounded(step: Step, around: Sequence[Around]) -> Run:
     return run
 
 
-def arguments(function: Any, wanted: Sequence[str], injected: Mapping[str, Any]) -> dict[str, Any]:
-    """The `wanted` ones of what lifespan() yielded. Raises ConfigurationError for a missing one."""
-    for name in wanted:
+def arguments(function: Any, signature: Signature, injected: Mapping[str, Any]) -> dict[str, Any]:
+    """What a signature asks for of what lifespan() yielded. Raises ConfigurationError for a missing one."""
+    for name in signature.injected:
         if name not in injected:
             choices = ", ".join(injected) or "nothing, as the module has no lifespan()"
             raise ConfigurationError(f"{where(function)} wants {name!r}; lifespan() yields: {choices}")
-    return {name: injected[name] for name in wanted}
+    return {name: injected[name] for name in (*signature.injected, *signature.optional) if name in injected}
