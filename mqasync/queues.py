@@ -5,10 +5,8 @@ from __future__ import annotations
 from operator import methodcaller
 
 from .broker import Broker
-from .temporary import TAP
+from .temporary import OURS, TAP
 from .transport import DEAD, QueueStats
-
-OURS = "mqasync."  # so begin the exchanges of replies and reports
 
 Queue = tuple[str, str]
 """(exchange, id)."""

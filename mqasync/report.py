@@ -17,7 +17,7 @@ from .broker import Broker
 from .errors import BrokerRefused, MqasyncError
 from .health import Health
 from .message import Message, new_id
-from .temporary import TemporaryQueue
+from .temporary import TemporaryQueue, sweep
 from .transport import Delivery
 
 log = logging.getLogger("mqasync")
@@ -73,8 +73,9 @@ class Reporter:
         self._started = time.time()
 
     async def run(self, brokers: Iterable[Broker]) -> None:
-        """Tell it on each of them, again and again."""
-        await asyncio.gather(*(self._tell(broker) for broker in brokers))
+        """Tell it on each of them, again and again, and delete what others who told it have left there."""
+        brokers = list(brokers)
+        await asyncio.gather(*map(self._tell, brokers), *map(sweep, brokers))
 
     async def _tell(self, broker: Broker) -> None:
         before = self._health()

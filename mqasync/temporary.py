@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from operator import methodcaller
 
 from .backoff import pause
 from .broker import Broker
-from .errors import BrokerError, BrokerLost
-from .transport import Delivery, Subscription, Transport
+from .errors import BrokerError, BrokerLost, BrokerRefused
+from .message import Message
+from .transport import Delivery, QueueStats, Subscription, Transport
 
+OURS = "mqasync."  # so begin the exchanges of replies and reports
 TAP = "tap-"  # so begin the ids of queues at which a person only looks on
 EXPIRES_SECONDS = 60.0  # the broker deletes the queue of a process that was killed after so long
 PREFETCH = 100
 RECEIVE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
+
+SWEEP_SECONDS = 100.0  # between two looks for queues of processes that were killed
+PROBES = 3  # so many without an answer are the sign of that
+PROBE = "mqasync-probe"  # header of a message that asks whether anybody receives
 
 Take = Callable[[Sequence[Delivery]], Awaitable[None]]
 
@@ -51,7 +58,7 @@ class TemporaryQueue:
         while True:
             try:
                 deliveries = await subscription.receive(PREFETCH, RECEIVE_SECONDS)
-                await self._take(deliveries)
+                await self._take([delivery for delivery in deliveries if PROBE not in delivery.message.headers])
                 await subscription.ack(deliveries)
                 failures = 0
             except BrokerLost:
@@ -66,3 +73,37 @@ class TemporaryQueue:
         with suppress(BrokerError, TimeoutError):  # in an outage the broker deletes it by itself
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._broker.call(lambda transport: transport.delete(self.exchange, self.id))
+
+
+async def sweep(broker: Broker) -> None:
+    """Delete the temporary queues of killed processes where the broker does not, again and again until cancelled."""
+    probes: dict[tuple[str, str], int] = {}
+    with suppress(BrokerRefused):  # somebody else may be allowed to
+        while not (await broker.connected()).features.temporary:
+            probes = await sweep_once(broker, probes)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def sweep_once(broker: Broker, probes: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Delete those in which as many probes as PROBES still wait, and send one to the others.
+
+    `probes` and what is returned: how many were sent to a queue from which nobody has received since.
+    """
+    there: list[tuple[str, str]] | None = await broker.call(methodcaller("queues"))
+    sent = {}
+    for queue in filter(is_temporary, there or ()):
+        found: QueueStats | None = await broker.call(methodcaller("stats", *queue))
+        if found is None or found.consumers:
+            continue
+        waiting = probes.get(queue, 0) if found.total >= probes.get(queue, 0) else 0
+        if waiting >= PROBES:
+            await broker.call(methodcaller("delete", *queue))
+        elif await broker.send(*queue, Message(body=b"", exchange=queue[0], headers={PROBE: ""})):
+            sent[queue] = waiting + 1
+    return sent
+
+
+def is_temporary(queue: tuple[str, str]) -> bool:
+    """Whether it belongs to one process: the queue of a tap, of replies or of reports."""
+    exchange, id = queue
+    return id.startswith(TAP) or exchange.startswith(OURS)
