@@ -111,9 +111,9 @@ def translated(error: BaseException, errors: Errors) -> MqasyncError:
     if why := next(filter(None, (why_for_good(one, "the scheme without TLS") for one in _chain(error))), ""):
         return BrokerRefused(why)
     whole = f"{type(error).__name__}: {error}"
-    for ours, signs in errors:
+    for ours, signs, *words in errors:
         if any(sign in whole if isinstance(sign, str) else isinstance(error, sign) for sign in signs):
-            return ours(text)
+            return ours(*words or [text])
     return BrokerLost(text)
 
 

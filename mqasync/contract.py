@@ -16,8 +16,11 @@ from .transport import Delivery, Features, Options, QueueStats
 Sign = type[BaseException] | str
 """A class of exceptions of the client library, or a piece of "Class: text" of one."""
 
-Errors = Sequence[tuple[type[MqasyncError], Sequence[Sign]]]
-"""What the library's exceptions mean, in order: our error, and the signs of it. What no sign fits is BrokerLost.
+Meaning = tuple[type[MqasyncError], Sequence[Sign]] | tuple[type[MqasyncError], Sequence[Sign], str]
+"""Our error, the signs of it, and what to say where the library's own words would help nobody."""
+
+Errors = Sequence[Meaning]
+"""What the library's exceptions mean, in order. What no sign fits is BrokerLost.
 
 NoSuchQueue: one queue is gone, not the connection. BrokerBusy: the core repeats it after a pause. BrokerRefused: no
 for good. BrokerLost: the connection is gone. Unroutable, MessageTooLarge and ConfigurationError are possible too.
