@@ -12,7 +12,7 @@ from .config import load_settings
 from .dedup import seen_of
 from .errors import BrokerLost
 from .handler import Consumer, Producer
-from .message import Out
+from .message import NaturalKey, Out
 from .outbox import Outbox
 from .step import Step, outgoing
 from .telemetry import traced
@@ -39,13 +39,13 @@ class Client:
         self,
         producer: Producer,
         body: Any,
-        key: str | None,
+        key: NaturalKey | None,
         headers: dict[str, str] | None,
-        id: str | None,
+        id: NaturalKey | None,
         timeout: float,
     ) -> str:
         """See Producer.produce."""
-        out = Out(body, key=key, headers=headers or {}, id=id)
+        out = Out(body, key=key, headers={} if headers is None else headers, id=id)
         message = outgoing(out, producer.exchange, producer.id)
         try:
             async with asyncio.timeout(timeout):

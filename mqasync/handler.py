@@ -17,6 +17,7 @@ import msgspec
 
 from .duration import seconds
 from .errors import ConfigurationError
+from .message import NaturalKey
 from .transport import check_name
 
 if TYPE_CHECKING:
@@ -191,16 +192,16 @@ class Producer:
         self,
         body: Any,
         *,
-        key: str | None = None,
+        key: NaturalKey | None = None,
         headers: dict[str, str] | None = None,
-        id: str | None = None,
+        id: NaturalKey | None = None,
         timeout: float | str = 30.0,
     ) -> str:
         """Publish one body and return the message id once the broker has it safely.
 
         Raises Unroutable when no queue is bound to the exchange, BrokerLost when the broker stays
         away for `timeout` seconds (the message may or may not be there: repeat it with its `id`),
-        MessageTooLarge, and ConfigurationError for a body that cannot be encoded.
+        MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or what is no text.
         """
         if self._client is None:
             raise ConfigurationError(f"{self!r} is not open: use 'async with'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import msgspec
@@ -44,15 +45,21 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
 
 
+NaturalKey = str | uuid.UUID | IPv4Address | IPv6Address
+"""What names a thing already: it travels as text."""
+
+
 class Out(msgspec.Struct, frozen=True):
     """What a handler or producer returns or yields when the body alone does not say enough.
 
     `exchange` overrides the decorator's; `id` replaces the derived id, for data that has a
     natural key (a line of a file, a record number), so that reading it again repeats the ids.
+    `id` and `key` become text; `headers` are text by text. Anything else is a ConfigurationError
+    where it is put out, as an Out inside another is.
     """
 
     body: Any
     exchange: str | None = None
-    key: str | None = None
+    key: NaturalKey | None = None
     headers: dict[str, str] = {}
-    id: str | None = None
+    id: NaturalKey | None = None

@@ -149,9 +149,9 @@ def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
 def unfit(message: Message, max_bytes: float = math.inf) -> MqasyncError | None:
     """Why no broker can carry `message`, as an error to raise; None when it can."""
     try:
-        size = len(f"{message.id}{message.producer}{message.key or ''}".encode())
+        size = len("".join((message.id, message.producer, message.key or "")).encode())
         size += sum(len(name.encode()) + len(value.encode()) for name, value in message.headers.items())
-    except (UnicodeEncodeError, AttributeError) as error:
+    except (UnicodeEncodeError, AttributeError, TypeError) as error:
         return ConfigurationError(f"id, key and headers are text that UTF-8 can carry: {error}")
     if size > MAX_HEADER_BYTES:
         return MessageTooLarge(f"headers of {size:,} bytes for {message.exchange!r}; {MAX_HEADER_BYTES:,} are allowed")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from .codec import decoder, encode
+from .codec import decoder
 from .duration import seconds
 from .errors import ConfigurationError, RequestFailed, Unroutable
-from .message import Message, new_id
+from .message import Message, NaturalKey, Out, new_id
 from .reply import ERROR, REPLIES, REPLY_FOR, REPLY_TO
+from .step import outgoing
 from .transport import Delivery, check_name
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Requester:
         *,
         to: str | None = None,
         timeout: float | str = 30.0,
-        key: str | None = None,
+        key: NaturalKey | None = None,
         headers: dict[str, str] | None = None,
     ) -> Any:
         """Publish `body` and return what its handler returned, decoded from JSON; of a generator a list.
@@ -71,13 +72,9 @@ class Requester:
         """
         if self._client is None:
             raise ConfigurationError("the Requester is not open: use 'async with Requester() as request'")
-        message = Message(
-            body=encode(body),
-            exchange=check_name("exchange", exchange),
-            producer=self._id,
-            headers={**(headers or {}), REPLY_TO: self._queue},
-            key=key,
-        )
+        out = Out(body, key=key, headers={} if headers is None else headers)
+        message = outgoing(out, check_name("exchange", exchange), self._id)
+        message.headers[REPLY_TO] = self._queue
         limit = seconds(timeout)
         waiting = self._waiting[message.id] = asyncio.get_running_loop().create_future()
         try:

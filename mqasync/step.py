@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import reprlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from .codec import decoder, encode
 from .errors import ConfigurationError
 from .handler import Consumer, where
-from .message import Message, Out, new_id, output_id
+from .message import Message, NaturalKey, Out, new_id, output_id
 from .outbox import Outbox
 from .reply import reply_to
 from .signature import Signature, of_consumer
@@ -93,34 +95,38 @@ class Step:
         """The messages for one value; their ids are derived, so that a re-run repeats them."""
         if value is None:
             return
-        out = value if isinstance(value, Out) else Out(value)
-        exchanges = (check_name("exchange", out.exchange),) if out.exchange else self.consumer.options.to
-        if not exchanges and value is out:
-            raise ConfigurationError(f"{where(self.consumer.handler)} put out {out!r:.200} and no exchange is named")
-        body = encode(out.body) if exchanges else b""
+        exchanges = self.consumer.options.to
+        if isinstance(value, Out):
+            exchanges = exchanges if value.exchange is None else (check_name("exchange", value.exchange),)
+            if not exchanges:
+                what = f"{where(self.consumer.handler)} put out {value!r:.200}"
+                raise ConfigurationError(f"{what} and no exchange is named")
         origin = "/".join(message.id for message in messages)
         for exchange in exchanges:
+            id = partial(output_id, origin, exchange, self.consumer.id, position)
+            message = outgoing(value, exchange, self.consumer.id, id)
             self.outputs[exchange] += 1
-            yield Message(
-                body=body,
-                exchange=exchange,
-                id=out.id or output_id(origin, exchange, self.consumer.id, position),
-                producer=self.consumer.id,
-                headers=out.headers,
-                key=out.key,
-            )
+            yield message
 
 
-def outgoing(value: Any, exchange: str, producer: str) -> Message:
-    """The message for what a producer puts out: a body, or an Out. Raises ConfigurationError."""
+def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = new_id) -> Message:
+    """The message for what a producer puts out: a body, or an Out; `id` gives its id where the Out does not.
+
+    The same on every broker: it is bytes and text. Raises ConfigurationError for what cannot be that.
+    """
     out = value if isinstance(value, Out) else Out(value)
+    inner = out.body[0] if isinstance(out.body, list | tuple) and out.body else out.body
+    if isinstance(inner, Out):
+        raise ConfigurationError("an Out is put out inside another one, or in a list: yield each of them by itself")
+    if not isinstance(out.headers, dict):
+        raise ConfigurationError(f"headers are {reprlib.repr(out.headers)}; they take a dict of text by text")
     return Message(
         body=encode(out.body),
-        exchange=check_name("exchange", out.exchange) if out.exchange else exchange,
-        id=out.id or new_id(),
+        exchange=exchange if out.exchange is None else check_name("exchange", out.exchange),
+        id=id() if out.id in (None, "") else text("id", out.id, NaturalKey),
         producer=producer,
-        headers=out.headers,
-        key=out.key,
+        headers={text("a header's name", name): text(f"header {name!r}", own) for name, own in out.headers.items()},
+        key=None if out.key is None else text("key", out.key, NaturalKey),
     )
 
 
@@ -139,3 +145,13 @@ def arguments(function: Any, signature: Signature, injected: Mapping[str, Any]) 
             choices = ", ".join(injected) or "nothing, as the module has no lifespan()"
             raise ConfigurationError(f"{where(function)} wants {name!r}; lifespan() yields: {choices}")
     return {name: injected[name] for name in (*signature.injected, *signature.optional) if name in injected}
+
+
+def text(what: str, given: Any, kinds: Any = str) -> str:
+    """`given` as nothing but text, if it is of one of `kinds`. Raises ConfigurationError."""
+    if isinstance(given, str):
+        return str.__str__(given)  # a subclass would be encoded otherwise, or not at all
+    if isinstance(given, kinds):
+        return str(given)
+    also = "" if kinds is str else ", a UUID or an IP address"
+    raise ConfigurationError(f"{what} is {reprlib.repr(given)}; it takes text{also}")

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 
 from .broker import Brokers
-from .codec import encode
 from .config import ExchangeSettings, Settings
 from .discovery import Service, discover
 from .handler import Consumer, Source
-from .message import Message, new_id
+from .message import Message, NaturalKey, Out, new_id
 from .runner import Runner
+from .step import outgoing
 
 
 class Recorder(Brokers):
@@ -55,9 +55,9 @@ class RunningService:
         """Told by the channels what became of each message."""
         getattr(self, event).append(message)
 
-    async def publish(self, exchange: str, body: Any, *, key: str | None = None, **headers: str) -> str:
+    async def publish(self, exchange: str, body: Any, *, key: NaturalKey | None = None, **headers: str) -> str:
         """Publish one body as a producer called `test` would; returns the message id."""
-        message = Message(body=encode(body), exchange=exchange, id=new_id(), producer="test", key=key, headers=headers)
+        message = outgoing(Out(body, key=key, headers=headers), exchange, "test")
         await self._brokers.publish(message)
         return message.id
 

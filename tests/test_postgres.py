@@ -276,7 +276,7 @@ async def test_a_row_that_a_stranger_wrote_arrives_as_unreadable(
     subscription = await transport.subscribe("E", "q", 10)
     (delivery,) = await receive(subscription, 1)
     assert delivery.unreadable.startswith("its envelope is not ours: ")
-    assert (delivery.message.body, delivery.message.exchange) == (b"17", "E")
+    assert (delivery.message.body, delivery.message.exchange, delivery.message.id) == (b"17", "E", "E/1")
     await subscription.ack([delivery])
     assert await depth(transport, "E", "q") == 0
 

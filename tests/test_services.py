@@ -105,7 +105,7 @@ async def test_reading_a_feed_again_repeats_the_ids(tmp_path: Path) -> None:
     feed = tmp_path / "feed.txt"
     feed.write_text("192.0.2.1\n192.0.2.2\n192.0.2.1\n")
 
-    async def ids() -> list[str | None]:
+    async def ids() -> list[object]:
         return [out.id async for out in collect.collect(str(feed))]
 
     first = await ids()

@@ -202,7 +202,7 @@ async def test_the_sample_feed_has_the_counts_that_are_documented(caplog: pytest
             except Reject:
                 rejected.append(out.body.value)
                 continue
-            async for enriched in enrich.enrich(indicator, message(out.id), **given):
+            async for enriched in enrich.enrich(indicator, message(str(out.id)), **given):
                 if isinstance(enriched, Out):
                     alerts.append(enriched.body)
                 else:

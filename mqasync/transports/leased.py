@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ..errors import BrokerLost
 from ..message import Message
 from ..transport import Delivery
+from .common.envelope import MAX_ATTEMPT, YEAR_3000
 
 LEASE_SECONDS = 30.0
 WATCH_SECONDS = 5.0  # look so often even if nobody wakes us
@@ -27,9 +28,16 @@ def to_envelope(message: Message, exchange: str) -> bytes:
     return msgspec.json.encode(replace(message, exchange=exchange, body=b""))
 
 
-def from_row(envelope: bytes | str, attempt: int, body: bytes) -> Message:
-    """The message of a row. Raises msgspec.MsgspecError for an envelope that is none."""
-    return replace(DECODER.decode(envelope), attempt=attempt, body=body)
+def from_row(exchange: str, n: int, envelope: bytes, attempt: int, body: bytes) -> tuple[Message, str]:
+    """The message of row `n`, whoever wrote it, and why it cannot be read, if so."""
+    try:
+        message, problem = DECODER.decode(envelope), ""
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        message = Message(body=body, exchange=exchange, id=f"{exchange}/{n}")
+        problem = f"its envelope is not ours: {error}"
+    published = message.time if 0 < message.time < YEAR_3000 else 0.0
+    attempt = min(max(attempt, 1), MAX_ATTEMPT)
+    return replace(message, exchange=exchange, attempt=attempt, time=published, body=body), problem
 
 
 class LeasedSubscription(ABC):

@@ -22,11 +22,10 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from ..errors import ConfigurationError, NoSuchQueue, Unroutable
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
+from .common.envelope import pack, unpack
 from .common.url import check_options
 
 FIRST = 0.0
@@ -34,24 +33,27 @@ FIRST = 0.0
 
 
 class Queue:
-    """What waits, as a heap of (due, number, message), and who is to be told when that changes."""
+    """What waits, as a heap of (due, number, envelope, body), and who is to be told when that changes.
+
+    A message lies here as bytes, as with any other broker: nobody gets another's objects.
+    """
 
     def __init__(self) -> None:
         self.bound = False
         self.deleted = False
-        self.waiting: list[tuple[float, int, Message]] = []
+        self.waiting: list[tuple[float, int, bytes, bytes]] = []
         self.subscriptions: set[MemorySubscription] = set()
         self.numbers = itertools.count()
 
-    def put(self, due: float, number: int, message: Message) -> None:
-        """Let `message` be received from `due` on; among those due at once the lower number comes first."""
-        heapq.heappush(self.waiting, (due, number, message))
+    def put(self, due: float, number: int, envelope: bytes, body: bytes) -> None:
+        """Let a message be received from `due` on; among those due at once the lower number comes first."""
+        heapq.heappush(self.waiting, (due, number, envelope, body))
         self.wake()
 
-    def put_all(self, exchange: str, messages: Sequence[Message], due: float) -> None:
-        """Put a copy of each, so that nobody changes another's."""
+    def put_all(self, messages: Sequence[Message], due: float) -> None:
+        """Put each as bytes."""
         for message in messages:
-            self.put(due, next(self.numbers), replace(message, exchange=exchange, headers=dict(message.headers)))
+            self.put(due, next(self.numbers), pack(message), message.body)
 
     def wake(self) -> None:
         """Let all who receive look again."""
@@ -104,7 +106,7 @@ class MemoryTransport:
         if not queues:
             raise Unroutable(f"no queue is bound to exchange {exchange!r}")
         for queue in queues:
-            queue.put_all(exchange, messages, time.monotonic())
+            queue.put_all(messages, time.monotonic())
         await asyncio.sleep(0)  # a publisher in a loop lets the others run
 
     async def bound(self, exchange: str) -> bool:
@@ -113,19 +115,19 @@ class MemoryTransport:
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Put a copy of each message into that one queue."""
-        self._queue(exchange, id).put_all(exchange, messages, time.monotonic() + delay)
+        self._queue(exchange, id).put_all(messages, time.monotonic() + delay)
         await asyncio.sleep(0)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> MemorySubscription:
         """Start to receive."""
-        subscription = MemorySubscription(self._queue(exchange, id))
+        subscription = MemorySubscription(exchange, self._queue(exchange, id))
         self._subscriptions.append(subscription)
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what waits, without what is held."""
         queue = self._queue(exchange, id)
-        waiting = sum(due <= time.monotonic() for due, _, _ in queue.waiting)
+        waiting = sum(due <= time.monotonic() for due, *_ in queue.waiting)
         return QueueStats(waiting, len(queue.waiting) - waiting, len(queue.subscriptions))
 
     async def queues(self) -> list[tuple[str, str]] | None:
@@ -156,10 +158,10 @@ class MemorySubscription:
 
     lease: float | None = None
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, exchange: str, queue: Queue) -> None:
         self.changed = asyncio.Event()
-        self._queue = queue
-        self._held: dict[int, Message] = {}
+        self._exchange, self._queue = exchange, queue
+        self._held: dict[int, tuple[bytes, bytes]] = {}
         queue.subscriptions.add(self)
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
@@ -182,9 +184,10 @@ class MemorySubscription:
         waiting = self._queue.waiting
         deliveries: list[Delivery] = []
         while waiting and waiting[0][0] <= now and len(deliveries) < limit:
-            _, number, message = heapq.heappop(waiting)
-            self._held[number] = message
-            deliveries.append(Delivery(message, tag=number))
+            _, number, envelope, body = heapq.heappop(waiting)
+            self._held[number] = envelope, body
+            message, unreadable = unpack(self._exchange, envelope, body)
+            deliveries.append(Delivery(message, tag=number, unreadable=unreadable))
         return deliveries
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -195,8 +198,8 @@ class MemorySubscription:
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Put them back to the front."""
         for delivery in deliveries:
-            if message := self._held.pop(delivery.tag, None):
-                self._queue.put(FIRST, delivery.tag, message)
+            if held := self._held.pop(delivery.tag, None):
+                self._queue.put(FIRST, delivery.tag, *held)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Nothing to do: there is no lease."""
@@ -208,6 +211,6 @@ class MemorySubscription:
     def leave(self) -> None:
         """Be no consumer any more; what is held goes back to the front."""
         self._queue.subscriptions.discard(self)
-        for number, message in self._held.items():
-            self._queue.put(FIRST, number, message)
+        for number, held in self._held.items():
+            self._queue.put(FIRST, number, *held)
         self._held.clear()

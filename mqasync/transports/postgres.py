@@ -22,8 +22,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from ..errors import BrokerLost, ConfigurationError, Unroutable
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
@@ -167,10 +165,7 @@ class PostgresSubscription(LeasedSubscription):
             await self._database.rows(sql.USED, self._queue)
 
     def _delivery(self, n: int, taken: int, returned: int, attempt: int, envelope: bytes, body: bytes) -> Delivery:
-        try:
-            message, unreadable = from_row(envelope, attempt, body), ""
-        except msgspec.MsgspecError as error:
-            message, unreadable = Message(body=body, exchange=self.exchange), f"its envelope is not ours: {error}"
+        message, unreadable = from_row(self.exchange, n, envelope, attempt, body)
         return Delivery(message, self, (n, taken), returned, unreadable)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:

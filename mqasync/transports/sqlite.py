@@ -97,7 +97,7 @@ class SQLiteTransport:
         """Start to receive, as the contract says."""
         queue = await self._queue(exchange, id)
         expires = await self.file.run(self.file.value, sql.EXPIRES, queue)
-        subscription = SQLiteSubscription(self, queue, prefetch, expires is not None)
+        subscription = SQLiteSubscription(self, exchange, queue, prefetch, expires is not None)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -137,10 +137,11 @@ class SQLiteTransport:
 class SQLiteSubscription(LeasedSubscription):
     """One consumer of one queue and what it holds."""
 
-    def __init__(self, transport: SQLiteTransport, queue: int, prefetch: int, expiring: bool) -> None:
+    def __init__(self, transport: SQLiteTransport, exchange: str, queue: int, prefetch: int, expiring: bool) -> None:
         """Made by SQLiteTransport.subscribe."""
         super().__init__(transport.lease, prefetch)
-        self._transport, self._file, self._queue = transport, transport.file, queue
+        self._transport, self._file = transport, transport.file
+        self._exchange, self._queue = exchange, queue
         self._deleted = False
         self._expiring = expiring
         self._used = 0.0  # when we last said that the queue is in use, lest it expire
@@ -172,9 +173,10 @@ class SQLiteSubscription(LeasedSubscription):
             return [], longest
         if due > now:
             return [], min(longest, due - now)
-        taken = self._file.take(self._queue, limit, self._transport.lease)
-        self.held.update(tag for tag, _, _ in taken)
-        return [Delivery(message, self, tag, returned) for tag, returned, message in taken], LOCKED_PAUSE
+        taken = self._file.take(self._exchange, self._queue, limit, self._transport.lease)
+        self.held.update(tag for tag, *_ in taken)
+        found = [Delivery(message, self, tag, returned, problem) for tag, returned, message, problem in taken]
+        return found, LOCKED_PAUSE
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete the rows."""

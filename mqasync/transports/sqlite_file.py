@@ -22,7 +22,7 @@ from . import sqlite_sql
 from .leased import Tag, from_row, to_envelope
 
 T = TypeVar("T")
-Taken = tuple[Tag, int, Message]  # the int: how often it was returned
+Taken = tuple[Tag, int, Message, str]  # the int: how often it was returned; the text: why it cannot be read
 
 LOCKED_SECONDS = 30.0  # who writes for longer than this hangs
 LOCKED_PAUSE = 0.003  # at most, between two attempts to write
@@ -152,12 +152,12 @@ class File:
             db.executemany(sqlite_sql.PUT, [(queue, due, *row) for row in rows for (queue,) in queues])
         return bool(queues)
 
-    def take(self, queue: int, limit: int, lease: float) -> list[Taken]:
+    def take(self, exchange: str, queue: int, limit: int, lease: float) -> list[Taken]:
         """Thread: lease what is due, at most `limit`, in the order of publishing."""
         with self._transaction("NORMAL") as db:
             now = time.time()
             rows = sorted(db.execute(sqlite_sql.TAKE, (now + lease, queue, now, limit)))
         return [
-            ((n, taken), returned, from_row(envelope, attempt, body))
+            ((n, taken), returned, *from_row(exchange, n, envelope, attempt, body))
             for n, taken, returned, attempt, envelope, body in rows
         ]

@@ -38,10 +38,11 @@ WHERE exchange = ? AND bound AND (ends IS NULL OR ends > CAST(strftime('%s', 'no
 """
 QUEUE = "SELECT queue FROM queues WHERE exchange = ? AND id = ?"
 PUT = "INSERT INTO messages (queue, due, attempt, envelope, body) VALUES (?, ?, ?, ?, ?)"
+# A stranger may have put text that is not UTF-8 into any column.
 TAKE = """
 UPDATE messages SET due = ?, held = 1, taken = taken + 1, returned = returned + held
 WHERE n IN (SELECT n FROM messages WHERE queue = ? AND due <= ? ORDER BY due, n LIMIT ?)
-RETURNING n, taken, returned, attempt, envelope, body
+RETURNING n, taken, returned, CAST(attempt AS INTEGER), CAST(envelope AS BLOB), CAST(body AS BLOB)
 """
 NEXT_DUE = """
 SELECT coalesce((SELECT min(due) FROM messages WHERE queue = queues.queue), 9e999)
