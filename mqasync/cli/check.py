@@ -9,30 +9,27 @@ import msgspec
 
 from ..broker import Brokers
 from ..checks import ERROR, WARNING, Checks, Finding
-from ..config import load_settings
+from ..config import Settings
 from ..discovery import discover
 from ..errors import MqasyncError
+from .arguments import GIVE_UP, MODULES, settings
 from .loop import run as run_loop
-from .options import GIVE_UP, MODULES, shared
 from .output import JSON, show
 
 
 @click.command()
 @MODULES
-@shared
+@settings
 @JSON
 @click.option("--strict", is_flag=True, help="Take warnings for errors.")
 @GIVE_UP
-def check(
-    modules: tuple[str, ...], config: str | None, broker: str | None, as_json: bool, strict: bool, wait: float
-) -> None:
+def check(modules: tuple[str, ...], settings: Settings, as_json: bool, strict: bool, wait: float) -> None:
     """Check the configuration, the brokers, and the queues of each MODULE; without one, all configured brokers.
 
     Errors: a broker that does not answer, a queue that exists with other arguments than declared. Warnings: a
     broker that can lose messages, queues that nothing consumes, outputs that nobody consumes, dead letters. Queues
     that are not there are not made. Exit code 0 without errors, 1 with some, 2 for a mistake in the configuration.
     """
-    settings = load_settings(config, broker)
     brokers = Brokers(settings)
     checks = Checks(discover(modules) if modules else [], brokers, wait)
     findings: list[Finding] = []

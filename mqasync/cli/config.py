@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from ..config import load_settings
+from ..config import Settings
 from ..masking import shown
-from .options import shared
+from .arguments import settings
 
 
 @click.command()
-@shared
-def config(config: str | None, broker: str | None) -> None:
+@settings
+def config(settings: Settings) -> None:
     """Print the resolved configuration, secrets masked."""
     import yaml
 
-    click.echo(yaml.safe_dump(shown(load_settings(config, broker)), sort_keys=False), nl=False)
+    click.echo(yaml.safe_dump(shown(settings), sort_keys=False), nl=False)

@@ -9,12 +9,12 @@ import msgspec
 
 from ..broker import Brokers
 from ..channel import Channel
-from ..config import Settings, load_settings
+from ..config import Settings
 from ..handler import Consumer
 from ..step import Step
+from .arguments import WAIT, queue, reach, settings
 from .lines import write_line
 from .loop import run as run_loop
-from .options import WAIT, queue, reach, shared
 
 LOOK = 1000  # messages that --no-ack holds at most
 GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put back
@@ -65,21 +65,12 @@ def on_one_line(body: bytes) -> bytes:
 
 @click.command()
 @queue
-@shared
+@settings
 @WAIT
 @click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
-def consume(
-    exchange: str,
-    id: str,
-    config: str | None,
-    broker: str | None,
-    wait: float | None,
-    count: int | None,
-    no_ack: bool,
-) -> None:
+def consume(exchange: str, id: str, settings: Settings, wait: float | None, count: int | None, no_ack: bool) -> None:
     """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
-    settings = load_settings(config, broker)
     run_loop(_consume(Printer(exchange, id, count, not no_ack), settings, wait))
 
 

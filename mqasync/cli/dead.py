@@ -1,14 +1,46 @@
-"""`mqasync dead`: the group; each of its commands is in a dead_ file beside this one."""
+"""`mqasync dead`: dead letters listed, shown, replayed, edited, dropped, exported and imported; none is made here."""
 
 from __future__ import annotations
 
-import click
+import functools
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
+from datetime import datetime
+from typing import Any, BinaryIO
 
-from .dead_drop import drop
-from .dead_edit import edit
-from .dead_files import export, import_
-from .dead_look import list_, show
-from .dead_replay import replay
+import click
+import msgspec
+
+from ..broker import Broker
+from ..codec import not_json
+from ..complaints import printable
+from ..dead import PREFIX, buried_at, revived
+from ..errors import ConfigurationError, MqasyncError
+from ..letters import Choice, chosen, from_record, to_record
+from ..message import Message
+from ..publisher import unfit
+from ..reading import FEW, HELD, PORTION, Reading, all_of
+from ..transport import DEAD, Delivery
+from .arguments import YES, Command, Duration, Place, confirm, place
+from .lines import read_lines, write_line
+from .loop import result_of
+from .output import JSON, START, age, counted, say, start
+from .output import show as show_rows
+
+LETTER = "dead letter"
+CHOICE: dict[str, dict[str, Any]] = {
+    "reason": dict(default="", help="Those whose error is called so: rejected, ValueError, or a part."),
+    "older": dict(type=Duration(), help="Those buried longer ago than this: 1h."),
+    "newer": dict(type=Duration(), help="Those buried less long ago than this."),
+    "text": dict(default="", help="Those with this in body, id or what the error said."),
+    "message": dict(metavar="ID", default="", help="The one with this id; how it begins is enough."),
+}
+
+Each = Callable[[Broker, Reading, list[Delivery]], Awaitable[None]]
+Write = Callable[[Sequence[bytes]], Awaitable[None]]
 
 
 @click.group()
@@ -19,5 +51,342 @@ def dead() -> None:
     """
 
 
-for command in (list_, show, replay, edit, export, import_, drop):
-    dead.add_command(command)
+def choice(limit: int | None = None) -> Callable[[Command], Command]:
+    """Add the options that choose dead letters; the command gets a Choice. `limit` is the default of --limit."""
+    most = click.option(
+        "-n", "--limit", type=click.IntRange(min=1), default=limit, show_default=True, help="So many at most."
+    )
+
+    def add(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_choice(**given: Any) -> Any:
+            means = {name: given.pop(name) for name in (*CHOICE, "limit")}
+            return command(choice=Choice(**means), **given)
+
+        with_options = most(with_choice)
+        for name, options in reversed(CHOICE.items()):
+            with_options = click.option(f"--{name}", **options)(with_options)
+        return with_options
+
+    return add
+
+
+# the way to them
+
+
+@asynccontextmanager
+async def dead_letters(
+    place: Place, choice: Choice, *, back: bool = False, held: int = HELD
+) -> AsyncIterator[tuple[Broker, Reading]]:
+    """The broker, and the dead letters of `place` being read, `held` at most.
+
+    Raises ConfigurationError where there is no such queue: with `back` the one they came from has to be there.
+    """
+    async with place.opened(*(() if back else (place.id + DEAD,))) as broker:
+        async with Reading(broker, place.exchange, place.id + DEAD, choice.reading_limit(), held) as reading:
+            yield broker, reading
+
+
+async def deal(
+    place: Place, choice: Choice, verb: str, each: Each, *, taking: bool = True, back: bool = False, bar: bool = True
+) -> None:
+    """Do `each` with the letters that are meant, a few at a time, and say in the end, also an early one, how many.
+
+    With `taking` they are gone afterwards, so that few have to be held. `back`: see dead_letters.
+    """
+    held = FEW if taking and choice.everything else HELD
+    count = 0
+    try:
+        async with dead_letters(place, choice, back=back, held=held) as (broker, reading):
+            progress = click.progressbar(length=reading.most, label=verb, file=sys.stderr)
+            with progress if bar and sys.stderr.isatty() else nullcontext() as shown:
+                async for found in chosen(reading, choice):
+                    if found:
+                        await each(broker, reading, found)
+                    count += len(found)
+                    if shown:
+                        shown.update(reading.seen - shown.pos)
+    finally:
+        if count:
+            click.echo(f"{verb} {counted(count, LETTER)} of {place}", err=True)
+    if not count:
+        click.echo(none(choice), err=True)
+    tell_rest(reading, choice, count)
+
+
+async def messages_of(place: Place, choice: Choice) -> tuple[list[Message], Reading]:
+    """The dead letters that are meant, put back already."""
+    async with dead_letters(place, choice) as (_, reading):
+        found = await all_of(chosen(reading, choice))
+    return [delivery.message for delivery in found], reading
+
+
+def none(choice: Choice) -> str:
+    """What to say when nothing was found."""
+    return "no dead letters" if choice.everything else "no dead letter fits"
+
+
+def tell_rest(reading: Reading, choice: Choice, count: int) -> None:
+    """Say, beside the output, what was not looked at."""
+    if choice.limit is not None and count >= choice.limit:
+        if reading.there > count:
+            click.echo(f"{count:,} of {reading.there:,} dead letters; see --limit", err=True)
+    elif reading.seen < reading.there:
+        why = "no more fit into memory" if reading.full else "somebody else holds the others"
+        click.echo(f"looked at {reading.seen:,} of {reading.there:,} dead letters: {why}", err=True)
+
+
+async def send(broker: Broker, exchange: str, id: str, messages: Sequence[Message]) -> None:
+    """Return when that queue has them safely."""
+    await broker.call(lambda transport: transport.send(exchange, id, messages))
+
+
+# looking at them
+
+
+@dead.command("list")
+@place
+@choice(limit=100)
+@JSON
+def list_(place: Place, choice: Choice, as_json: bool) -> None:
+    """A line for each dead letter of the queue (EXCHANGE, ID), oldest first."""
+    messages, reading = result_of(messages_of(place, choice))
+    show_rows([to_record(message) if as_json else row(message) for message in messages], as_json, none(choice))
+    tell_rest(reading, choice, len(messages))
+
+
+@dead.command()
+@place
+@choice(limit=1)
+@JSON
+def show(place: Place, choice: Choice, as_json: bool) -> None:
+    """Everything about a dead letter of the queue (EXCHANGE, ID): headers, traceback, body."""
+    messages, reading = result_of(messages_of(place, choice))
+    if as_json or not messages:
+        show_rows([to_record(message) for message in messages], as_json, none(choice))
+    for message in () if as_json else messages:
+        say("\n".join(printable(line) for line in lines(message)))
+    tell_rest(reading, choice, len(messages))
+
+
+def row(message: Message) -> dict[str, Any]:
+    """One line of the list."""
+    headers = message.headers
+    return {
+        "id": message.id,
+        "age": age(time.time() - buried_at(message)),
+        "attempts": int(headers.get("dead-attempts", message.attempt)),
+        "reason": headers.get("dead-reason"),
+        "error": " ".join(headers.get("dead-message", "").split())[:START],
+        "body": start(message.body),
+    }
+
+
+def lines(message: Message) -> list[str]:
+    """One dead letter in full."""
+    headers = message.headers
+    why = {name.removeprefix(PREFIX): text for name, text in headers.items() if name.startswith(PREFIX)}
+    facts = {
+        "message": message.id,
+        "published": f"{moment(message.time)} by {message.producer or '-'} to {message.exchange}",
+        "buried": f"{moment(buried_at(message))}, {age(time.time() - buried_at(message))} ago"
+        f" on {why.get('host', '-')} as {why.get('exchange', '-')}/{why.get('id', '-')}",
+        "attempts": why.get("attempts"),
+        "reason": why.get("reason"),
+        "exception": why.get("exception"),
+        "error": why.get("message"),
+        "own headers": why.get("own-headers"),
+        "key": message.key,
+    }
+    facts |= {f"header {name}": text for name, text in headers.items() if not name.startswith(PREFIX)}
+    width = max(map(len, facts))
+    shown = [f"{name:{width}}  {text}" for name, text in facts.items() if text is not None]
+    shown += ["traceback", *(f"  {line}" for line in why.get("traceback", "").splitlines())]
+    return [*shown, "body", *(f"  {line}" for line in pretty(message.body).splitlines()), ""]
+
+
+def pretty(body: bytes) -> str:
+    """A JSON body, indented; any other body as text."""
+    readable = body if not_json(body) else msgspec.json.format(body, indent=2)
+    return readable.decode(errors="replace")
+
+
+def moment(seconds: float) -> str:
+    """A point in time, local, as people and ISO 8601 write it."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+# back to their queue, or away
+
+
+@dead.command()
+@place
+@choice()
+def replay(place: Place, choice: Choice) -> None:
+    """Let the consumers of the queue (EXCHANGE, ID) handle its dead letters again, from the first attempt on.
+
+    Other ids do not get them. Killed half-way it can be run again: what it had in hand may be handled twice, with
+    the same message id, and nothing is lost.
+    """
+
+    async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
+        await send(broker, place.exchange, place.id, [revived(delivery.message) for delivery in found])
+        await reading.take(found)
+
+    result_of(deal(place, choice, "replayed", each, back=True))
+
+
+@dead.command()
+@place
+@click.option("--message", metavar="ID", required=True, help="Which one; how its id begins is enough.")
+def edit(place: Place, message: str) -> None:
+    """Open the body of a dead letter of the queue (EXCHANGE, ID) in $EDITOR, and replay it as it was saved.
+
+    The dead letter stays as it is when nothing is changed or saved.
+    """
+    letter = result_of(_replace(place, Choice(message=message), None))
+    body = edited(letter)
+    if body is None:
+        return click.echo("unchanged", err=True)
+    try:
+        result_of(_replace(place, Choice(ids={letter.id}), body))
+    except Exception:
+        click.echo(body)  # the user's work
+        raise
+    click.echo(f"replayed {letter.id} to {place} with its new body", err=True)
+
+
+def edited(letter: Message) -> bytes | None:
+    """The new body, on one line; None if nothing was changed."""
+    before = pretty(letter.body)
+    if before.encode() != letter.body and not_json(letter.body):
+        raise ConfigurationError(f"the body of {letter.id} is not text; `mqasync dead export` has it in base64")
+    text = click.edit(before, extension=".json")
+    while text is not None and (problem := not_json(text.encode())):
+        click.echo(f"not JSON: {problem}", err=True)
+        click.confirm("Edit it again?", default=True, abort=True)
+        text = click.edit(text, extension=".json", require_save=False)
+    if text is None or text.strip() == before.strip():
+        return None
+    return msgspec.json.format(text.encode(), indent=-1)
+
+
+async def _replace(place: Place, choice: Choice, body: bytes | None) -> Message:
+    """The letter that is meant; with `body` it is replayed with that one, all its copies are gone."""
+    async with dead_letters(place, choice, back=True) as (broker, reading):
+        found = await all_of(chosen(reading, choice))
+        if not found:
+            raise MqasyncError("the dead letter is not there any more, or somebody else holds it: nothing was replayed")
+        if body is not None:
+            message = msgspec.structs.replace(found[0].message, body=body)
+            await send(broker, place.exchange, place.id, [revived(message)])
+            await reading.take(found)
+        return found[0].message
+
+
+@dead.command()
+@place
+@choice()
+@YES
+def drop(place: Place, choice: Choice, yes: bool) -> None:
+    """Throw away dead letters of the queue (EXCHANGE, ID), after a question that says how many."""
+    if not yes:  # those that come while the user thinks are not meant
+        messages, _ = result_of(messages_of(place, choice))
+        if not messages:
+            return click.echo(none(choice), err=True)
+        choice = msgspec.structs.replace(choice, ids={message.id for message in messages})
+        confirm(f"Drop {counted(len(choice.ids or ()), LETTER)} of {place} for good?")
+
+    async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
+        await reading.take(found)
+
+    result_of(deal(place, choice, "dropped", each))
+
+
+# to a file, and back
+
+
+@dead.command()
+@place
+@choice()
+@click.option("-o", "--output", metavar="FILE", help="Write to this new file, not to stdout.")
+@click.option("--drop", is_flag=True, help="Drop each dead letter once it is on the disk; only with --output.")
+def export(place: Place, choice: Choice, output: str | None, drop: bool) -> None:
+    """Print dead letters of the queue (EXCHANGE, ID), all of each as a JSON line; without --drop they stay there."""
+    if drop and output is None:
+        raise ConfigurationError("--drop needs --output FILE: what goes to a pipe may get lost on its way")
+    if output is None:
+        with suppress(BrokenPipeError):  # nobody reads any more
+            result_of(_export(place, choice, to_stdout, drop, bar=False))
+        return
+    try:
+        file = open(output, "xb")  # noqa: SIM115, closed below
+    except OSError as error:
+        raise ConfigurationError(f"{output} cannot be made: {error.strerror}") from error
+    with file:
+        result_of(_export(place, choice, functools.partial(to_disk, file), drop, bar=True))
+
+
+async def to_stdout(lines: Sequence[bytes]) -> None:
+    """Return when they were read, if stdout is a pipe."""
+    for line in lines:
+        await write_line(line)
+
+
+async def to_disk(file: BinaryIO, lines: Sequence[bytes]) -> None:
+    """Return when they are on the disk."""
+    file.writelines(line + b"\n" for line in lines)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+async def _export(place: Place, choice: Choice, write: Write, drop: bool, bar: bool) -> None:
+    async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
+        await write([msgspec.json.encode(to_record(delivery.message)) for delivery in found])
+        if drop:
+            await reading.take(found)
+
+    await deal(place, choice, "exported and dropped" if drop else "exported", each, taking=drop, bar=bar)
+
+
+@dead.command("import")
+@place
+@click.argument("file", type=click.File("rb"), default="-", metavar="[FILE | -]")
+@click.option("--replay", is_flag=True, help="Put them into the queue itself, to be handled.")
+def import_(place: Place, file: BinaryIO, replay: bool) -> None:
+    """Put what `mqasync dead export` has written back among the dead letters of the queue (EXCHANGE, ID).
+
+    Run twice, it puts everything there twice, with the same message ids.
+    """
+    result_of(_import(place, file, replay))
+
+
+async def _import(place: Place, file: BinaryIO, replay: bool) -> None:
+    id, count = place.id if replay else place.id + DEAD, 0
+    waiting: list[Message] = []
+    async with place.opened() as broker:
+        await broker.call(lambda transport: transport.declare(place.exchange, place.id + DEAD, bound=False))
+        try:
+            async for number, line in read_lines(file):
+                waiting.append(await _checked(broker, number, line, replay))
+                if len(waiting) >= PORTION:
+                    await send(broker, place.exchange, id, waiting)
+                    count, waiting = count + len(waiting), []
+            if waiting:
+                await send(broker, place.exchange, id, waiting)
+                count += len(waiting)
+        finally:
+            to = place if replay else f"the dead letters of {place}"
+            click.echo(f"imported {counted(count, 'message')} to {to}", err=True)
+
+
+async def _checked(broker: Broker, number: int, line: bytes, replay: bool) -> Message:
+    """The message of one line. Raises ConfigurationError, naming the line."""
+    try:
+        message = from_record(line)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"line {number}: {error}") from error
+    message = revived(message) if replay else message
+    if problem := unfit(message, (await broker.connected()).features.max_bytes):
+        raise ConfigurationError(f"line {number}: {problem}")
+    return message

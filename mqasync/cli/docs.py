@@ -6,27 +6,21 @@ import click
 import msgspec
 
 from ..asyncapi import document
-from ..config import load_settings
+from ..config import Settings
 from ..discovery import discover
-from .options import shared
+from .arguments import SERVICES, settings
 from .output import OUTPUT, write
 
 
 @click.command()
-@click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
-@shared
+@SERVICES
+@settings
 @click.option("--title", help="What the document is called [default: the MODULEs].")
 @click.option("--version", default="0.0.0", show_default=True, help="Which version of the services it describes.")
 @click.option("--format", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
 @OUTPUT
 def docs(
-    modules: tuple[str, ...],
-    config: str | None,
-    broker: str | None,
-    title: str | None,
-    version: str,
-    format: str,
-    output: str,
+    modules: tuple[str, ...], settings: Settings, title: str | None, version: str, format: str, output: str
 ) -> None:
     """Describe what each MODULE receives and sends as an AsyncAPI 3.0 document.
 
@@ -35,7 +29,6 @@ def docs(
     """
     import yaml
 
-    settings = load_settings(config, broker)
     data = msgspec.json.encode(document(discover(modules), settings, title or " ".join(modules), version))
     if format == "json":
         text = msgspec.json.format(data, indent=2).decode() + "\n"

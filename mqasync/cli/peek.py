@@ -10,9 +10,9 @@ import click
 from ..letters import to_record
 from ..message import Message
 from ..reading import HELD, Reading
+from .arguments import Place, place
 from .loop import result_of
 from .output import JSON, age, show, start
-from .place import Place, check_there, place
 
 
 @click.command()
@@ -35,7 +35,6 @@ def peek(place: Place, count: int, as_json: bool) -> None:
 async def _peek(place: Place, count: int) -> list[Message]:
     messages: list[Message] = []
     async with place.opened() as broker:
-        await check_there(broker, place.exchange, place.id)
         async with Reading(broker, place.exchange, place.id, count) as reading:
             async for found in reading.portions():
                 messages += [delivery.message for delivery in found]

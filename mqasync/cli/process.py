@@ -12,7 +12,7 @@ import click
 
 from ..broker import Brokers
 from ..codec import not_json
-from ..config import Settings, load_settings
+from ..config import Settings
 from ..discovery import Service, discover
 from ..errors import ConfigurationError, InvalidMessage, Reject
 from ..handler import Consumer, where
@@ -23,8 +23,8 @@ from ..signature import of_consumer
 from ..source import waiting_for_queues
 from ..startup import lifespan_settings
 from ..step import Step
+from .arguments import WAIT, settings
 from .loop import result_of
-from .options import WAIT, shared
 from .output import JSON, counted, show
 from .traces import their_trace
 
@@ -44,7 +44,7 @@ class Header(click.ParamType[tuple[str, str]]):
 
 @click.command()
 @click.argument("name", metavar="MODULE:HANDLER")
-@shared
+@settings
 @WAIT
 @click.option("--msg", required=True, metavar="JSON|-|FILE", help="The body; for a list handler JSON lines, one batch.")
 @click.option("--header", "headers", type=Header(), multiple=True, help="A header of the message; repeatable.")
@@ -53,8 +53,7 @@ class Header(click.ParamType[tuple[str, str]]):
 @JSON
 def process(
     name: str,
-    config: str | None,
-    broker: str | None,
+    settings: Settings,
     wait: float | None,
     msg: str,
     headers: tuple[tuple[str, str], ...],
@@ -63,7 +62,6 @@ def process(
     as_json: bool,
 ) -> None:
     """Run one message through one handler, as `run` does, and print what it puts out, unpublished."""
-    settings = load_settings(config, broker)
     service, consumer = only_consumer(name)
     consumer = settings.configured(consumer)
     body = read(msg)

@@ -12,28 +12,25 @@ import click
 
 from ..broker import Brokers
 from ..codec import not_json
-from ..config import load_settings
+from ..config import Settings
 from ..errors import ConfigurationError, MqasyncError
 from ..message import Message
 from ..outbox import Outbox
 from ..source import waiting_for_queues
-from ..transport import check_name
+from .arguments import WAIT, queue, reach, settings
 from .lines import read_lines
 from .loop import run as run_loop
-from .options import WAIT, queue, reach, shared
 from .output import counted
 
 
 @click.command()
 @queue
-@shared
+@settings
 @WAIT
 @click.argument("source", default="-", metavar="[JSON | - | FILE.jsonl]")
-def produce(exchange: str, id: str, config: str | None, broker: str | None, wait: float | None, source: str) -> None:
+def produce(exchange: str, id: str, settings: Settings, wait: float | None, source: str) -> None:
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
-    check_name("exchange", exchange)
-    check_name("id", id)
-    brokers = Brokers(load_settings(config, broker))
+    brokers = Brokers(settings)
     brokers.route(exchange)
     job = _Job(brokers, exchange, id, wait)
     if source == "-":

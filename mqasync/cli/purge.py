@@ -6,9 +6,9 @@ import click
 
 from ..queues import stats
 from ..reading import FEW, Reading
+from .arguments import YES, Place, confirm, place
 from .loop import result_of
 from .output import counted
-from .place import YES, Place, check_there, confirm, place
 
 
 @click.command()
@@ -30,7 +30,6 @@ def purge(place: Place, yes: bool) -> None:
 
 async def _waiting(place: Place) -> int:
     async with place.opened() as broker:
-        await check_there(broker, place.exchange, place.id)
         found = await stats(broker, place.exchange, place.id)
         return found.waiting if found else 0
 
@@ -39,7 +38,6 @@ async def _purge(place: Place) -> None:
     count = 0
     try:
         async with place.opened() as broker:
-            await check_there(broker, place.exchange, place.id)
             async with Reading(broker, place.exchange, place.id, held=FEW) as reading:
                 async for found in reading.portions():
                     await reading.take(found)

@@ -21,8 +21,8 @@ from ..runner import Runner
 from ..startup import exchanges_of
 from ..step import Around
 from ..telemetry import sending_traces
+from .arguments import BROKER, CONFIG, WAIT, Duration
 from .loop import run as run_loop
-from .options import WAIT, Duration, shared
 from .reload import reloading
 from .workers import Worker, Workers
 
@@ -35,7 +35,8 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
 
 @click.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
-@shared
+@CONFIG
+@BROKER
 @click.option("--until-idle", is_flag=True, help="Run producers once, drain and end when every queue is empty.")
 @WAIT
 @click.option(

@@ -13,13 +13,13 @@ import click
 import msgspec
 
 from ..broker import Brokers
-from ..config import Settings, load_settings
+from ..config import Settings
 from ..discovery import discover
 from ..overview import QueueOverview, overview, queues_of
 from ..queues import Queue
 from ..report import UNHEARD_SECONDS, Report, Reports
+from .arguments import GIVE_UP, MODULES, reach, settings
 from .loop import run as run_loop
-from .options import GIVE_UP, MODULES, reach, shared
 from .output import JSON, age, say, show, table
 
 HEAR_SECONDS = UNHEARD_SECONDS + 0.5  # until every process has reported
@@ -28,20 +28,17 @@ REFRESH_SECONDS = 1.0
 
 @click.command()
 @MODULES
-@shared
+@settings
 @JSON
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C: a live screen, or a JSON line a second.")
 @GIVE_UP
-def status(
-    modules: tuple[str, ...], config: str | None, broker: str | None, as_json: bool, watch: bool, wait: float
-) -> None:
+def status(modules: tuple[str, ...], settings: Settings, as_json: bool, watch: bool, wait: float) -> None:
     """Show the queues of each MODULE, or all that the brokers tell of, and the processes that work on them.
 
     Per queue: messages waiting, delayed and dead, consumers, and, summed over the running processes since
     their start, messages a second, in hand, retried, buried, seconds since the oldest in hand was published,
     the last error. It listens for a few seconds to what the processes report.
     """
-    settings = load_settings(config, broker)
     run_loop(_Status(settings, modules, as_json, wait).run(watch))
 
 

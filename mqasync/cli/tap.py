@@ -10,18 +10,17 @@ import click
 import msgspec
 
 from ..broker import Broker
-from ..config import Settings, load_settings
+from ..config import Settings
 from ..errors import ConfigurationError
 from ..letters import to_record
 from ..message import Message
 from ..queues import is_tap, is_users, queues
 from ..temporary import TAP, TemporaryQueue
 from ..transport import Delivery, check_name
+from .arguments import WAIT, opened, settings
 from .consume import on_one_line
 from .lines import write_line
 from .loop import run as run_loop
-from .options import WAIT, shared
-from .place import opened
 
 
 class Enough(Exception):
@@ -30,20 +29,18 @@ class Enough(Exception):
 
 @click.command()
 @click.argument("exchange")
-@shared
+@settings
 @WAIT
 @click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--full", is_flag=True, help="All of each message: id, time, producer, key, headers, body.")
-def tap(
-    exchange: str, config: str | None, broker: str | None, wait: float | None, count: int | None, full: bool
-) -> None:
+def tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
     """Print what is published to EXCHANGE from now on, a JSON line each, while its consumers get it as ever.
 
     The copy waits in a queue of its own on the broker, which grows while this reads slower than others publish. It
     is deleted at the end, or by the broker 60 seconds after a kill -9.
     """
     check_name("exchange", exchange)
-    run_loop(_tap(exchange, load_settings(config, broker), wait, count, full))
+    run_loop(_tap(exchange, settings, wait, count, full))
 
 
 async def _tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
