@@ -46,7 +46,7 @@ class Connection:
     async def open(self) -> None:
         """Connect. Raises BrokerLost, BrokerBusy, BrokerRefused or ConfigurationError."""
         await self._calls.call(self._transport.open(), CALL_SECONDS)
-        self.warning = self._transport.warning
+        self.features, self.warning = self._transport.features, self._transport.warning  # as this server has them
         self._pinging = asyncio.create_task(self._calls.ping())
 
     async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:

@@ -115,7 +115,8 @@ class Inbox:
         await self._again(delivery, replace(delivery.message, attempt=delivery.message.attempt + 1), delay)
 
     async def _again(self, delivery: Delivery, message: Message, delay: float) -> None:
-        await self._repeated(partial(self._send_back, message, delay))
+        if delivery in self._held:  # who has settled it already would make a second message of it
+            await self._repeated(partial(self._send_back, message, delay))
         await self.ack([delivery])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:

@@ -3,9 +3,9 @@
 import pytest
 
 from mqasync.message import new_id
-from mqasync.transport import Features
+from mqasync.transport import Features, Subscription, Transport
 
-from .conformance import Conformance
+from .conformance import Conformance, message, nothing, receive
 
 
 class TestMemory(Conformance):
@@ -14,3 +14,12 @@ class TestMemory(Conformance):
     @pytest.fixture
     def url(self) -> str:
         return f"memory:{new_id()}"
+
+    async def test_what_was_acknowledged_is_not_retried_as_well(
+        self, transport: Transport, queue: Subscription, exchange: str
+    ) -> None:
+        await transport.publish(exchange, [message(1)])
+        held = await receive(queue, 1)
+        await queue.ack(held)
+        await queue.retry(held[0], 0.0)
+        await nothing(queue)
