@@ -52,7 +52,7 @@ class Broker:
         self._connecting = asyncio.Lock()
         self._failures = 0
         self._ever_connected = False
-        self._silent = False
+        self._silent = self._closed = False
         self.reconnects = 0
         self._closing: set[asyncio.Task[None]] = set()  # transports that were lost
 
@@ -69,10 +69,13 @@ class Broker:
         """The open transport; waits until the broker answers.
 
         On the first connect it raises BrokerRefused, or ConfigurationError for files that the URL names.
+        After `close` it raises BrokerLost: who was left behind must not open the broker again.
         """
         if self._transport is None:
             async with self._connecting:
                 while self._transport is None:
+                    if self._closed:
+                        raise BrokerLost("the broker was closed")
                     self._transport = await self._connect()
         return self._transport
 
@@ -159,6 +162,7 @@ class Broker:
 
     async def close(self) -> None:
         """Let go of the broker, within seconds; publishes that are still waiting fail. Safe twice."""
+        self._closed = True
         await self._publisher.close()
         transport, self._transport = self._transport, None
         if transport:

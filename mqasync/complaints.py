@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
-
-from .masking import hide
 
 log = logging.getLogger("mqasync")
 
@@ -39,18 +36,3 @@ class Complaints:
 def printable(text: str) -> str:
     """`text` on one line, whatever a stranger wrote into an id: control characters as Python escapes them."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def describe(error: BaseException) -> str:
-    """Kind, text and place of an error on one line, secrets hidden."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(text_of(error).split())[:300]}{place}"
-
-
-def text_of(error: BaseException) -> str:
-    """What an error says, secrets hidden; or that it cannot be had, where its __str__ raises."""
-    try:
-        return hide(str(error))
-    except BaseException as broken:
-        return f"its text cannot be had, {type(broken).__name__}"

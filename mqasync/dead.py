@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
-import traceback
 
 import msgspec
 
-from .complaints import text_of
 from .errors import Reject
-from .masking import hide
+from .failure import MAX_TEXT, kind, text, trace
 from .message import Message
 from .publisher import unfit
 
 PREFIX = "dead-"
-MAX_TRACEBACK = 8_000
-MAX_TEXT = 1_000
 MAX_ID = 255
 
 
@@ -27,13 +23,11 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     dead-attempts, dead-exchange, dead-id, dead-first-time and dead-last-time (seconds since 1970), dead-host,
     and dead-own-headers where the message's own were larger than any broker takes.
     """
-    kind = "rejected" if isinstance(error, Reject) else type(error).__name__
-    trace = hide("".join(traceback.format_exception(error)))
     headers = {
-        "dead-reason": kind,
-        "dead-exception": f"{type(error).__module__}.{type(error).__qualname__}",
-        "dead-message": text_of(error)[:MAX_TEXT],
-        "dead-traceback": trace[-MAX_TRACEBACK:],
+        "dead-reason": "rejected" if isinstance(error, Reject) else type(error).__name__,
+        "dead-exception": kind(error),
+        "dead-message": text(error),
+        "dead-traceback": trace(error),
         "dead-attempts": str(message.attempt),
         "dead-exchange": message.exchange,
         "dead-id": id,
@@ -41,12 +35,10 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
         "dead-last-time": f"{time.time():.3f}",
         "dead-host": socket.gethostname(),
     }
-    # an exception's text may hold lone surrogates, which no broker can carry
-    clean = {name: text.encode("utf-8", "replace").decode() for name, text in headers.items()}
     if unfit(message):  # a stranger's: no broker would take it again as it is
-        clean["dead-own-headers"] = f"dropped: {', '.join(message.headers)}"[:MAX_TEXT]
+        headers["dead-own-headers"] = f"dropped: {', '.join(message.headers)}"[:MAX_TEXT]
         message = msgspec.structs.replace(message, id=message.id[:MAX_ID], producer="", key=None, headers={})
-    return msgspec.structs.replace(message, headers=message.headers | clean)
+    return msgspec.structs.replace(message, headers=message.headers | headers)
 
 
 def revived(message: Message) -> Message:

@@ -23,15 +23,4 @@ class Handling(msgspec.Struct, gc=False):  # it is in no circle
 
 
 HANDLING: ContextVar[Handling | None] = ContextVar("mqasync_handling", default=None)
-"""For who logs or measures; the Channel says when it begins and ends."""
-
-
-def begin(exchange: str, id: str, messages: Sequence[Message]) -> None:
-    """From now on the queue (exchange, id) handles `messages`, in this task."""
-    HANDLING.set(Handling(exchange, id, messages))
-
-
-def end() -> None:
-    """They are acknowledged, retried or buried; what their handler started may go on and is about nothing any more."""
-    if handling := HANDLING.get():
-        handling.messages = ()
+"""For who logs or measures: in the task of an attempt, and in those that its handler starts."""

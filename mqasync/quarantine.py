@@ -7,9 +7,10 @@ the innocents among the suspects are handled and acknowledged before it strikes 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
-from .errors import InvalidMessage, Reject
+from .errors import InvalidMessage, MessageError, Reject
 from .transport import Delivery
 
 MAX_RETURNS = 10  # times a message may come back from dead processes; at 20 RabbitMQ would bury it without a reason
@@ -23,62 +24,70 @@ def suspect(delivery: Delivery) -> bool:
     return delivery.returned >= SUSPECT_RETURNS
 
 
+def needs_care(delivery: Delivery) -> bool:
+    """True if it does not simply get to a handler."""
+    return delivery.returned >= SUSPECT_RETURNS or bool(delivery.unreadable)
+
+
 class Quarantine:
-    """Shared by all channels of a process: `enter` before a handler runs, `leave` after."""
+    """Shared by all channels of a process. While it is `open` any handler may begin: `enter` before it, `leave` after.
+
+    What is in `reopened` is called when handlers may begin again.
+    """
 
     def __init__(self) -> None:
+        self.open = True
+        self.reopened: list[Callable[[], None]] = []
         self._turn = asyncio.Lock()  # suspects run one after another
-        self._open = asyncio.Event()  # nobody runs alone
-        self._open.set()
-        self._empty = asyncio.Event()  # nobody runs at all
+        self._empty = asyncio.Event()  # nobody runs
         self._empty.set()
         self._running = 0
-        self._timer: asyncio.TimerHandle | None = None
 
-    async def enter(self, alone: bool) -> None:
-        """Wait until no suspect runs; `alone`: then shut the others out and wait until they have left.
-
-        Neither waiting nor running shuts them out for longer than ALONE_SECONDS: a slow handler must
-        not stop every queue of the process.
-        """
-        if alone:
-            await self._turn.acquire()
-            try:
-                await self._shut()
-            except BaseException:
-                self._end()
-                raise
-        else:
-            await self._open.wait()
+    def enter(self) -> None:
+        """A handler begins."""
         self._running += 1
         self._empty.clear()
 
-    async def _shut(self) -> None:
-        self._open.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ALONE_SECONDS):
-                await self._empty.wait()
-        await asyncio.sleep(SETTLE_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self._open.set)
-
-    def leave(self, alone: bool) -> None:
-        """The handler has returned."""
+    def leave(self) -> None:
+        """It has ended."""
         self._running -= 1
         if not self._running:
             self._empty.set()
-        if alone:
-            self._end()
 
-    def _end(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._open.set()
-        self._turn.release()
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """In the block a suspect runs: those that run have left, and no other handler begins.
+
+        Neither waiting nor running shuts the others out for longer than ALONE_SECONDS: a slow handler must
+        not stop every queue of the process.
+        """
+        async with self._turn:
+            self.open = False
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ALONE_SECONDS):
+                        await self._empty.wait()
+                await asyncio.sleep(SETTLE_SECONDS)
+                timer = asyncio.get_running_loop().call_later(ALONE_SECONDS, self._reopen)
+                self.enter()
+                try:
+                    yield
+                finally:
+                    timer.cancel()
+                    self.leave()
+            finally:
+                self._reopen()
+
+    def _reopen(self) -> None:
+        self.open = True
+        for go_on in self.reopened:
+            go_on()
 
 
-def check(delivery: Delivery) -> None:
-    """Raise if it must not get to a handler."""
+def problem(delivery: Delivery) -> MessageError | None:
+    """Why it must not get to a handler."""
     if delivery.unreadable:
-        raise InvalidMessage(delivery.unreadable)
+        return InvalidMessage(delivery.unreadable)
     if delivery.returned > MAX_RETURNS:
-        raise Reject(f"its process died {delivery.returned} times with it in hand")
+        return Reject(f"its process died {delivery.returned} times with it in hand")
+    return None

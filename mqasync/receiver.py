@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 
 from .backoff import pause
 from .broker import Broker
@@ -22,10 +23,20 @@ SUSPECTS_SECONDS = 0.1  # how long to wait for those that came back together
 
 
 class Receiver:
-    """Puts the deliveries of queue (exchange, id) into `ready`, as many as `settlement` has room for."""
+    """Puts the deliveries of queue (exchange, id) into `ready`, as many as `settlement` has room for.
+
+    `arrived` is called when there are some.
+    """
 
     def __init__(
-        self, exchange: str, id: str, prefetch: int, broker: Broker, settlement: Settlement, ready: Lanes
+        self,
+        exchange: str,
+        id: str,
+        prefetch: int,
+        broker: Broker,
+        settlement: Settlement,
+        ready: Lanes,
+        arrived: Callable[[], None],
     ) -> None:
         self.subscription: Subscription | None = None
         self.consuming = False
@@ -34,6 +45,7 @@ class Receiver:
         self._broker = broker
         self._settlement = settlement
         self._ready = ready
+        self._arrived = arrived
         self._lost = 0  # times that a subscription was lost
         self._closed = False
 
@@ -98,6 +110,7 @@ class Receiver:
         for delivery in deliveries:
             self._settlement.take(delivery)
             self._ready.put(delivery)
+        self._arrived()
 
     async def _take(self, subscription: Subscription, limit: int, timeout: float) -> list[Delivery]:
         """Receive; a return that a lost connection explains is not one from a dead process.
@@ -110,7 +123,7 @@ class Receiver:
         return deliveries
 
     async def close(self) -> None:
-        """Stop receiving and put back what no worker has begun."""
+        """Stop receiving and put back what nobody has begun."""
         self._closed = True
         if self.subscription:
             await self.subscription.close()

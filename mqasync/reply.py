@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .codec import encode
-from .complaints import text_of
 from .errors import ConfigurationError
+from .failure import text
 from .message import Message, Out, output_id
 from .transport import check_name
 
@@ -34,8 +34,7 @@ def result(request: Message, value: Any, id: str) -> Message:
 
 def failure(request: Message, error: BaseException, id: str) -> Message:
     """What the handler of queue `id` raised."""
-    text = text_of(error).encode("utf-8", "replace").decode()
-    return _reply(request, encode(text), id, {ERROR: type(error).__name__})
+    return _reply(request, encode(text(error)), id, {ERROR: type(error).__name__})
 
 
 def _reply(request: Message, body: bytes, id: str, headers: dict[str, str] | None = None) -> Message:

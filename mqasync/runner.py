@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextvars import Context
 from typing import Self, TypeVar
 
+from .attempt import STOP_SECONDS, ended
 from .broker import Brokers
 from .channel import Channel
 from .config import Settings
@@ -15,11 +17,12 @@ from .discovery import Service
 from .errors import BrokerLost, MqasyncError
 from .health import Health, health
 from .lag import LoopWatch
+from .lifespan import Lifespan
 from .quarantine import Quarantine
 from .report import Reporter
 from .settlement import Observe, ignore
 from .source import Feed
-from .startup import declare, lifespan_settings, warn
+from .startup import declare, warn
 from .step import Around, Step
 from .telemetry import traced
 
@@ -61,6 +64,8 @@ class Runner:
         self._around = [*around, *tracing]
         self.reporter = Reporter([service.name for service in services], self.health)
         self._quarantine = Quarantine()
+        self._lifespans: list[Lifespan] = []
+        self._contexts: dict[Feed, Context] = {}  # of their lifespan()
         self._stack = AsyncExitStack()
         self._receivers: set[asyncio.Task[None]] = set()
         self._watch: LoopWatch | None = None
@@ -102,17 +107,18 @@ class Runner:
 
     async def _ready(self, service: Service) -> None:
         """Open the service's lifespan() and make its handlers ready to be called."""
-        injected = None
-        if service.lifespan:
-            injected = await self._stack.enter_async_context(
-                service.lifespan(*lifespan_settings(service, self.settings))
-            )
+        lifespan = Lifespan(service, self.settings)
+        self._lifespans.append(lifespan)
+        injected = await lifespan.open()
         for consumer in map(self.settings.configured, service.consumers):
-            step = Step(consumer, self.brokers.publish, injected or {})
+            step = Step(consumer, self.brokers.publish, injected)
             broker, seen = self.brokers.route(consumer.exchange), seen_of(consumer, self.settings.dedup)
-            self.channels.append(Channel(step, broker, self._observe, self._quarantine, seen, self._around))
+            channel = Channel(step, broker, self._observe, self._quarantine, seen, self._around, lifespan.context)
+            self.channels.append(channel)
         for producer in service.producers:
-            self.feeds.append(Feed(producer, self.brokers, injected or {}, self._until_idle, self._wait))
+            feed = Feed(producer, self.brokers, injected, self._until_idle, self._wait)
+            self.feeds.append(feed)
+            self._contexts[feed] = lifespan.context
 
     async def finished(self) -> None:
         """Wait until all producers are exhausted and, with until_idle, all queues are empty.
@@ -120,12 +126,18 @@ class Runner:
         Without until_idle it returns only if there is no consumer. Raises what ended a consumer for good, and
         a mistake that a producer found at the start; at the end MqasyncError for producers that have failed.
         """
-        feeds = [asyncio.create_task(feed.run()) for feed in self.feeds]
+        feeds = [
+            asyncio.create_task(feed.run(), name=f"the producer {feed.name}", context=context.copy())
+            for feed, context in self._contexts.items()
+        ]
         idle = asyncio.create_task(self._idle_after(feeds)) if self._until_idle else None
         self._tasks += [*feeds, *([idle] if idle else [])]
         pending = self._receivers | set(feeds) | ({idle} if idle else set())
+        lifespans = {lifespan.task for lifespan in self._lifespans if not lifespan.task.done()}
         while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(pending | lifespans, return_when=asyncio.FIRST_COMPLETED)
+            pending -= done
+            lifespans -= done
             for task in done:
                 await task
             if idle in done:
@@ -160,13 +172,19 @@ class Runner:
         await self.close()
 
     async def close(self) -> None:
-        """Drain: stop producers and receiving, finish what runs, put back the rest, let go of everything."""
+        """Drain: stop producers and receiving, finish what runs, put back the rest, let go of everything.
+
+        It takes `grace` and a few seconds: what does not end when it is cancelled is left behind, and said so.
+        """
         self.started = False
+        deadline = asyncio.get_running_loop().time() + self._grace + STOP_SECONDS
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(channel.drain(self._grace) for channel in self.channels))
+        await asyncio.gather(ended(self._tasks), *(channel.drain(self._grace) for channel in self.channels))
         try:
-            await self._stack.aclose()
+            async with AsyncExitStack() as stack:
+                for lifespan in self._lifespans:
+                    stack.push_async_callback(lifespan.close, deadline)
+                await self._stack.aclose()
         finally:
             await self.brokers.close()

@@ -9,11 +9,13 @@ from itertools import groupby
 
 import msgspec
 
+from .attempt import Outcome
 from .backoff import pause
 from .broker import Broker
-from .complaints import Complaints, describe
+from .complaints import Complaints
 from .dead import dead_letter
-from .errors import BrokerError, BrokerLost, InvalidMessage, Reject
+from .errors import BrokerError, BrokerLost, InvalidMessage
+from .failure import describe
 from .handler import Consumer
 from .message import Message
 from .publisher import unfit
@@ -128,15 +130,17 @@ class Settlement:
         self._acking -= len(done)
         self.forget(done)
 
-    async def fail(self, delivery: Delivery, error: BaseException) -> None:
+    async def fail(self, delivery: Delivery, outcome: Outcome) -> None:
         """Not handled: back for a later attempt, or among the dead letters if another attempt is no use."""
-        message, options = delivery.message, self._options
+        assert outcome.error
+        message, options, error = delivery.message, self._options, outcome.error
         self.counts.failed += 1
-        if problem := unfit(message):  # a stranger's: no broker would take it again
+        problem = unfit(message)
+        if problem:  # a stranger's: no broker would take it again
             error = InvalidMessage(str(problem))
         self.counts.last_error = describe(error)
         what = f"{self._exchange}/{self._id}: message {message.id:.100}, attempt {message.attempt}: {describe(error)}"
-        if isinstance(error, (Reject, InvalidMessage)) or message.attempt > options.retries:
+        if problem or outcome.kind == "rejected" or message.attempt > options.retries:
             self.complaints.say(f"{what}; buried")
             await self._bury(delivery, error)
             return
@@ -171,7 +175,7 @@ class Settlement:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Put back what was not handled, not counted as an attempt."""
-        for subscription, mine in by_subscription(deliveries):
+        for subscription, mine in by_subscription(delivery for delivery in deliveries if delivery in self._held):
             with suppress(BrokerLost):
                 await subscription.release(mine)
         self.forget(deliveries)

@@ -18,9 +18,10 @@ from tzlocal import reload_localzone
 
 from .backoff import pause
 from .broker import Brokers
-from .complaints import Complaints, describe
+from .complaints import Complaints
 from .duration import seconds
 from .errors import ConfigurationError, MessageTooLarge, Unroutable
+from .failure import describe
 from .handler import Source, where
 from .message import Message
 from .outbox import Outbox

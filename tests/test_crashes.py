@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mqasync.quarantine import Quarantine
 
 from .commands import CommandLine
+from .waiting import until
 
 SERVICE = """
 import os
@@ -57,26 +59,37 @@ async def test_a_suspect_runs_alone_and_everybody_gets_a_turn(monkeypatch: pytes
     running: list[str] = []
     order: list[str] = []
 
-    async def handle(name: str, alone: bool, turns: int) -> None:
-        await quarantine.enter(alone)
-        running.append(name)
-        assert not alone or running == [name], f"{name} runs with {running}"
-        for _ in range(turns):
-            await asyncio.sleep(0)
-            assert not alone or running == [name], f"{name} runs with {running}"
-        running.remove(name)
-        order.append(name)
-        quarantine.leave(alone)
+    async def handle(name: str, alone: bool) -> None:
+        async with quarantine.alone() if alone else nullcontext():
+            if not alone:
+                await until(lambda: quarantine.open, "nobody runs alone")
+                quarantine.enter()
+            running.append(name)
+            for _ in range(5):
+                await asyncio.sleep(0)
+                assert not alone or running == [name], f"{name} runs with {running}"
+            running.remove(name)
+            order.append(name)
+            if not alone:
+                quarantine.leave()
 
     # Given two that run, when two suspects and two more come
     names = {"a": False, "b": False, "suspect 1": True, "c": False, "suspect 2": True, "d": False}
-    await asyncio.gather(*(handle(name, alone, 5) for name, alone in names.items()))
+    await asyncio.gather(*(handle(name, alone) for name, alone in names.items()))
     assert order == ["a", "b", "suspect 1", "c", "d", "suspect 2"]
 
 
 async def test_a_slow_handler_holds_up_the_others_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mqasync.quarantine.ALONE_SECONDS", 0.05)
-    quarantine = Quarantine()
-    await quarantine.enter(False)  # and it does not leave
-    await asyncio.wait_for(quarantine.enter(True), 5)  # this one neither
-    await asyncio.wait_for(quarantine.enter(False), 5)
+    quarantine, gone = Quarantine(), asyncio.Event()
+    quarantine.enter()  # and it does not leave
+
+    async def slow() -> None:
+        async with quarantine.alone():
+            await gone.wait()
+
+    running = asyncio.create_task(slow())
+    await until(lambda: not quarantine.open, "the suspect shuts the others out")
+    await until(lambda: quarantine.open, "it has let them in again while it waits or runs")
+    gone.set()
+    await running

@@ -11,8 +11,8 @@ import pytest
 from yarl import URL
 
 from mqasync import BrokerRefused, Reject
-from mqasync.complaints import describe
 from mqasync.config import Settings, load_settings
+from mqasync.failure import describe
 from mqasync.masking import conceal, hide
 from mqasync.message import Message
 from mqasync.reply import failure

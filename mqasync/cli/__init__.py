@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..complaints import describe
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
+from ..failure import describe
 from .check import check
 from .config import config
 from .consume import consume
@@ -19,6 +19,7 @@ from .dead import dead
 from .docs import docs
 from .graph import graph
 from .logs import set_up
+from .loop import finish
 from .peek import peek
 from .process import process
 from .produce import produce
@@ -32,6 +33,14 @@ MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 
 class Commands(click.Group):
     """Says every error of mqasync in one sentence; of a service's own error it shows the service's traceback."""
+
+    def main(self, *args: Any, **named: Any) -> Any:
+        """Run, and end the process in any case."""
+        try:
+            return super().main(*args, **named)
+        except SystemExit as end:
+            finish(end.code if isinstance(end.code, int) else int(end.code is not None))
+            raise
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; turn errors into exit codes."""

@@ -1,54 +1,61 @@
-"""The single event loop of a command, and the signals that end it; what runs in it is written elsewhere."""
+"""The single event loop of a command, the signals that end it, and an end in any case; what runs is written elsewhere.
+
+What a handler has left behind must not keep a process: tasks that swallow their cancellation, threads that sleep,
+code that blocks the loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 import click
 
+from ..attempt import LEFT_BEHIND, ended
 from ..errors import MqasyncError
+from ..failure import describe
+from ..handling import HANDLING
 
 T = TypeVar("T")
+log = logging.getLogger("mqasync")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TOGETHER_SECONDS = 0.2  # `timeout`, `uv run` and their like pass on a signal that the terminal has sent to us as well
+LATE_SECONDS = 5.0  # how long after the grace time a process ends at the latest
+TASK_SECONDS = 1.0  # for tasks that somebody has left behind
 
 
-def run(work: Coroutine[Any, Any, None], *, kill: Callable[[], None] | None = None, obedient: bool = False) -> bool:
+def run(
+    work: Coroutine[Any, Any, None],
+    *,
+    kill: Callable[[], None] | None = None,
+    obedient: bool = False,
+    grace: float | None = None,
+) -> bool:
     """Run `work` on uvloop (asyncio's own loop where there is no uvloop); True when it has ended by itself.
 
     The first SIGINT or SIGTERM cancels it, which drains; a second one calls `kill` and ends the process at once
     with exit code 1: nothing is lost, what was in hand comes back. An `obedient` process says nothing and drains
     however many come: service managers send them to it and to its parent, and the parent decides.
+    With `grace` the process ends so many seconds and LATE_SECONDS after the first signal, whatever keeps it.
     """
     new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with suppress(ImportError):
         from uvloop import new_event_loop as new_loop
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(_until_signal(work, kill, obedient))
-
-
-def result_of(work: Coroutine[Any, Any, T]) -> T:
-    """`run`, and what `work` returns. Raises MqasyncError when a signal has ended it before its end."""
-    results: list[T] = []
-
-    async def keep() -> None:
-        results.append(await work)
-
-    if not run(keep()):
-        raise MqasyncError("stopped before the end; nothing is lost")
-    return results[0]
-
-
-async def _until_signal(work: Coroutine[Any, Any, None], kill: Callable[[], None] | None, obedient: bool) -> bool:
-    loop = asyncio.get_running_loop()
+    loop = new_loop()
+    threads = Threads()
+    loop.set_default_executor(threads)
+    asyncio.set_event_loop(loop)
     task = loop.create_task(work)
     received: list[float] = []  # when
     say = click.get_current_context().obj.say
@@ -66,16 +73,122 @@ async def _until_signal(work: Coroutine[Any, Any, None], kill: Callable[[], None
         received.append(now)
         if not obedient:
             say(f"{signal.Signals(number).name}: draining; once more to stop at once")
-        loop.call_soon_threadsafe(task.cancel)
+        if grace is not None:
+            end_within(grace + LATE_SECONDS, 0)
+        with suppress(RuntimeError):  # the loop has been closed a moment ago
+            loop.call_soon_threadsafe(task.cancel)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
-        await task
+        _complete(loop, task)
     except asyncio.CancelledError:
         if not received:
             raise
         return False
     finally:
+        _close(loop, threads)
         for number, handler in before.items():
             signal.signal(number, handler)
     return True
+
+
+def result_of(work: Coroutine[Any, Any, T], grace: float | None = None) -> T:
+    """`run`, and what `work` returns. Raises MqasyncError when a signal has ended it before its end."""
+    results: list[T] = []
+
+    async def keep() -> None:
+        results.append(await work)
+
+    if not run(keep(), grace=grace):
+        raise MqasyncError("stopped before the end; nothing is lost")
+    return results[0]
+
+
+def _complete(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """Run until `task` is done, whatever another one raises: a SystemExit ends the loop."""
+    while True:
+        try:
+            loop.run_until_complete(task)
+            return
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            log.warning("a task or a callback raised %s, which ends nothing here", describe(error))
+
+
+def _close(loop: asyncio.AbstractEventLoop, threads: Threads) -> None:
+    """End what is left in the loop, and the loop itself where nothing stays."""
+
+    async def end_tasks() -> bool:
+        tasks = [task for task in asyncio.all_tasks() if task not in LEFT_BEHIND and task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if not await ended(tasks, TASK_SECONDS) or stuck():
+            return False
+        closing = asyncio.create_task(loop.shutdown_asyncgens(), name="an async generator")
+        return await ended([closing], TASK_SECONDS)
+
+    ending = loop.create_task(end_tasks())
+    _complete(loop, ending)
+    threads.shutdown(wait=False, cancel_futures=True)
+    for name in threads.busy():
+        log.warning("a thread of %s is still at work, although its message is put back: the process ends soon", name)
+    if ending.result():
+        loop.close()
+
+
+def stuck() -> bool:
+    """Whether there are tasks that only the end of the process ends."""
+    return any(not task.done() for task in LEFT_BEHIND)
+
+
+class Threads(ThreadPoolExecutor):
+    """Those of asyncio.to_thread; it knows who waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__(thread_name_prefix="mqasync")
+        self._working: dict[Future[Any], str] = {}
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **named: Any) -> Future[T]:
+        """As everybody's, and notes which queue's handler asks."""
+        future = super().submit(function, *args, **named)
+        if handling := HANDLING.get():
+            self._working[future] = f"a handler of {handling.exchange}/{handling.id}"
+            future.add_done_callback(self._working.pop)
+        return future
+
+    def busy(self) -> list[str]:
+        """Those that have not ended."""
+        return sorted(set(self._working.values()))
+
+
+def end_within(seconds: float, code: int) -> None:
+    """End the process after so many seconds with exit code `code`, whatever it does, unless it has ended before."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        frames = sys._current_frames()
+        threads = [thread for thread in threading.enumerate() if not thread.daemon]
+        others = [thread for thread in threads if thread is not threading.main_thread()]  # which may only wait for them
+        places = [(thread.name, frames.get(thread.ident or 0)) for thread in others or threads]
+        busy = [f"{name} ({frame.f_code.co_filename}, line {frame.f_lineno})" for name, frame in places if frame]
+        log.warning("the process ends although there is still something at work: %s", ", ".join(busy))
+        leave(code)
+
+    threading.Thread(target=end, name="mqasync-end", daemon=True).start()
+
+
+def finish(code: int) -> None:
+    """See to it that the process, all of whose work is done, ends soon, with exit code `code`."""
+    if stuck():
+        leave(code)
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        end_within(LATE_SECONDS, code)  # Python waits for them
+
+
+def leave(code: int) -> None:
+    """End the process now; what is in hand comes back."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

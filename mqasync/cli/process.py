@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..attempt import STOP_SECONDS, Attempt, Outcome
 from ..broker import Brokers
 from ..codec import not_json
 from ..config import Settings
 from ..discovery import Service, discover
-from ..errors import ConfigurationError, InvalidMessage, Reject
+from ..errors import ConfigurationError, Reject
 from ..handler import Consumer, where
+from ..handling import Handling
 from ..letters import to_record
+from ..lifespan import Lifespan
 from ..message import Message
 from ..outbox import Outbox
 from ..signature import of_consumer
 from ..source import waiting_for_queues
-from ..startup import lifespan_settings
 from ..step import Step
 from .arguments import WAIT, settings
 from .loop import result_of
@@ -70,7 +72,7 @@ def process(
         Message(body=body, exchange=consumer.exchange, producer="process", headers=dict(headers), key=key)
         for body in bodies
     ]
-    outputs = result_of(_process(service, consumer, settings, messages))
+    outputs = result_of(_process(service, consumer, settings, messages), grace=0.0)
     rows = [to_record(output) if as_json else row(output) for output in outputs]
     show(rows, as_json, "the handler puts out nothing")
     if publish and outputs:
@@ -107,24 +109,24 @@ async def _process(service: Service, consumer: Consumer, settings: Settings, mes
     async def collect(message: Message) -> None:
         outputs.append(message)
 
-    async with AsyncExitStack() as stack:
-        injected = None
-        if service.lifespan:
-            injected = await stack.enter_async_context(service.lifespan(*lifespan_settings(service, settings)))
-        step = Step(consumer, collect, injected or {})
-        try:
-            await step.run(messages)
-        except Exception as error:
-            if isinstance(error, Reject):  # of other errors the command itself shows it
-                click.echo(their_trace(error), err=True)
-            click.echo(f"{where(consumer.handler)} failed: {verdict(error, consumer)}", err=True)
-            raise
+    lifespan = Lifespan(service, settings)
+    try:
+        step = Step(consumer, collect, await lifespan.open())
+        handling = Handling(consumer.exchange, consumer.id, messages)
+        outcome = await Attempt(step.run, handling, where(consumer.handler), lifespan.context.copy()).end()
+    finally:
+        await lifespan.close(asyncio.get_running_loop().time() + STOP_SECONDS)
+    if error := outcome.error:
+        if not isinstance(error, Exception) or isinstance(error, Reject):  # of others the command itself shows it
+            click.echo(their_trace(error), err=True)
+        click.echo(f"{where(consumer.handler)} failed: {verdict(outcome, consumer)}", err=True)
+        raise error if isinstance(error, Exception) else click.exceptions.Exit(1)
     return outputs
 
 
-def verdict(error: Exception, consumer: Consumer) -> str:
-    """What `run` would do after that error."""
-    if isinstance(error, Reject | InvalidMessage):
+def verdict(outcome: Outcome, consumer: Consumer) -> str:
+    """What `run` would do after that."""
+    if outcome.kind == "rejected":
         return "`run` would put the message among the dead letters at once"
     if not consumer.options.retries:
         return "`run` would put the message among the dead letters, as retries=0"

@@ -96,7 +96,7 @@ def run(
     serve = serving(http, http_replay, number, around) if http else nullcontext
     with sending_traces(",".join(modules)):
         runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
-        run_loop(_run(modules, runner, serve, worker), obedient=worker is not None)
+        run_loop(_run(modules, runner, serve, worker), obedient=worker is not None, grace=grace)
 
 
 def supervise(workers: Workers, modules: tuple[str, ...], config: str | None, reload: bool) -> NoReturn:

@@ -16,13 +16,13 @@ from ..masking import hide
 OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
 
 
-def their_trace(error: Exception) -> str:
+def their_trace(error: BaseException) -> str:
     """The traceback of a service's error, without what is not the service's."""
     trace = "".join(traceback.format_exception(error.with_traceback(theirs(error))))
     return indented(trace.rstrip("\n"))
 
 
-def theirs(error: Exception) -> TracebackType | None:
+def theirs(error: BaseException) -> TracebackType | None:
     """The traceback from the service's own code on; all of it where none is in it."""
     trace = error.__traceback__
     while trace and trace.tb_frame.f_code.co_filename.startswith(OURS):
