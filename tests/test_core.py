@@ -463,6 +463,7 @@ async def test_a_message_whose_process_died_again_and_again_is_buried(
     brokers: Brokers, exchange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mqasync.quarantine.MAX_RETURNS", -1)  # as if it had come back that often
+    monkeypatch.setattr("mqasync.quarantine.SUSPECT_RETURNS", 0)
 
     @consumer(exchange=exchange, id="q")
     async def handler(body: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from contextlib import nullcontext
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -59,23 +59,38 @@ async def test_a_suspect_runs_alone_and_everybody_gets_a_turn(monkeypatch: pytes
     running: list[str] = []
     order: list[str] = []
 
-    async def handle(name: str, alone: bool) -> None:
-        async with quarantine.alone() if alone else nullcontext():
-            if not alone:
-                await until(lambda: quarantine.open, "nobody runs alone")
-                quarantine.enter()
-            running.append(name)
-            for _ in range(5):
-                await asyncio.sleep(0)
-                assert not alone or running == [name], f"{name} runs with {running}"
-            running.remove(name)
-            order.append(name)
-            if not alone:
-                quarantine.leave()
+    waiting: deque[str] = deque()
+    tasks: set[asyncio.Task[None]] = set()
 
+    async def handle(name: str, alone: bool) -> None:
+        running.append(name)
+        for _ in range(5):
+            assert not alone or running == [name], f"{name} runs with {running}"
+            await asyncio.sleep(0)
+        running.remove(name)
+        order.append(name)
+        if not alone:
+            quarantine.leave()
+
+    async def handle_alone(name: str) -> None:
+        async with quarantine.alone():
+            await handle(name, True)
+
+    def begin() -> None:
+        while waiting and quarantine.open:
+            quarantine.enter()
+            tasks.add(asyncio.create_task(handle(waiting.popleft(), False)))
+
+    quarantine.reopened.append(begin)
     # Given two that run, when two suspects and two more come
-    names = {"a": False, "b": False, "suspect 1": True, "c": False, "suspect 2": True, "d": False}
-    await asyncio.gather(*(handle(name, alone) for name, alone in names.items()))
+    for name in ("a", "b", "suspect 1", "c", "suspect 2", "d"):
+        if name.startswith("suspect"):
+            tasks.add(asyncio.create_task(handle_alone(name)))
+            await asyncio.sleep(0)
+        else:
+            waiting.append(name)
+            begin()
+    await until(lambda: len(order) == 6, "all have run")
     assert order == ["a", "b", "suspect 1", "c", "d", "suspect 2"]
 
 
