@@ -27,7 +27,7 @@ BROKERS = {
     "kafka": (["kafka"], 1033),
     "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
 }
-FOLDERS = {".": 4600, "transports": 6150, "transports/common": 250, "cli": 1730, "web": 450}
+FOLDERS = {".": 4600, "transports": 6150, "transports/common": 250, "cli": 1760, "web": 450}
 MAX_LINES = 13_100
 CIRCLE = 19  # modules in the largest circle, imports in functions and for types counted
 LIBRARIES = {

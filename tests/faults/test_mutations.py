@@ -101,17 +101,17 @@ def test_without_retry_a_failed_message_is_lost(server: RabbitMQ, monkeypatch: p
 async def test_acknowledging_before_the_outputs_are_confirmed_loses_what_a_stop_interrupts(
     kind: str, early: bool, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def acknowledge_first(self: Channel, deliveries: Any) -> None:
+    def acknowledge_first(self: Channel, job: Any, deliveries: Any, then: Any) -> Any:
         self._settlement.acknowledge(deliveries)
-        await handle(self, deliveries)
+        return attempt(self, job, deliveries, then)
 
     async def never_confirmed(message: Message) -> None:
         handled.set()
         await asyncio.Event().wait()
 
-    handle: Callable[..., Any] = Channel._handle
+    attempt: Callable[..., Any] = Channel._attempt
     if early:
-        monkeypatch.setattr(Channel, "_handle", acknowledge_first)
+        monkeypatch.setattr(Channel, "_attempt", acknowledge_first)
     url = f"sqlite:{tmp_path}/test.db" if kind == "SQLite" else request.getfixturevalue("rabbitmq_url")
     exchange, handled = f"E{new_id()}", asyncio.Event()
 
