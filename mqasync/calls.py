@@ -16,6 +16,7 @@ T = TypeVar("T")
 CALL_SECONDS = 10.0  # for every call but publish, send, receive and subscribe
 PING_SECONDS = 5.0  # between two pings, and for the answer to one
 PINGS = 3  # so many without an answer end the transport
+WORDLESS: dict[type, str] = {asyncio.CancelledError: "the connection ended", TimeoutError: "no answer in time"}
 
 
 class Calls:
@@ -107,7 +108,7 @@ def translated(error: BaseException, errors: Errors) -> MqasyncError:
     if isinstance(error, MqasyncError):
         return error
     lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
+    text = lines[0] if lines else WORDLESS.get(type(error), type(error).__name__)
     if why := next(filter(None, (why_for_good(one, "the scheme without TLS") for one in _chain(error))), ""):
         return BrokerRefused(why)
     whole = f"{type(error).__name__}: {error}"

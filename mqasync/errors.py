@@ -1,6 +1,11 @@
 """Every exception mqasync raises, by whose fault it is; no other module defines one."""
 
+import re
+
 from .masking import hide
+
+AN_OBJECT = re.compile(r"<(?:\w+\.)*(\w+)[^<>]*(?:\b0x[0-9a-f]+|\bfd=\d+)[^<>]*>", re.IGNORECASE)
+AN_OS_ERROR = re.compile(r"""(?:\b\w*Error)?\(-?\d+, (["'])(.*?)\1\)""")
 
 
 class MqasyncError(Exception):
@@ -46,7 +51,10 @@ class RequestFailed(MessageError):
 
 
 class BrokerError(MqasyncError):
-    """The fault lies with the broker or the way to it."""
+    """The fault lies with the broker or the way to it. Where a client library names a Python object it says words."""
+
+    def __init__(self, problem: str = "") -> None:
+        super().__init__(AN_OS_ERROR.sub(r"\2", AN_OBJECT.sub(r"\1", problem)))
 
 
 class BrokerLost(BrokerError):

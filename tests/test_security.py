@@ -203,6 +203,7 @@ WORDS = ("zebra", "quagga", "tapir", "okapi", "kudu")
 PASSWORD = "zebra/quagga@tapir#okapi?kudu"
 NOISY = """
 import logging
+import aio_pika
 from mqasync import consumer, producer
 
 for name in (None, *logging.root.manager.loggerDict):

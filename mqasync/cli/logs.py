@@ -114,7 +114,4 @@ def set_up(format: str, command: str | None) -> Format:
     handler.addFilter(about_what)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for name in ("aio_pika", "aiormq"):
-        # the core says in one line what they say in many, and their DEBUG lines show bodies
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     return formatter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,9 @@ SCHEMES = {
 }
 # the same for what remembers ids
 SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", "redis"))
+
+# loggers of client libraries: the core says in one line what they say in tracebacks, and at DEBUG they show bodies
+LOUD = ("aio_pika", "aiormq", "redis", "push_response", "aiokafka", "stompman", "nats", "asyncpg")
 
 
 def load(url: str, options: Options | None = None) -> Transport:
@@ -62,6 +66,9 @@ def load_seen(url: str, exchange: str, id: str, ttl: float) -> Seen:
 
 def _class(scheme: str, module: str, name: str, extra: str) -> Any:
     """The class `name`, its module imported. Raises ConfigurationError for a missing client library."""
+    for logger in map(logging.getLogger, LOUD):
+        if logger.level == logging.NOTSET:  # a program may want to hear them
+            logger.setLevel(logging.CRITICAL)
     try:
         return getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,9 +52,6 @@ class Connection:
 
     async def open(self) -> None:
         """Connect. Raises BrokerRefused where another attempt would fail in the same way."""
-        logger = logging.getLogger("aiokafka")
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.CRITICAL)  # the core tells what we raise
         try:
             await self.producer.start()
         except kafka.KafkaConnectionError as error:
