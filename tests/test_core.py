@@ -581,7 +581,7 @@ async def test_messages_of_one_key_are_handled_one_after_another_and_other_keys_
         at_work[message.key] += 1
         most[message.key] = max(most[message.key], at_work[message.key])
         together = max(together, at_work.total())
-        await asyncio.sleep(0.001 * (body % 3))
+        await asyncio.sleep(0.005 * (body % 3))  # longer than a publish takes
         order[message.key].append(body)
         at_work[message.key] -= 1
 

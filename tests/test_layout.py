@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BROKERS = {
     "memory": (["memory"], 150),
     "sqlite": (["sqlite"], 330),
-    "postgres": (["postgres"], 450),
+    "postgres": (["postgres"], 180),  # of which the SQL is 46
     "redis": (["redis"], 874),
     "nats": (["nats"], 787),
     "sqs": (["sqs"], 886),
@@ -27,7 +27,7 @@ BROKERS = {
     "kafka": (["kafka"], 1033),
     "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
 }
-FOLDERS = {".": 4600, "transports": 6150, "transports/common": 250, "cli": 1760, "web": 450}
+FOLDERS = {".": 4600, "transports": 5900, "transports/common": 280, "cli": 1760, "web": 450}
 MAX_LINES = 13_100
 CIRCLE = 19  # modules in the largest circle, imports in functions and for types counted
 LIBRARIES = {

@@ -1,9 +1,9 @@
-"""One PostgreSQL database as the broker, through asyncpg; the contract only, the SQL is in postgres_sql.py.
+"""One PostgreSQL database as the broker, through asyncpg.
 
 URL: postgresql://user:password@host:port/database (or postgres://). After "?":
     sslmode (verify-full, the default, or off: without encryption), cafile, certfile, keyfile,
-    schema (default mqasync; it and its tables are made when first used, or when a newer mqasync has
-    one more, by a role that may; it is nobody else's),
+    schema (default mqasync; it and its tables are made when first used, by a role that may; it is
+    nobody else's),
     lease (seconds until an unsettled delivery comes back by itself, default 30),
     connections (of one process, default 4: one takes and is notified, the others publish).
 Options: none.
@@ -13,195 +13,251 @@ Delivery: a row for each message and queue; publish returns when it is committed
 Order: first in, first out with one consumer and no retries; what is released comes first again.
 Delay: exact, by the server's clock.
 Dead letters: a queue like any other, "id.dead".
-What it cannot do: work through a pooler that shares connections between transactions (PgBouncer's
-    pool_mode=transaction), since LISTEN needs its own; find another host by itself (one host a URL).
+What it cannot do: work through a pooler that shares connections between transactions, since LISTEN
+    needs its own: PgBouncer needs pool_mode=session, and a connection of its pool for each of ours.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+import asyncio
+import re
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any
 
-from ..errors import BrokerLost, ConfigurationError, Unroutable
+import asyncpg as pg
+
+from ..contract import Errors
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
-from . import postgres_sql as sql
-from .leased import WATCH_SECONDS, LeasedSubscription, from_row, to_envelope
-from .postgres_database import Database, columns
-from .postgres_url import Address
+from .common import tls
+from .common.envelope import pack
+from .common.leased import Changed, LeasedRows, Row
+from .common.url import Key, check_options, parse
 
+FORM = "postgresql://user:password@host:port/database"
+KEYS = {
+    "schema": Key("mqasync"),
+    "lease": Key(30.0, least=0.1),
+    "connections": Key(4, least=2, most=100),
+    "sslmode": Key("verify-full", choices=("verify-full", "off")),
+    **dict.fromkeys(tls.FILES, Key("")),
+}
+# as PostgreSQL takes it without folding, and short enough for the name of a channel
+SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 LOCKED_PAUSE = 0.05  # what is due and cannot be taken is being taken by somebody else
-USED_SECONDS = 1.0  # so often it is written down that a queue is in use
-STATEMENT_BYTES = 16 * 1024 * 1024  # of bodies in one statement; PostgreSQL takes less than 1 GB
+
+POOLED = "a pooler in between shares connections between transactions: PgBouncer needs pool_mode=session"
+ERRORS: Errors = (
+    (BrokerRefused, [pg.DuplicatePreparedStatementError, pg.InvalidSQLStatementNameError], POOLED),
+    (BrokerRefused, ["rejected SSL upgrade"], "it offers no TLS; sslmode=off in the URL connects without"),
+    (BrokerLost, [pg.TargetServerAttributeNotMatched], "it takes no writes: it is a standby or read-only"),
+    (ConfigurationError, [pg.ClientConfigurationError]),  # of the environment: PGSSLNEGOTIATION and the like
+    (BrokerBusy, [pg.InsufficientResourcesError, pg.QueryCanceledError, pg.TransactionRollbackError]),
+    (BrokerLost, [pg.UndefinedTableError]),  # somebody dropped it; open() makes it again
+    (BrokerRefused, [pg.InvalidAuthorizationSpecificationError, pg.InvalidCatalogNameError, pg.DataError]),
+    (BrokerRefused, [pg.SyntaxOrAccessError, pg.ProgramLimitExceededError]),
+)
+
+# A row is one message in one queue. `due`: when it can be taken. `taken`: how often it was, to fence off an
+# owner whose lease ran out. `released`: how often of these it was given back. Every message leaves dead rows:
+# they are vacuumed early. Many processes may do this at once: the lock makes them wait for each other.
+MAKE = """
+SELECT pg_advisory_xact_lock(7236083771942);
+CREATE SCHEMA IF NOT EXISTS "{schema}";
+CREATE TABLE IF NOT EXISTS queue (
+    queue bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, exchange text NOT NULL, id text NOT NULL,
+    bound boolean NOT NULL, UNIQUE (exchange, id)
+);
+CREATE TABLE IF NOT EXISTS message (
+    n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, queue bigint NOT NULL, due timestamptz NOT NULL,
+    taken integer NOT NULL DEFAULT 0, released integer NOT NULL DEFAULT 0, envelope bytea, body bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX IF NOT EXISTS message_due ON message (queue, due, n);"""
+# Statistics of a queue that was empty must not make the planner read all of a full one. They are not sent when
+# a connection begins: PgBouncer refuses what it does not know.
+SESSION = """
+SET search_path = "{schema}"; SET application_name = 'mqasync';
+SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;"""
+UNSAFE = """
+SELECT string_agg(name || ' = off', ', ' ORDER BY name) FROM pg_settings
+WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'"""
+DECLARE = """
+INSERT INTO queue (exchange, id, bound) VALUES ($1, $2, $3)
+ON CONFLICT (exchange, id) DO UPDATE SET bound = true WHERE excluded.bound AND NOT queue.bound"""
+DELETE = """
+WITH gone AS (DELETE FROM queue WHERE exchange = $1 AND id = $2 RETURNING queue)
+DELETE FROM message USING gone WHERE message.queue = gone.queue"""
+# now() is when the statement began: what was published before its snapshot was taken would count as delayed.
+STATS = """
+SELECT count(*), count(*) FILTER (WHERE due > (SELECT clock_timestamp()) AND taken = 0)
+FROM message WHERE queue = $1"""
+# Without an id ($2) into every bound queue.
+PUT = """
+INSERT INTO message (queue, due, envelope, body) SELECT queue, now() + $3 * interval '1 s', envelope, body
+FROM queue, unnest($4::bytea[], $5::bytea[]) WITH ORDINALITY AS given (envelope, body, place)
+WHERE exchange = $1 AND (id = $2 OR bound AND $2 = '') ORDER BY place"""
+# MATERIALIZED: evaluated once, or more than the limit might be taken.
+TAKE = """
+WITH next AS MATERIALIZED (
+    SELECT n FROM message WHERE queue = $1 AND due <= now() ORDER BY due, n LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE message SET due = now() + $3 * interval '1 s', taken = taken + 1 FROM next WHERE message.n = next.n
+RETURNING message.n, taken, taken - released - 1, envelope, body"""
+# No row where there is no such queue.
+NEXT_DUE = """
+SELECT coalesce((SELECT extract(epoch FROM min(due) - now()) FROM message AS m WHERE m.queue = q.queue),
+'infinity') FROM queue AS q WHERE queue = $1"""
+# What settles leaves alone what somebody else has taken since. What is released is first in line again.
+OURS = "unnest($1::bigint[], $2::integer[]) AS ours (n, taken) WHERE m.n = ours.n AND m.taken = ours.taken"
+ACK = f"DELETE FROM message AS m USING {OURS}"  # noqa: S608
+RELEASE = f"UPDATE message AS m SET due = to_timestamp(0), released = released + 1 FROM {OURS}"  # noqa: S608
+EXTEND = f"UPDATE message AS m SET due = now() + $3 * interval '1 s' FROM {OURS}"  # noqa: S608
 
 
 class PostgresTransport:
-    """A few connections to one database, good until one of them is lost."""
+    """A few connections to one database: one takes and settles, the others write."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
-    blocked = ""
+    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=2**27, batch_bytes=2**24)
+    errors = ERRORS
     warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
-        address = Address(url)
-        for exchange, given in options.items():
-            for name in given:
-                problem = f"unknown option {name!r}: PostgreSQL has no options"
-                raise ConfigurationError(problem, "exchanges", exchange, "options", name)
-        self.lease = address.lease
-        self.database = Database(address, self._look, self._look)
-        self._subscriptions: list[PostgresSubscription] = []
+        """Check URL and options."""
+        check_options(options, {}, "PostgreSQL")
+        self._address = parse(url, form=FORM, port=5432, keys=KEYS)
+        settings = self._address.settings
+        self.lease, self._schema = settings["lease"], settings["schema"]
+        if not SCHEMA.fullmatch(self._schema):
+            raise ConfigurationError(f"schema is {self._schema!r}; it takes a-z 0-9 _, no digit or pg_ first")
+        self._files = {name: settings[name] for name in tls.FILES if settings[name]}
+        tls.check(self._files, settings["sslmode"] != "off", "sslmode=verify-full", "sslmode=off")
+        self.changed = Changed()
+        self._opened = AsyncExitStack()
+        self._turn = asyncio.Lock()  # a connection does one thing at a time
 
     async def open(self) -> None:
-        await self.database.open()
-        if self.database.unsafe:
-            self.warning = (
-                f"it can lose confirmed messages when the server or its machine crashes, since {self.database.unsafe};"
-                " set that to on in postgresql.conf, or where ALTER ROLE or ALTER DATABASE set it"
-            )
+        """Connect, and make the tables where they are missing."""
+        (host, port), address = self._address.hosts[0], self._address
+        pool = pg.create_pool(
+            host=host,
+            port=port,
+            user=address.user or None,
+            password=address.password or None,
+            database=address.path or None,
+            ssl=address.settings["sslmode"] != "off" and tls.context(self._files),
+            target_session_attrs="read-write",
+            command_timeout=20,  # a connection may be dead without telling
+            min_size=1,
+            max_size=address.settings["connections"],
+            init=lambda connection: connection.execute(SESSION.format(schema=self._schema)),
+            reset=lambda connection: asyncio.sleep(0),  # nothing: its settings are for life
+        )
+        self._writers = await self._opened.enter_async_context(pool)
+        if not await self._writers.fetchval("SELECT to_regclass('message') IS NOT NULL"):
+            await self._writers.execute(MAKE.format(schema=self._schema))
+        if unsafe := await self._writers.fetchval(UNSAFE):
+            self.warning = f"a crash of the server can lose confirmed messages: {unsafe}; set that to on"
+        self._reader = await self._writers.acquire()
+        self._opened.push_async_callback(self._reader.close, timeout=1)
+        some = (self._reader, self._reader, self._writers)
+        backends = [await one.fetchval("SELECT pg_backend_pid()") for one in some]
+        if backends[0] != backends[1] or backends[1] == backends[2]:
+            raise BrokerRefused(POOLED)
+        # an acknowledgement may get lost, and what was taken comes again: neither waits for the disk
+        await self._reader.execute("SET synchronous_commit = off")
+        await self._reader.add_listener(self._schema, lambda *news: self.changed.tell(news[-1]))
 
-    def _look(self, exchange: str = "") -> None:
-        """Whoever waits for something new of `exchange`, or of any, looks again."""
-        for subscription in self._subscriptions:
-            if exchange in ("", subscription.exchange):
-                subscription.changed.set()
+    async def rows(self, statement: str, *arguments: object) -> list[Any]:
+        """What it returns; the server may forget in a crash what it did."""
+        async with self._turn:
+            return list(await self._reader.fetch(statement, *arguments))
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
-        """Delete the queues that have expired, then make this one; once bound it stays bound."""
-        await self.database.write(sql.EXPIRE)
-        if expires is None:
-            await self.database.write(sql.DECLARE, exchange, id, bound)
-        else:  # who holds all of its prefetch says only three times a lease, by extend, that it is still there
-            await self.database.write(sql.DECLARE_EXPIRING, exchange, id, bound, expires + self.lease)
+    async def ping(self) -> None:
+        """Ask for nothing."""
+        await self.rows("SELECT")
 
-    async def delete(self, exchange: str, id: str) -> None:
-        """Delete the rows and wake who waits for them."""
-        await self.database.write(sql.DELETE, exchange, id)
-        await self.database.notify(exchange)
+    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
+        """Make the queue; once bound it stays bound."""
+        await self._writers.execute(DECLARE, exchange, id, bound)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Write a row for each message and bound queue."""
-        if not await self._put(exchange, None, messages, 0.0):
-            raise Unroutable(f"no queue is bound to exchange {exchange!r}")
+        await self.send(exchange, "", messages)
+
+    async def bound(self, exchange: str) -> bool:
+        """Publish tells by itself."""
+        return True
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Write a row for each message."""
-        if not await self._put(exchange, id, messages, delay):
-            raise no_queue(exchange, id)
+        envelopes, bodies = [pack(message) for message in messages], [message.body for message in messages]
+        if await self._writers.execute(PUT, exchange, id, delay, envelopes, bodies) == "INSERT 0 0":
+            raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
+        await self.notify(exchange)
 
-    async def _put(self, exchange: str, id: str | None, messages: Sequence[Message], delay: float) -> bool:
-        for part in parts(messages):
-            attempts = [message.attempt for message in part]
-            envelopes = [to_envelope(message, exchange) for message in part]
-            bodies = [message.body for message in part]
-            if not await self.database.write(sql.PUT, exchange, id, delay, attempts, envelopes, bodies):
-                return False
-        await self.database.notify(exchange)
-        return True
+    async def notify(self, exchange: str) -> None:
+        """Wake who waits, in a transaction of its own: those that do so wait for each other's disk writes."""
+        with suppress(pg.PostgresError, pg.InterfaceError):  # they look again by themselves
+            await self.rows("SELECT pg_notify($1, $2)", self._schema, exchange)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> PostgresSubscription:
-        queue = await self.database.value(sql.QUEUE, exchange, id)
-        if queue is None:
-            raise no_queue(exchange, id)
-        expires = await self.database.value(sql.EXPIRES, queue)
-        subscription = PostgresSubscription(self.database, exchange, queue, self.lease, prefetch, expires is not None)
-        self._subscriptions.append(subscription)
-        return subscription
+        """Start to receive."""
+        return PostgresSubscription(self, exchange, await self._queue(exchange, id))
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what is not settled, what somebody holds included: a dead process's messages come back."""
-        queue = await self.database.value(sql.QUEUE, exchange, id)
-        if queue is None:
-            return None
-        ((total, delayed),) = await self.database.rows(sql.STATS, queue)
+        ((total, delayed),) = await self.rows(STATS, await self._queue(exchange, id))
         return QueueStats(total - delayed, delayed)
+
+    async def _queue(self, exchange: str, id: str) -> int:
+        for row in await self.rows("SELECT queue FROM queue WHERE exchange = $1 AND id = $2", exchange, id):
+            return int(row[0])
+        raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
 
     async def queues(self) -> list[tuple[str, str]] | None:
         """Read their names."""
-        return [(exchange, id) for exchange, id in await self.database.rows(sql.QUEUES)]
+        return [(exchange, id) for exchange, id in await self.rows("SELECT exchange, id FROM queue")]
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Delete the rows; who waits for them looks again within a second."""
+        await self._writers.execute(DELETE, exchange, id)
 
     async def close(self) -> None:
-        await self.database.close([(subscription.exchange, subscription.held) for subscription in self._subscriptions])
+        """Disconnect."""
+        await self._opened.aclose()
 
 
-class PostgresSubscription(LeasedSubscription):
-    """One consumer of one queue and what it holds."""
+class PostgresSubscription(LeasedRows):
+    """One consumer of one queue."""
 
-    def __init__(
-        self, database: Database, exchange: str, queue: int, lease: float, prefetch: int, expiring: bool
-    ) -> None:
+    def __init__(self, transport: PostgresTransport, exchange: str, queue: int) -> None:
         """Made by PostgresTransport.subscribe."""
-        super().__init__(lease, prefetch)
-        self.exchange = exchange
-        self._database, self._queue, self._seconds = database, queue, lease
-        self._deleted = False
-        self._expiring = expiring
-        self._used = -USED_SECONDS  # when we last said that the queue is in use, lest it expire
+        super().__init__(exchange, transport.lease, transport.changed)
+        self._transport, self._queue = transport, queue
 
-    @property
-    def gone(self) -> str:
-        """Why nothing comes any more: the database cannot be used, or the queue was deleted."""
-        if self._deleted:
-            return f"a queue at exchange {self.exchange!r} was deleted"
-        return self._database.gone
-
-    async def _take(self, limit: int) -> tuple[list[Delivery], float]:
-        await self._use()
-        longest = USED_SECONDS if self._expiring else WATCH_SECONDS
-        limit = min(limit, self._prefetch - len(self.held))
-        if limit <= 0:
-            return [], longest
-        rows = await self._database.rows(sql.TAKE, self._queue, limit, self._seconds)
-        if not rows:
-            due = await self._database.value(sql.NEXT_DUE, self._queue)
-            self._deleted = due is None
-            return [], 0.0 if due is None else min(max(due, LOCKED_PAUSE), longest)
-        self.held.update((n, taken) for n, taken, *_ in rows)
-        return [self._delivery(*row) for row in sorted(rows)], 0.0
-
-    async def _use(self) -> None:
-        if self._expiring and time.monotonic() - self._used >= USED_SECONDS:
-            self._used = time.monotonic()
-            await self._database.rows(sql.USED, self._queue)
-
-    def _delivery(self, n: int, taken: int, returned: int, attempt: int, envelope: bytes, body: bytes) -> Delivery:
-        message, unreadable = from_row(self.exchange, n, envelope, attempt, body)
-        return Delivery(message, self, (n, taken), returned, unreadable)
+    async def _take(self, limit: int) -> tuple[list[Row], float]:
+        if rows := await self._transport.rows(TAKE, self._queue, limit, self.lease):
+            return rows, 0.0
+        for (due,) in await self._transport.rows(NEXT_DUE, self._queue):
+            return [], max(float(due), LOCKED_PAUSE)
+        raise NoSuchQueue(f"a queue at exchange {self.exchange!r} was deleted")
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete the rows."""
-        with self._settling(deliveries) as tags:
-            await self._database.rows(sql.ACK, *columns(tags))
-
-    async def retry(self, delivery: Delivery, delay: float) -> None:
-        """Let the row be taken again later, with attempt + 1."""
-        with self._settling([delivery]) as tags:
-            await self._database.write(sql.RETRY, *columns(tags), delay)
+        await self._settle(ACK, deliveries)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Let the rows be taken again, before all others."""
-        with self._settling(deliveries) as tags:
-            await self._database.rows(sql.RELEASE, *columns(tags))
-        await self._database.notify(self.exchange)
+        await self._settle(RELEASE, deliveries)
+        await self._transport.notify(self.exchange)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Move the end of the lease."""
-        tags = [delivery.tag for delivery in deliveries]
-        await self._database.rows(sql.EXTEND, *columns(tags), self._seconds)
-        await self._use()
+        await self._settle(EXTEND, deliveries, self.lease)
 
-
-def parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """The messages in order, in parts of at most STATEMENT_BYTES, or of one message."""
-    first, size = 0, 0
-    for place, message in enumerate(messages):
-        size += len(message.body)
-        if size > STATEMENT_BYTES and place > first:
-            yield messages[first:place]
-            first, size = place, len(message.body)
-    yield messages[first:]
-
-
-def no_queue(exchange: str, id: str) -> BrokerLost:
-    """What is raised for a queue that was not declared, or is gone."""
-    return BrokerLost(f"PostgreSQL has no queue of {id!r} at exchange {exchange!r}")
+    async def _settle(self, statement: str, deliveries: Sequence[Delivery], *more: object) -> None:
+        numbers, taken = zip(*(delivery.tag for delivery in deliveries), strict=True)
+        await self._transport.rows(statement, numbers, taken, *more)

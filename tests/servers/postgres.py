@@ -1,10 +1,11 @@
-"""A private PostgreSQL that can be killed and started again on the same port and data; nothing is asserted here."""
+"""A private PostgreSQL that can be killed and started again, and a PgBouncer before it; nothing is asserted here."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -33,7 +34,7 @@ class Postgres(Server):
         self.login = f"postgresql://mqasync:{self.password}@{self.address}"
         self.url = f"{self.login}?sslmode=off"
         # not `runuser`, which would stand between us and the server: a SIGKILL has to reach the server itself
-        self._user: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
+        self.user: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
 
     @staticmethod
     def program(name: str) -> str:
@@ -48,7 +49,7 @@ class Postgres(Server):
         self.own(self.directory, password_file)
         command = [self.program("initdb"), "--pgdata", str(self.directory / "data"), "--username", "mqasync"]
         options = ["--auth", "scram-sha-256", "--pwfile", str(password_file), "--encoding", "UTF8", "--no-sync"]
-        done = subprocess.run([*command, *options], cwd="/", capture_output=True, text=True, check=False, **self._user)
+        done = subprocess.run([*command, *options], cwd="/", capture_output=True, text=True, check=False, **self.user)
         if done.returncode:
             raise BrokerUnavailable(f"initdb failed: {done.stderr[-600:]}")
 
@@ -56,7 +57,7 @@ class Postgres(Server):
         """Give the files to who runs the server, and to nobody else."""
         for path in paths:
             path.chmod(0o700 if path.is_dir() else 0o600)
-            if self._user:
+            if self.user:
                 entry = pwd.getpwnam(USER)
                 os.chown(path, entry.pw_uid, entry.pw_gid)
 
@@ -69,7 +70,7 @@ class Postgres(Server):
         for name, value in given.items():
             command += ["-c", f"{name}={value}"]
         ready = [self.program("pg_isready"), "--quiet", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.launch(command, lambda: not subprocess.run(ready, check=False).returncode, cwd="/", **self._user)
+        self.launch(command, lambda: not subprocess.run(ready, check=False).returncode, cwd="/", **self.user)
 
     def execute(self, statement: str) -> str:
         """Run one statement as an administrator and return what it gives."""
@@ -114,6 +115,45 @@ class Postgres(Server):
             process.kill()
         self.process.wait()
         psutil.wait_procs(family, timeout=START_SECONDS)  # it does not start while one of them has its memory
+
+
+class PgBouncer(Server):
+    """A pooler in front of a server; `more` are lines of its configuration."""
+
+    name = "PgBouncer"
+
+    def __init__(self, directory: Path, behind: Postgres, mode: str, more: str) -> None:
+        super().__init__(directory)
+        self.behind, self.mode, self.more = behind, mode, more
+        self.url = behind.url.replace(f":{behind.port}/", f":{self.port}/")
+
+    def start(self) -> None:
+        """Return when it accepts connections."""
+        users, settings = self.directory / "users", self.directory / "settings"
+        users.write_text(f'"mqasync" "{self.behind.password}"')
+        settings.write_text(f"""
+            [databases]
+            * = host=127.0.0.1 port={self.behind.port}
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {self.port}
+            unix_socket_dir =
+            auth_type = scram-sha-256
+            auth_file = {users}
+            pool_mode = {self.mode}
+            {self.more}
+        """)
+        self.behind.own(self.directory, users, settings)
+        self.launch(["pgbouncer", str(settings)], self.accepts, cwd="/", **self.behind.user)
+
+
+@contextmanager
+def running_pgbouncer(behind: Postgres, mode: str, more: str = "") -> Iterator[PgBouncer]:
+    """A running PgBouncer, installed first where it is missing."""
+    if not shutil.which("pgbouncer"):
+        apt_install("pgbouncer")
+    with running(lambda directory: PgBouncer(directory, behind, mode, more)) as pooler:
+        yield pooler
 
 
 @contextmanager
