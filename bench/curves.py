@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from mqasync import Message, consumer
+from mqasync import Consumer, Message, consumer
 from mqasync.broker import Brokers
 from mqasync.channel import Channel
 from mqasync.config import Settings
-from mqasync.handler import Consumer
 from mqasync.message import new_id
 from mqasync.step import Step
 

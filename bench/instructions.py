@@ -23,11 +23,10 @@ from typing import Any
 
 import msgspec
 
-from mqasync import Producer, consumer
+from mqasync import Consumer, Producer, consumer
 from mqasync.broker import Brokers
 from mqasync.channel import Channel
 from mqasync.config import Settings
-from mqasync.handler import Consumer
 from mqasync.step import Step
 
 BASELINE = Path(__file__).with_name("instructions.json")

@@ -18,11 +18,10 @@ import aiormq
 import msgspec
 from aiormq import spec
 
-from mqasync import Producer, consumer
+from mqasync import Consumer, Producer, consumer
 from mqasync.broker import Brokers
 from mqasync.channel import Channel
 from mqasync.config import ExchangeSettings, Settings
-from mqasync.handler import Consumer
 from mqasync.step import Step
 
 from .peers.common import BODY, EVENT, IN_FLIGHT, PREFETCH

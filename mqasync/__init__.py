@@ -13,8 +13,9 @@ from .errors import (
     RequestFailed,
     Unroutable,
 )
-from .handler import Consumer, Producer, consumer, producer
+from .handler import producer
 from .message import Message, Out
+from .program import Consumer, Producer, consumer
 from .request import Requester
 
 __version__ = "0.1.0"

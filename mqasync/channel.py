@@ -15,7 +15,8 @@ import msgspec
 
 from .attempt import DONE, Attempt, Outcome, Then, ended, failed
 from .broker import Broker
-from .dedup import Dedup, Seen
+from .contract import Seen
+from .dedup import Dedup
 from .errors import BrokerError
 from .failure import describe
 from .handler import where

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from .errors import ConfigurationError
-from .handler import Consumer, ConsumerOptions, options
+from .handler import Binding, ConsumerOptions, options
 from .masking import conceal_in, hide, masked, shown
 from .transport import check_name
 from .transports import SEEN_SCHEMES
 from .urls import check_url
 from .variables import Keys, fill, read_text
 
-C = TypeVar("C", bound=Consumer)
+C = TypeVar("C", bound=Binding)
 
 DEFAULT_URL = "${MQASYNC_BROKER:sqlite:mqasync.db}"
 SECTIONS = ("brokers", "exchanges", "consumers", "services")

@@ -109,3 +109,16 @@ class Subscription(Protocol):
 
     async def close(self) -> None:
         """Receive no more. Called once, when everything was settled, before Transport.close."""
+
+
+class Seen(Protocol):
+    """The ids of the messages that one queue has handled. `known` and `add` raise BrokerLost."""
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that are remembered."""
+
+    async def add(self, ids: Sequence[str]) -> None:
+        """Remember `ids` from now on."""
+
+    async def close(self) -> None:
+        """Let go of connections. Safe twice."""

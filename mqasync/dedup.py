@@ -7,10 +7,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Protocol
 
+from .contract import Seen
 from .errors import BrokerLost
-from .handler import Consumer
+from .handler import Binding
 from .masking import masked
 from .settlement import Settlement
 from .transport import Delivery
@@ -20,19 +20,6 @@ log = logging.getLogger("mqasync")
 
 MAX_IDS = 1_000_000  # remembered by one consumer in its process, about 200 MB; the oldest go first
 AWAY_SECONDS = 5.0  # who did not answer is not asked for so long: each try may take as long as its timeout
-
-
-class Seen(Protocol):
-    """The ids of the messages that one queue has handled. `known` and `add` raise BrokerLost."""
-
-    async def known(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that are remembered."""
-
-    async def add(self, ids: Sequence[str]) -> None:
-        """Remember `ids` from now on."""
-
-    async def close(self) -> None:
-        """Let go of connections. Safe twice."""
 
 
 class SeenInProcess:
@@ -102,7 +89,7 @@ class Dedup:
         self._settlement.complaints.say(f"{self._name}: {error}; until it answers, repeated messages are handled again")
 
 
-def seen_of(consumer: Consumer, url: str | None) -> Seen | None:
+def seen_of(consumer: Binding, url: str | None) -> Seen | None:
     """Where `consumer` remembers ids, and says so: in the store at `url`, else in this process; None without `dedup`.
 
     Raises ConfigurationError for a wrong URL or a missing client library.

@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 from .errors import ConfigurationError
-from .handler import Consumer, Source, where
+from .handler import Binding, Source, where
 from .signature import Signature, of_consumer, of_producer
 
-Declared = Consumer | Source[..., Any]
+Declared = Binding | Source[..., Any]
 Lifespan = Callable[..., AbstractAsyncContextManager[dict[str, Any] | None]]
 
 
@@ -28,7 +28,7 @@ class Service(msgspec.Struct, frozen=True):
     """What one module declares: its consumers, its producers and its lifespan()."""
 
     name: str
-    consumers: list[Consumer]
+    consumers: list[Binding]
     producers: list[Source[..., Any]]
     lifespan: Lifespan | None
 
@@ -56,7 +56,7 @@ def discover(names: Sequence[str]) -> list[Service]:
 
 def _unused_class(name: str) -> str:
     for key, value in vars(sys.modules[name]).items():
-        if isinstance(value, type) and issubclass(value, Consumer) and value.__module__ == name:
+        if isinstance(value, type) and issubclass(value, Binding) and value.__module__ == name:
             return f": the class {key} is used by an object of it, {key.lower()} = {key}(exchange=..., id=...)"
     return ""
 
@@ -69,7 +69,7 @@ def _discover(name: str) -> dict[str, list[Declared]]:
         raise ConfigurationError(f"{name!r} is not the name of a module; write it as import does: {like}")
     module = _import(module_name)
     if colon:
-        choices = {key: value for key, value in vars(module).items() if isinstance(value, Consumer | Source)}
+        choices = {key: value for key, value in vars(module).items() if isinstance(value, Binding | Source)}
         if wanted not in choices:
             there_are = ", ".join(choices) or "none"
             raise ConfigurationError(f"{wanted!r} is no consumer or producer of {module_name}; there are: {there_are}")
@@ -85,7 +85,7 @@ def _discover(name: str) -> dict[str, list[Declared]]:
             value
             for value in vars(module).values()
             # a handler imported from a module that is searched as well counts there, with its lifespan()
-            if isinstance(value, Consumer | Source) and (_home(value) == member or _home(value) not in modules)
+            if isinstance(value, Binding | Source) and (_home(value) == member or _home(value) not in modules)
         ]
         for member, module in modules.items()
     }
@@ -94,8 +94,8 @@ def _discover(name: str) -> dict[str, list[Declared]]:
 def _check_not_wrapped(value: object) -> None:
     """A decorator above @consumer hides the consumer from us."""
     if inspect.isfunction(value):
-        inmost = inspect.unwrap(value, stop=lambda function: isinstance(function, Consumer | Source))
-        if isinstance(inmost, Consumer | Source):
+        inmost = inspect.unwrap(value, stop=lambda function: isinstance(function, Binding | Source))
+        if isinstance(inmost, Binding | Source):
             raise ConfigurationError(f"{where(value)}: {inmost!r} is wrapped; @consumer or @producer goes on top")
 
 
@@ -107,7 +107,7 @@ def _service(module: ModuleType, declared: Sequence[Declared]) -> Service:
     lifespan = getattr(module, "lifespan", None)
     if inspect.isasyncgenfunction(lifespan):
         raise ConfigurationError(f"{where(lifespan)} is not a context manager: write @asynccontextmanager above it")
-    consumers = [one for one in declared if isinstance(one, Consumer)]
+    consumers = [one for one in declared if isinstance(one, Binding)]
     producers = [one for one in declared if isinstance(one, Source)]
     for consumer in consumers:
         _check_injected(consumer, of_consumer(consumer.handler), lifespan)
@@ -119,7 +119,7 @@ def _service(module: ModuleType, declared: Sequence[Declared]) -> Service:
 def _check_injected(declared: Declared, signature: Signature, lifespan: Lifespan | None) -> None:
     if signature.injected and lifespan is None:
         names = ", ".join(signature.injected)
-        rule = "; a consumer takes the body and a parameter annotated Message" if isinstance(declared, Consumer) else ""
+        rule = "; a consumer takes the body and a parameter annotated Message" if isinstance(declared, Binding) else ""
         raise ConfigurationError(f"{where(declared.handler)} wants {names}, which no lifespan() here yields{rule}")
 
 
@@ -152,8 +152,8 @@ def _hint(parent: str, dot: str, name: str) -> str:
     return f"looked in {os.getcwd()} and where packages are"
 
 
-def _check_queues(consumers: Sequence[Consumer]) -> None:
-    seen: dict[tuple[str, str], Consumer] = {}
+def _check_queues(consumers: Sequence[Binding]) -> None:
+    seen: dict[tuple[str, str], Binding] = {}
     for consumer in consumers:
         other = seen.setdefault((consumer.exchange, consumer.id), consumer)
         for name in consumer.options.__struct_fields__:

@@ -1,4 +1,4 @@
-"""Consumer, Producer and their decorators: they only describe; nothing here connects or runs by itself.
+"""What users declare, as data: a Binding of a handler, a Source; nothing here connects or runs by itself.
 
 The decorated object is still the plain coroutine function: `await enrich({...})` in a test
 touches no broker.
@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import Callable
 from functools import update_wrapper
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, Self, TypeVar
+from typing import Annotated, Any, Generic, ParamSpec, Self, TypeVar
 
 import msgspec
 
 from .duration import seconds
 from .errors import ConfigurationError
-from .message import NaturalKey
 from .transport import check_name
-
-if TYPE_CHECKING:
-    from .client import Client
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,11 +71,10 @@ def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> Consu
     return ConsumerOptions(**values)
 
 
-class Consumer:
-    """A handler bound to an exchange and an id; consumers of one id share its queue.
+class Binding:
+    """A handler bound to an exchange and an id: what a consumer is, before anything runs.
 
-    Subclass it and override `process`, or use the `consumer` decorator. Keyword arguments are
-    those of ConsumerOptions. Raises ConfigurationError for a name or value that cannot be.
+    Keyword arguments are those of ConsumerOptions. Raises ConfigurationError for a name or value that cannot be.
     """
 
     def __init__(self, *, exchange: str, id: str, **given: Any) -> None:
@@ -105,121 +99,9 @@ class Consumer:
         """Handle one body; what it returns or yields is published to the exchanges in `to`."""
         raise NotImplementedError
 
-    async def consume(self, *, config: str | None = None, broker: str | None = None) -> None:
-        """Receive and handle until this coroutine is cancelled; then drain, put back the rest and return.
 
-        `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
-        """
-        from .client import consume
-
-        await consume(self, config, broker)
-
-
-class Handler(Consumer, Generic[P, R]):
-    """What the `consumer` decorator returns: a Consumer that is still callable as the plain function."""
-
-    def __init__(self, function: Callable[P, R], *, exchange: str, id: str, **given: Any) -> None:
-        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
-            raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
-        super().__init__(exchange=exchange, id=id, **given)
-        self.handler = function
-        update_wrapper(self, function)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function; no broker is touched."""
-        result: R = self.handler(*args, **kwargs)
-        return result
-
-
-def consumer(
-    *,
-    exchange: str,
-    id: str,
-    to: str | Iterable[str] = (),
-    concurrency: int | None = None,
-    prefetch: int | None = None,
-    timeout: float | str | None = None,
-    retries: int = 5,
-    backoff: float | str = 1.0,
-    max_backoff: float | str = 3600.0,
-    batch_size: int = 100,
-    batch_wait: float | str = 0.1,
-    dedup: float | str | None = None,
-    ordered: str | None = None,
-) -> Callable[[Callable[P, R]], Handler[P, R]]:
-    """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
-
-    The first parameter's annotation says how the body is decoded (dict without one); a second
-    one annotated `Message` gets the message; others get by name what the module's `lifespan()`
-    yields. Raises ConfigurationError.
-    """
-    given = dict(
-        to=to, concurrency=concurrency, prefetch=prefetch, timeout=timeout, retries=retries, backoff=backoff,
-        max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait, dedup=dedup, ordered=ordered,
-    )  # fmt: skip
-    return lambda function: Handler(function, exchange=exchange, id=id, **given)
-
-
-class Producer:
-    """Publishes to one exchange under one id: `async with Producer(id=..., exchange=...) as p`.
-
-    `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
-    """
-
-    def __init__(self, *, exchange: str, id: str, config: str | None = None, broker: str | None = None) -> None:
-        self.exchange = check_name("exchange", exchange)
-        self.id = check_name("id", id)
-        self._config, self._broker = config, broker
-        self._client: Client | None = None
-
-    def __repr__(self) -> str:
-        return f"<producer {self.exchange}/{self.id}>"
-
-    async def __aenter__(self) -> Self:
-        from .client import Client
-
-        self._client = await Client.open(self._config, self._broker)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._client:
-            await self._client.close()
-        self._client = None
-
-    async def produce(
-        self,
-        body: Any,
-        *,
-        key: NaturalKey | None = None,
-        headers: dict[str, str] | None = None,
-        id: NaturalKey | None = None,
-        timeout: float | str = 30.0,
-    ) -> str:
-        """Publish one body and return the message id once the broker has it safely.
-
-        Raises Unroutable when no queue is bound to the exchange, BrokerLost when the broker stays
-        away for `timeout` seconds (the message may or may not be there: repeat it with its `id`),
-        MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or what is no text.
-        """
-        if self._client is None:
-            raise ConfigurationError(f"{self!r} is not open: use 'async with'")
-        return await self._client.produce(self, body, key, headers, id, seconds(timeout))
-
-    async def produce_many(self, bodies: Iterable[Any] | AsyncIterable[Any], *, timeout: float | str = 30.0) -> int:
-        """Publish each of `bodies`, many at a time, and return their number once the broker has them all safely.
-
-        An item that is an Out says more than the body: key, headers, id, exchange. Raises what `produce` raises,
-        for the first one that fails; those before it are safe, and some after it may be there as well.
-        """
-        if self._client is None:
-            raise ConfigurationError(f"{self!r} is not open: use 'async with'")
-        return await self._client.produce_many(self, bodies, seconds(timeout))
-
-
-class Source(Producer, Generic[P, R]):
-    """What the `producer` decorator returns: a Producer that is still callable as the plain function."""
+class Source(Generic[P, R]):
+    """What the `producer` decorator returns: a description that is still callable as the plain function."""
 
     def __init__(
         self,
@@ -232,11 +114,15 @@ class Source(Producer, Generic[P, R]):
     ) -> None:
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
-        super().__init__(exchange=exchange, id=id)
+        self.exchange = check_name("exchange", exchange)
+        self.id = check_name("id", id)
         self.handler: Callable[..., Any] = function
         self.every = every
         self.timezone = timezone
         update_wrapper(self, function)
+
+    def __repr__(self) -> str:
+        return f"<producer {self.exchange}/{self.id}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function; no broker is touched."""

@@ -9,7 +9,7 @@ import msgspec
 
 from .config import Settings
 from .discovery import Service
-from .handler import Consumer, Producer
+from .handler import Binding, Source
 from .masking import masked
 
 PRODUCER, EXCHANGE, CONSUMER = "producer", "exchange", "consumer"
@@ -61,7 +61,7 @@ def pipeline(services: Sequence[Service], settings: Settings) -> Pipeline:
     def exchange(name: str) -> Node:
         return Node(EXCHANGE, name, "", settings.broker_of(name))
 
-    def node(kind: str, declared: Consumer | Producer, doc: str | None) -> Node:
+    def node(kind: str, declared: Binding | Source[..., object], doc: str | None) -> Node:
         about = (doc or "").strip().partition("\n")[0]
         return Node(kind, declared.exchange, declared.id, settings.broker_of(declared.exchange), about)
 

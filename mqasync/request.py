@@ -11,13 +11,13 @@ from .codec import decoder
 from .duration import seconds
 from .errors import ConfigurationError, RequestFailed, Unroutable
 from .message import Message, NaturalKey, Out, new_id
+from .program import brokers_of
 from .reply import ERROR, REPLIES, REPLY_FOR, REPLY_TO
 from .step import outgoing
 from .transport import Delivery, check_name
 
 if TYPE_CHECKING:
     from .broker import Broker, Brokers
-    from .client import Client
     from .temporary import TemporaryQueue
 
 DECODE = decoder(Any)
@@ -37,20 +37,18 @@ class Requester:
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._opened: dict[str, asyncio.Task[TemporaryQueue]] = {}  # reply queues by broker
         self._stack = AsyncExitStack()
-        self._client: Client | None = None
+        self._brokers: Brokers | None = None
 
     async def __aenter__(self) -> Self:
-        from .client import Client
-
-        self._client = await Client.open(self._config, self._broker)
-        self._stack.push_async_callback(self._client.close)
+        self._brokers = brokers_of(self._config, self._broker)
+        self._stack.push_async_callback(self._brokers.close)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         for opening in self._opened.values():
             opening.cancel()
         await asyncio.gather(*self._opened.values(), return_exceptions=True)
-        self._client = None
+        self._brokers = None
         await self._stack.aclose()
 
     async def __call__(
@@ -70,7 +68,7 @@ class Requester:
         RequestFailed. Raises TimeoutError after `timeout` seconds (then it may still be handled),
         Unroutable when there is no such queue, and otherwise what Producer.produce raises.
         """
-        if self._client is None:
+        if self._brokers is None:
             raise ConfigurationError("the Requester is not open: use 'async with Requester() as request'")
         out = Out(body, key=key, headers={} if headers is None else headers)
         message = outgoing(out, check_name("exchange", exchange), self._id)
@@ -79,7 +77,7 @@ class Requester:
         waiting = self._waiting[message.id] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(limit):
-                await self._send(self._client.brokers, message, to)
+                await self._send(self._brokers, message, to)
                 return _value(await waiting)
         except TimeoutError:
             what = f"{exchange}/{to}" if to else exchange

@@ -16,7 +16,7 @@ from .complaints import Complaints
 from .dead import dead_letter
 from .errors import BrokerError, BrokerLost, InvalidMessage
 from .failure import describe
-from .handler import Consumer
+from .handler import Binding
 from .message import Message
 from .publisher import unfit
 from .transport import DEAD, Delivery, Subscription
@@ -47,7 +47,7 @@ class Counts(msgspec.Struct):
 class Settlement:
     """What one channel has in hand. Every delivery is settled once; where that fails, it comes back by itself."""
 
-    def __init__(self, consumer: Consumer, prefetch: int, broker: Broker, observe: Observe) -> None:
+    def __init__(self, consumer: Binding, prefetch: int, broker: Broker, observe: Observe) -> None:
         self.counts = Counts()
         self.complaints = Complaints()
         self._exchange, self._id, self._options = consumer.exchange, consumer.id, consumer.options

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from .errors import ConfigurationError
-from .handler import Consumer, where
+from .handler import Binding, where
 from .message import Message
 
 
@@ -35,7 +35,7 @@ def of_consumer(function: Callable[..., Any]) -> Signature:
     The annotations of the body and of what is returned must be readable when it runs; another parameter's
     need not (imported under TYPE_CHECKING), and `Message` is known there.
     """
-    if getattr(function, "__func__", None) is Consumer.process:
+    if getattr(function, "__func__", None) is Binding.process:
         raise ConfigurationError(
             f"{getattr(function, '__self__', '')!r} does nothing: write 'async def process(self, message)'"
         )

@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, format
 from .broker import Brokers
 from .config import Settings
 from .errors import Unroutable
-from .handler import Consumer
+from .handler import Binding
 from .handling import HANDLING
 from .message import Message
 from .step import Run
@@ -69,7 +69,7 @@ class TracedBrokers(Brokers):
             "messaging.operation.type": type,
         }
 
-    def around(self, consumer: Consumer, run: Run) -> Run:
+    def around(self, consumer: Binding, run: Run) -> Run:
         """Step.run, in a span that is the parent of what the handler publishes."""
         about = self._about(consumer.exchange, "process", "process")
         about["messaging.consumer.group.name"] = consumer.id

@@ -14,7 +14,7 @@ from .broker import Brokers
 from .config import Settings
 from .discovery import Service
 from .errors import ConfigurationError
-from .handler import Consumer
+from .handler import Binding
 from .transport import DEAD
 
 log = logging.getLogger("mqasync")
@@ -48,7 +48,7 @@ def exchanges_of(services: Sequence[Service]) -> set[str]:
     return exchanges | {exchange for consumer in consumers for exchange in consumer.options.to}
 
 
-def warn(consumers: Iterable[Consumer], brokers: Brokers) -> None:
+def warn(consumers: Iterable[Binding], brokers: Brokers) -> None:
     """Say which of the model's promises do not hold here."""
     for broker in brokers.opened.values():
         if not broker.durable:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .codec import decoder, encode
 from .errors import ConfigurationError
-from .handler import Consumer, where
+from .handler import Binding, where
 from .message import Message, NaturalKey, Out, new_id, output_id
 from .outbox import Outbox
 from .reply import reply_to
@@ -22,7 +22,7 @@ from .transport import check_name
 Publish = Callable[[Message], Awaitable[None]]
 Run = Callable[[Sequence[Message]], Awaitable[Any]]
 """Step.run, or what is wrapped around it."""
-Around = Callable[[Consumer, Run], Run]
+Around = Callable[[Binding, Run], Run]
 """A decorator of Step.run: it measures or traces a consumer's every message or batch, and passes on what it returns."""
 
 
@@ -33,7 +33,7 @@ class Step:
     Raises ConfigurationError for a handler whose parameters cannot be served.
     """
 
-    def __init__(self, consumer: Consumer, publish: Publish, injected: Mapping[str, Any]) -> None:
+    def __init__(self, consumer: Binding, publish: Publish, injected: Mapping[str, Any]) -> None:
         self.consumer = consumer
         self.signature = of_consumer(consumer.handler)
         if self.signature.batch and consumer.options.ordered:

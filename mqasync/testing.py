@@ -17,7 +17,7 @@ import msgspec
 from .broker import Brokers
 from .config import ExchangeSettings, Settings
 from .discovery import Service, discover
-from .handler import Consumer, Source
+from .handler import Binding, Source
 from .message import Message, NaturalKey, Out, new_id
 from .runner import Runner
 from .step import outgoing
@@ -81,7 +81,7 @@ StartService = Callable[..., Awaitable[RunningService]]
 
 @asynccontextmanager
 async def run_service(
-    *what: str | ModuleType | Consumer | Source[..., Any],
+    *what: str | ModuleType | Binding | Source[..., Any],
     config: Mapping[str, Mapping[str, Any]] | None = None,
     backoff: float = 0.0,
 ) -> AsyncIterator[RunningService]:
@@ -92,7 +92,7 @@ async def run_service(
     """
     names = [item if isinstance(item, str) else item.__name__ for item in what if isinstance(item, str | ModuleType)]
     services = discover(names) if names else []
-    handlers = [item for item in what if isinstance(item, Consumer)]
+    handlers = [item for item in what if isinstance(item, Binding)]
     if handlers:
         services.append(Service("test", handlers, [], None))
     queues = [f"{consumer.exchange}/{consumer.id}" for service in services for consumer in service.consumers]

@@ -17,7 +17,7 @@ from mqasync import ConfigurationError, Message, Out, Reject, Unroutable, consum
 from mqasync.config import ExchangeSettings, Settings
 from mqasync.discovery import Service, discover
 from mqasync.duration import seconds
-from mqasync.handler import Consumer, Source
+from mqasync.handler import Binding, Source
 from mqasync.runner import Runner
 from mqasync.signature import of_consumer
 from mqasync.source import Schedule
@@ -42,7 +42,7 @@ async def enrich(event: Indicator, message: Message) -> dict[str, Any]:
 async def test_a_decorated_handler_is_still_the_plain_coroutine_function() -> None:
     assert getattr(enrich, "__name__", None) == "enrich"
     assert enrich.__doc__ == "Enrich."
-    assert isinstance(enrich, Consumer)
+    assert isinstance(enrich, Binding)
     assert await enrich(Indicator("192.0.2.1"), Message(body=b"", exchange="CTH")) == {"ip": "192.0.2.1", "attempt": 1}
     with pytest.raises(Reject):
         await enrich(Indicator("127.0.0.1"), Message(body=b"", exchange="CTH"))
@@ -133,13 +133,13 @@ def test_wrong_handlers_are_refused_when_they_are_declared_or_discovered() -> No
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "amq.x", "x.retry", "x" * 81, "é", 7, "a\nb"])
 def test_names_that_some_broker_cannot_carry_are_refused(name: Any) -> None:
     with pytest.raises(ConfigurationError, match="cannot be an exchange"):
-        Consumer(exchange=name, id="q")
+        Binding(exchange=name, id="q")
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "dead", "a b"])
 def test_ids_that_would_name_other_queues_are_refused(name: Any) -> None:
     with pytest.raises(ConfigurationError, match="cannot be an id"):
-        Consumer(exchange="CTH", id=name)
+        Binding(exchange="CTH", id=name)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_ids_that_would_name_other_queues_are_refused(name: Any) -> None:
 def test_wrong_options_are_refused_and_named(options: dict[str, Any]) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(ConfigurationError, match=f"{name}|{value}"):
-        Consumer(exchange="CTH", id="q", **options)
+        Binding(exchange="CTH", id="q", **options)
 
 
 @pytest.mark.parametrize(

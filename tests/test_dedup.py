@@ -19,7 +19,8 @@ from mqasync.broker import Brokers
 from mqasync.channel import Channel
 from mqasync.cli.run import summary
 from mqasync.config import Settings, load_settings
-from mqasync.dedup import Seen, SeenInProcess
+from mqasync.contract import Seen
+from mqasync.dedup import SeenInProcess
 from mqasync.discovery import Service
 from mqasync.handler import ConsumerOptions
 from mqasync.masking import shown

@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from mqasync import ConfigurationError, Message, Out, Reject, Requester, RequestFailed, Unroutable, consumer
+from mqasync import ConfigurationError, Consumer, Message, Out, Reject, Requester, RequestFailed, Unroutable, consumer
 from mqasync.config import Settings
 from mqasync.discovery import Service
-from mqasync.handler import Consumer
 from mqasync.message import new_id
 from mqasync.reply import REPLIES, REPLY_TO
 from mqasync.runner import Runner
@@ -169,8 +168,8 @@ async def test_nothing_hangs_when_the_connection_of_who_asks_is_cut(rabbitmq_url
         asking = [asyncio.create_task(request(exchange, {"n": n}, timeout=15)) for n in range(10)]
         await until(lambda: runner.channels[0].held == 10, "all are being handled")
         # When the connections of the one who asks end
-        assert request._client
-        transport: Any = await request._client.brokers.route(exchange).connected()
+        assert request._brokers
+        transport: Any = await request._brokers.route(exchange).connected()
         for connection in transport._connections:
             await connection.close(ConnectionError("cut"))
         go_on.set()

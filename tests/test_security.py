@@ -26,6 +26,7 @@ from mqasync import (
     BrokerLost,
     BrokerRefused,
     ConfigurationError,
+    Consumer,
     InvalidMessage,
     Message,
     MessageTooLarge,
@@ -39,7 +40,6 @@ from mqasync.channel import Channel
 from mqasync.cli.consume import consume
 from mqasync.cli.produce import produce
 from mqasync.config import Settings, load_settings
-from mqasync.handler import Consumer
 from mqasync.message import new_id, output_id
 from mqasync.publisher import MAX_HEADER_BYTES
 from mqasync.step import Step

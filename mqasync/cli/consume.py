@@ -1,4 +1,4 @@
-"""`mqasync consume`: the messages of a queue as JSON lines on stdout; it is a Consumer like any other."""
+"""`mqasync consume`: the messages of a queue as JSON lines on stdout; it is a consumer like any other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from ..broker import Brokers
 from ..channel import Channel
 from ..config import Settings
-from ..handler import Consumer
+from ..handler import Binding
 from ..step import Step
 from .arguments import WAIT, queue, reach, settings
 from .lines import write_line
@@ -20,7 +20,7 @@ LOOK = 1000  # messages that --no-ack holds at most
 GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put back
 
 
-class Printer(Consumer):
+class Printer(Binding):
     """Prints each body; `enough` is set after `count` of them, or when nobody reads any more."""
 
     def __init__(self, exchange: str, id: str, count: int | None, acknowledge: bool) -> None:

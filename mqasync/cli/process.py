@@ -16,7 +16,7 @@ from ..codec import not_json
 from ..config import Settings
 from ..discovery import Service, discover
 from ..errors import ConfigurationError, Reject
-from ..handler import Consumer, where
+from ..handler import Binding, where
 from ..handling import Handling
 from ..letters import to_record
 from ..lifespan import Lifespan
@@ -79,7 +79,7 @@ def process(
         result_of(_publish(outputs, settings, wait))
 
 
-def only_consumer(name: str) -> tuple[Service, Consumer]:
+def only_consumer(name: str) -> tuple[Service, Binding]:
     """The one consumer that `name` means, and its module. Raises ConfigurationError."""
     found = [(service, consumer) for service in discover([name]) for consumer in service.consumers]
     if not found:
@@ -102,7 +102,7 @@ def read(msg: str) -> bytes:
     return body
 
 
-async def _process(service: Service, consumer: Consumer, settings: Settings, messages: list[Message]) -> list[Message]:
+async def _process(service: Service, consumer: Binding, settings: Settings, messages: list[Message]) -> list[Message]:
     """What the handler puts out for them, not published."""
     outputs: list[Message] = []
 
@@ -124,7 +124,7 @@ async def _process(service: Service, consumer: Consumer, settings: Settings, mes
     return outputs
 
 
-def verdict(outcome: Outcome, consumer: Consumer) -> str:
+def verdict(outcome: Outcome, consumer: Binding) -> str:
     """What `run` would do after that."""
     if outcome.kind == "rejected":
         return "`run` would put the message among the dead letters at once"

@@ -10,7 +10,7 @@ from ..errors import ConfigurationError
 from ..transport import Options, Transport
 
 if TYPE_CHECKING:
-    from ..dedup import Seen
+    from ..contract import Seen
 
 # URL scheme: (module, class, the extra of pyproject.toml that brings the client library)
 SCHEMES = {

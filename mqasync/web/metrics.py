@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ..handler import Consumer
+from ..handler import Binding
 from ..health import Health
 from ..message import Message
 from ..overview import QueueOverview
@@ -43,7 +43,7 @@ class Metrics:
         )
         ProcessCollector(registry=self._registry)
 
-    def around(self, consumer: Consumer, run: Run) -> Run:
+    def around(self, consumer: Binding, run: Run) -> Run:
         """Step.run, timed."""
         observe = self._seconds.labels(consumer.exchange, consumer.id).observe
 

@@ -1,0 +1,203 @@
+"""What users write with: @consumer, Consumer and Producer, in modules for `mqasync run` or in their own program.
+
+What does their work is imported when they begin with it: importing mqasync is quick and has no effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from functools import update_wrapper
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+
+from .duration import seconds
+from .errors import BrokerLost, ConfigurationError
+from .handler import Binding, where
+from .message import NaturalKey, Out
+from .transport import check_name
+
+if TYPE_CHECKING:
+    from .broker import Brokers
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Bodies = Iterable[Any] | AsyncIterable[Any]
+
+GRACE = 30.0
+"""Seconds that running handlers get to finish when the work ends."""
+
+
+class Producer:
+    """Publishes to one exchange under one id: `async with Producer(id=..., exchange=...) as p`.
+
+    `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
+    """
+
+    def __init__(self, *, exchange: str, id: str, config: str | None = None, broker: str | None = None) -> None:
+        self.exchange = check_name("exchange", exchange)
+        self.id = check_name("id", id)
+        self._config, self._broker = config, broker
+        self._opened: Brokers | None = None
+
+    def __repr__(self) -> str:
+        return f"<producer {self.exchange}/{self.id}>"
+
+    async def __aenter__(self) -> Self:
+        self._opened = brokers_of(self._config, self._broker)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened:
+            await opened.close()
+
+    @property
+    def _brokers(self) -> Brokers:
+        if self._opened is None:
+            raise ConfigurationError(f"{self!r} is not open: use 'async with'")
+        return self._opened
+
+    async def produce(
+        self,
+        body: Any,
+        *,
+        key: NaturalKey | None = None,
+        headers: dict[str, str] | None = None,
+        id: NaturalKey | None = None,
+        timeout: float | str = 30.0,
+    ) -> str:
+        """Publish one body and return the message id once the broker has it safely.
+
+        Raises Unroutable when no queue is bound to the exchange, BrokerLost when the broker stays
+        away for `timeout` seconds (the message may or may not be there: repeat it with its `id`),
+        MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or what is no text.
+        """
+        from .step import outgoing
+
+        brokers, limit = self._brokers, seconds(timeout)
+        out = Out(body, key=key, headers={} if headers is None else headers, id=id)
+        message = outgoing(out, self.exchange, self.id)
+        try:
+            async with asyncio.timeout(limit):
+                await brokers.publish(message)
+        except TimeoutError:
+            address = brokers.route(self.exchange).address
+            raise BrokerLost(f"{address} has not confirmed message {message.id} within {limit:g} s") from None
+        return message.id
+
+    async def produce_many(self, bodies: Bodies, *, timeout: float | str = 30.0) -> int:
+        """Publish each of `bodies`, many at a time, and return their number once the broker has them all safely.
+
+        An item that is an Out says more than the body: key, headers, id, exchange. Raises what `produce` raises,
+        for the first one that fails; those before it are safe, and some after it may be there as well.
+        """
+        from .outbox import Outbox
+        from .step import outgoing
+
+        brokers, count = self._brokers, 0
+        async with Outbox(seconds(timeout)) as outbox:
+            async for body in each(bodies):
+                await outbox.put(brokers.publish(outgoing(body, self.exchange, self.id)))
+                count += 1
+        return count
+
+
+class Consumer(Binding):
+    """A handler bound to an exchange and an id, by overriding `process`; consumers of one id share its queue.
+
+    Keyword arguments are those of ConsumerOptions. Raises ConfigurationError for a name or value that cannot be.
+    """
+
+    async def consume(self, *, config: str | None = None, broker: str | None = None) -> None:
+        """Receive and handle until this coroutine is cancelled; then drain, put back the rest and return.
+
+        `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
+        """
+        await consume(self, config, broker)
+
+
+class Handler(Consumer, Generic[P, R]):
+    """What the `consumer` decorator returns: a Consumer that is still callable as the plain function."""
+
+    def __init__(self, function: Callable[P, R], *, exchange: str, id: str, **given: Any) -> None:
+        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+            raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
+        super().__init__(exchange=exchange, id=id, **given)
+        self.handler = function
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function; no broker is touched."""
+        result: R = self.handler(*args, **kwargs)
+        return result
+
+
+def consumer(
+    *,
+    exchange: str,
+    id: str,
+    to: str | Iterable[str] = (),
+    concurrency: int | None = None,
+    prefetch: int | None = None,
+    timeout: float | str | None = None,
+    retries: int = 5,
+    backoff: float | str = 1.0,
+    max_backoff: float | str = 3600.0,
+    batch_size: int = 100,
+    batch_wait: float | str = 0.1,
+    dedup: float | str | None = None,
+    ordered: str | None = None,
+) -> Callable[[Callable[P, R]], Handler[P, R]]:
+    """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
+
+    The first parameter's annotation says how the body is decoded (dict without one); a second
+    one annotated `Message` gets the message; others get by name what the module's `lifespan()`
+    yields. Raises ConfigurationError.
+    """
+    given = dict(
+        to=to, concurrency=concurrency, prefetch=prefetch, timeout=timeout, retries=retries, backoff=backoff,
+        max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait, dedup=dedup, ordered=ordered,
+    )  # fmt: skip
+    return lambda function: Handler(function, exchange=exchange, id=id, **given)
+
+
+async def consume(consumer: Binding, config: str | None = None, broker: str | None = None) -> None:
+    """See Consumer.consume."""
+    from .channel import Channel
+    from .config import load_settings
+    from .dedup import seen_of
+    from .step import Step
+    from .telemetry import traced
+
+    settings = load_settings(config, broker)
+    consumer = settings.configured(consumer)
+    brokers, around = traced(settings)
+    step, seen = Step(consumer, brokers.publish, {}), seen_of(consumer, settings.dedup)
+    channel = Channel(step, brokers.route(consumer.exchange), seen=seen, around=around)
+    try:
+        await channel.start()
+    finally:
+        await channel.drain(GRACE)
+        await brokers.close()
+
+
+def brokers_of(config: str | None, broker: str | None) -> Brokers:
+    """Those of that configuration, each connected by the first message. Raises ConfigurationError."""
+    from .config import load_settings
+    from .telemetry import traced
+
+    return traced(load_settings(config, broker))[0]
+
+
+async def each(bodies: Bodies) -> AsyncIterator[Any]:
+    """The items of either kind of iterable."""
+    if isinstance(bodies, AsyncIterable):
+        async for body in bodies:
+            yield body
+    else:
+        for body in bodies:
+            yield body
