@@ -19,6 +19,8 @@ from .reply import reply_to
 from .signature import Signature, of_consumer
 from .transport import check_name
 
+SEVERAL = (list, tuple)
+
 Publish = Callable[[Message], Awaitable[None]]
 Run = Callable[[Sequence[Message]], Awaitable[Any]]
 """Step.run, or what is wrapped around it."""
@@ -115,7 +117,7 @@ def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = n
     The same on every broker: it is bytes and text. Raises ConfigurationError for what cannot be that.
     """
     out = value if isinstance(value, Out) else Out(value)
-    inner = out.body[0] if isinstance(out.body, list | tuple) and out.body else out.body
+    inner = out.body[0] if isinstance(out.body, SEVERAL) and out.body else out.body
     if isinstance(inner, Out):
         raise ConfigurationError("an Out is put out inside another one, or in a list: yield each of them by itself")
     if not isinstance(out.headers, dict):
@@ -123,9 +125,9 @@ def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = n
     return Message(
         body=encode(out.body),
         exchange=exchange if out.exchange is None else check_name("exchange", out.exchange),
-        id=id() if out.id in (None, "") else text("id", out.id, NaturalKey),
+        id=id() if out.id is None or out.id == "" else text("id", out.id, NaturalKey),
         producer=producer,
-        headers={text("a header's name", name): text(f"header {name!r}", own) for name, own in out.headers.items()},
+        headers=texts(out.headers) if out.headers else {},
         key=None if out.key is None else text("key", out.key, NaturalKey),
     )
 
@@ -145,6 +147,11 @@ def arguments(function: Any, signature: Signature, injected: Mapping[str, Any]) 
             choices = ", ".join(injected) or "nothing, as the module has no lifespan()"
             raise ConfigurationError(f"{where(function)} wants {name!r}; lifespan() yields: {choices}")
     return {name: injected[name] for name in (*signature.injected, *signature.optional) if name in injected}
+
+
+def texts(headers: dict[Any, Any]) -> dict[str, str]:
+    """A copy, text by text. Raises ConfigurationError."""
+    return {text("a header's name", name): text(f"header {name!r}", own) for name, own in headers.items()}
 
 
 def text(what: str, given: Any, kinds: Any = str) -> str:
