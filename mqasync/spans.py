@@ -13,6 +13,7 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.propagate import extract, inject
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, format_trace_id
 
+from . import failure
 from .broker import Brokers
 from .config import Settings
 from .errors import Unroutable
@@ -83,13 +84,15 @@ class TracedBrokers(Brokers):
                     kind=SpanKind.CONSUMER,
                     attributes=about | _about_these(messages),
                     links=[Link(where) for where in map(_span_context, contexts) if where.is_valid],
+                    record_exception=False,
+                    set_status_on_exception=False,
                 ) as span:
                     if handling := HANDLING.get():
                         handling.trace_id = format_trace_id(span.get_span_context().trace_id)
                     try:
                         return await run(messages)
-                    except Exception as error:  # the span records the rest
-                        span.set_attribute("error.type", type(error).__qualname__)
+                    except Exception as error:
+                        _fail(span, error)
                         raise
             finally:
                 detach(token)
@@ -113,7 +116,14 @@ def _end(span: Span, publishing: asyncio.Future[Any]) -> None:
     if isinstance(error, Unroutable):  # nothing was published; who waits for a queue tries four times a second
         return
     if error:
-        span.set_attribute("error.type", type(error).__qualname__)
-        span.record_exception(error)
-        span.set_status(Status(StatusCode.ERROR, str(error)))
+        _fail(span, error)
     span.end()
+
+
+def _fail(span: Span, error: BaseException) -> None:
+    """Record `error` as OpenTelemetry does, but without secrets."""
+    name, said = type(error).__qualname__, failure.text(error)
+    about = {"exception.type": name, "exception.message": said, "exception.stacktrace": failure.trace(error)}
+    span.set_attribute("error.type", name)
+    span.add_event("exception", about)
+    span.set_status(Status(StatusCode.ERROR, f"{name}: {said}"))

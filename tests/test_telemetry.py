@@ -22,6 +22,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode, get_current_s
 from mqasync import Consumer, Message, MessageTooLarge, Out, Unroutable, consumer
 from mqasync.config import ExchangeSettings, Settings
 from mqasync.discovery import Service
+from mqasync.masking import conceal
 from mqasync.message import new_id
 from mqasync.runner import Runner
 from mqasync.spans import TracedBrokers
@@ -117,8 +118,9 @@ async def test_every_attempt_is_a_span_and_the_error_is_recorded(exchange: str) 
     @consumer(exchange=exchange, id="q", backoff=0.0)
     async def handle(event: dict[str, Any], message: Message) -> None:
         if message.attempt < 3:
-            raise LookupError("not yet")
+            raise LookupError("not yet, hunter2")
 
+    conceal("hunter2")
     traced = Traced(f"memory:{new_id()}", handle)
     await traced.handle(Message(body=b"{}", exchange=exchange))
     (published,) = traced.spans(f"publish {exchange}")
@@ -127,9 +129,12 @@ async def test_every_attempt_is_a_span_and_the_error_is_recorded(exchange: str) 
     for span in attempts:
         assert ids(span.parent) == ids(published.get_span_context())
     first, _, last = attempts
-    assert (first.status.status_code, first.status.description) == (StatusCode.ERROR, "LookupError: not yet")
+    assert (first.status.status_code, first.status.description) == (StatusCode.ERROR, "LookupError: not yet, ***")
     assert (first.attributes or {})["error.type"] == "LookupError"
-    assert [event.name for event in first.events] == ["exception"]
+    (event,) = first.events
+    recorded = event.attributes or {}
+    assert (event.name, recorded["exception.message"]) == ("exception", "not yet, ***")
+    assert "in handle" in str(recorded["exception.stacktrace"]) and "hunter2" not in str(recorded)
     assert (last.status.status_code, last.events) == (StatusCode.UNSET, ())
 
 
