@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from .backoff import pause
+from .complaints import Complaints
 from .config import Settings
 from .errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from .masking import masked
@@ -50,6 +51,7 @@ class Broker:
         self.send = self._publisher.send
         self._transport: Transport | None = None
         self._connecting = asyncio.Lock()
+        self._complaints = Complaints()
         self._failures = 0
         self._ever_connected = False
         self._silent = self._closed = False
@@ -134,8 +136,7 @@ class Broker:
                 raise self._refused(error) from None  # libraries repeat what they were told
             except BrokerBusy as error:
                 refusals += 1
-                if refusals == 1:
-                    log.warning("broker %s at %s: %s; trying again", self.name, self.address, error)
+                self._complaints.say(f"broker {self.name} at {self.address}: {error}; trying again")
                 await asyncio.sleep(pause(refusals, FIRST_PAUSE, LONGEST_PAUSE))
             else:
                 self._failures = 0

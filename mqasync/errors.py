@@ -69,5 +69,9 @@ class BrokerBusy(BrokerError):
     """The broker does not let us in or take a message for now (a full queue); the core repeats it after a pause."""
 
 
+class BrokerDamaged(BrokerError):
+    """What the broker stores is damaged: nothing helps but a person, and the text says what to do; the process ends."""
+
+
 class BrokerRefused(BrokerError):
     """The broker said no for good: wrong password, missing permission, a queue with other arguments."""

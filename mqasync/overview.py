@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 
 from .broker import Brokers
-from .errors import BrokerError
+from .errors import BrokerDamaged, BrokerError
 from .queues import Queue, is_tap, is_users, queues, stats
 from .report import Report
 from .transport import DEAD, QueueStats
@@ -86,7 +86,10 @@ async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) ->
 
 
 async def _stats(brokers: Brokers, exchange: str, id: str) -> QueueStats | None:
-    with suppress(BrokerError, TimeoutError):
+    try:
         async with asyncio.timeout(ANSWER_SECONDS):
             return await stats(brokers.route(exchange), exchange, id)
-    return None
+    except BrokerDamaged:
+        raise
+    except (BrokerError, TimeoutError):
+        return None

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Self, TypeVar
 
 from .broker import Broker
-from .errors import BrokerLost
+from .errors import BrokerError, BrokerLost
 from .message import Message
 from .queues import stats
 from .transport import Delivery
@@ -89,7 +89,7 @@ class Reading:
         while self._subscription.lease is not None:
             await asyncio.sleep(self._subscription.lease / 3)
             for some in portions(list(self._held)):
-                with suppress(BrokerLost):  # whoever settles will notice
+                with suppress(BrokerError):  # whoever settles will notice
                     await self._subscription.extend([delivery for delivery in some if delivery in self._held])
 
     async def __aexit__(self, *error: object) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .backoff import pause
 from .broker import Broker
-from .errors import BrokerError, BrokerLost, BrokerRefused
+from .errors import BrokerBusy, BrokerDamaged, BrokerError, BrokerLost, BrokerRefused
 from .lanes import Lanes
 from .quarantine import suspect
 from .settlement import Settlement
@@ -55,7 +55,7 @@ class Receiver:
         await self._broker.call(lambda transport: transport.declare(self._exchange, self._id))
 
     async def run(self, declared: bool) -> None:
-        """Receive until `close`. Raises BrokerRefused if the broker refuses what it has never granted.
+        """Receive until `close`. Raises BrokerDamaged, and BrokerRefused if the broker refuses what it never granted.
 
         `declared`: its queues have just been declared.
         """
@@ -65,6 +65,8 @@ class Receiver:
             received = self._settlement.counts.received
             try:
                 await self._subscribe(declared)
+            except BrokerDamaged:
+                raise
             except BrokerError as error:
                 if isinstance(error, BrokerRefused) and self.subscription is None:
                     raise
@@ -90,7 +92,11 @@ class Receiver:
         keeper = asyncio.create_task(self._settlement.keep(subscription))
         try:
             while not self._closed:
-                await self._receive(subscription)
+                try:
+                    await self._receive(subscription)
+                except BrokerBusy as error:
+                    self._settlement.complaints.say(f"{self._name}: {error}; trying again")
+                    await asyncio.sleep(LONGEST_PAUSE)
         except BrokerLost:
             self._lost += 1
             self._settlement.forget(self._ready.take_all())  # they are no longer ours and come again

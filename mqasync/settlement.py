@@ -176,7 +176,7 @@ class Settlement:
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Put back what was not handled, not counted as an attempt."""
         for subscription, mine in by_subscription(delivery for delivery in deliveries if delivery in self._held):
-            with suppress(BrokerLost):
+            with suppress(BrokerError):
                 await subscription.release(mine)
         self.forget(deliveries)
 
@@ -192,7 +192,7 @@ class Settlement:
             await asyncio.sleep(subscription.lease / 3)
             mine = [delivery for delivery in self._held if delivery.subscription is subscription]
             if mine:
-                with suppress(BrokerLost):  # receive will notice
+                with suppress(BrokerError):  # receive will notice
                     await subscription.extend(mine)
 
     async def finish(self) -> None:

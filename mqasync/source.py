@@ -20,7 +20,7 @@ from .backoff import pause
 from .broker import Brokers
 from .complaints import Complaints
 from .duration import seconds
-from .errors import ConfigurationError, MessageTooLarge, Unroutable
+from .errors import BrokerDamaged, ConfigurationError, MessageTooLarge, Unroutable
 from .failure import describe
 from .handler import Source, where
 from .message import Message
@@ -125,7 +125,7 @@ class Feed:
     async def run(self) -> None:
         """Run on schedule until exhausted. A run that fails is counted and said, and costs nothing but itself.
 
-        Raises a user's mistake that the first run finds at the start, before it has published anything.
+        Raises a user's mistake that the first run finds at the start, before it has published anything; BrokerDamaged.
         """
         delay = 0.0 if self._once else self.schedule.wait(None)
         at_start = not delay  # a cron expression may come much later
@@ -133,6 +133,8 @@ class Feed:
             await asyncio.sleep(delay)
             started = time.time()
             error = await self._outcome()
+            if isinstance(error, BrokerDamaged):
+                raise error
             if isinstance(error, MISTAKES) and at_start and not self.published:
                 raise type(error)(f"{where(self.source.handler)}: {error}") from error
             at_start = False

@@ -9,7 +9,7 @@ from operator import methodcaller
 
 from .backoff import pause
 from .broker import Broker
-from .errors import BrokerError, BrokerLost, BrokerRefused
+from .errors import BrokerError, BrokerRefused
 from .message import Message
 from .transport import Delivery, QueueStats, Subscription, Transport
 
@@ -61,7 +61,7 @@ class TemporaryQueue:
                 await self._take([delivery for delivery in deliveries if PROBE not in delivery.message.headers])
                 await subscription.ack(deliveries)
                 failures = 0
-            except BrokerLost:
+            except BrokerError:
                 await subscription.close()
                 failures += 1
                 await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))

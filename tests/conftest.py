@@ -1,6 +1,7 @@
 """Fixtures for the whole suite: the real brokers, each started once; no test and no helper of one file."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -123,6 +124,20 @@ def sqlite_cli(tmp_path: Path) -> Iterator[CommandLine]:
     command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
     yield command_line
     command_line.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = f"NOT TESTED: a small file system cannot be mounted: {done.stderr.strip()}"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def url_of(kind: str, request: pytest.FixtureRequest, directory: Path) -> str:

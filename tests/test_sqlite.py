@@ -1,12 +1,34 @@
-"""The sqlite transport keeps the contract."""
+"""The sqlite transport keeps the contract, and says what is wrong with its file."""
 
+import random
+import re
 from pathlib import Path
 
 import pytest
 
+from mqasync import Message
 from mqasync.transport import Features
+from mqasync.transports import load
 
+from .commands import CommandLine
 from .conformance import Conformance
+
+SERVICE = """
+from mqasync import consumer, producer
+
+@consumer(exchange="in", id="q")
+async def q(body): ...
+
+@consumer(exchange="in", id="other")
+async def other(body): ...
+"""
+FEED = """
+@producer(exchange="in", id="feed", every="10ms")
+async def feed():
+    return {"n": 1}
+"""
+PAGE_BYTES = 4096
+WAL_BYTES = 1024 * 1024
 
 
 class TestSQLite(Conformance):
@@ -15,3 +37,77 @@ class TestSQLite(Conformance):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:{tmp_path}/test.db?lease=3"
+
+
+async def test_the_wal_gets_smaller_again(tmp_path: Path) -> None:
+    transport, wal = load(f"sqlite:{tmp_path}/test.db"), tmp_path / "test.db-wal"
+    await transport.open()
+    await transport.declare("in", "q")
+    subscription = await transport.subscribe("in", "q", 100)
+    for sizes in ([8 * WAL_BYTES], [1000] * 250):
+        await transport.publish("in", [Message(body=b"x" * size, exchange="in") for size in sizes])
+        for _ in sizes:
+            await subscription.ack(await subscription.receive(1, 5.0))
+        assert wal.stat().st_size <= 1.1 * WAL_BYTES
+    await transport.close()
+
+
+def fill(cli: CommandLine, lines: int, size: int) -> None:
+    cli.file("mine.py", SERVICE)
+    cli.declare("in", "q", "other")
+    cli.file("in.jsonl", "".join(f'{{"n": {n}, "x": "{"x" * size}"}}\n' for n in range(lines)))
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("service", [SERVICE, SERVICE + FEED], ids=["consumer", "consumer and producer"])
+def test_a_damaged_file_ends_the_process_with_one_error_that_says_what_to_do(
+    sqlite_cli: CommandLine, place: float, service: str
+) -> None:
+    # Given a file with a page of random bytes
+    path = sqlite_cli.directory / "messages.db"
+    fill(sqlite_cli, 2000, 500)
+    sqlite_cli.file("mine.py", service)
+    assert sqlite_cli.run("produce", "--exchange", "in", "--id", "me", "in.jsonl").returncode == 0
+    with path.open("r+b") as file:
+        file.seek(int(path.stat().st_size // PAGE_BYTES * place) * PAGE_BYTES)
+        file.write(random.Random(3).randbytes(PAGE_BYTES))
+    # When it is consumed
+    done = sqlite_cli.run("run", "mine")
+    # Then
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if str(path) in line and " on main " not in line]
+    assert len(errors) == 1, errors
+    assert re.search(r"is damaged \(.*\): stop whoever uses it, .* sqlite3 \S+ \.recover \| sqlite3 recov", errors[0])
+    assert "taken up again" not in done.stderr
+
+
+def test_a_damaged_file_is_an_error_of_status_and_check(sqlite_cli: CommandLine) -> None:
+    path = sqlite_cli.directory / "messages.db"
+    fill(sqlite_cli, 2000, 500)
+    assert sqlite_cli.run("produce", "--exchange", "in", "--id", "me", "in.jsonl").returncode == 0
+    with path.open("r+b") as file:
+        file.seek(3 * PAGE_BYTES)
+        file.write(random.Random(3).randbytes(path.stat().st_size - 3 * PAGE_BYTES))
+    for command in (["status"], ["check", "mine"], ["peek", "in", "q"]):
+        done = sqlite_cli.run(*command)
+        assert (done.returncode, "is damaged" in done.stdout + done.stderr) == (1, True), command
+
+
+@pytest.mark.parametrize(("lines", "size"), [(30_000, 1000), (100, 100_000), (40_000, 10)])
+def test_consumers_take_and_acknowledge_while_the_queue_has_filled_the_disk(
+    sqlite_cli: CommandLine, small_disk: Path, lines: int, size: int
+) -> None:
+    # Given a disk that its queue has filled
+    sqlite_cli.environment["MQASYNC_BROKER"] = sqlite_cli.url = f"sqlite:{small_disk}/test.db"
+    fill(sqlite_cli, lines, size)
+    producing = sqlite_cli.start("produce", "--exchange", "in", "--id", "me", "in.jsonl")
+    producing.says("is full: publishing waits for consumers")
+    # When it is consumed, everything goes through, what had no room yet as well
+    consuming = sqlite_cli.start("run", "mine")
+    assert producing.ends() == 0
+    sqlite_cli.until_depth("in", "q", 0)
+    sqlite_cli.until_depth("in", "other", 0)
+    for running in (producing, consuming):
+        text = running.errors.lines
+        assert sum("full" in line for line in text) <= 2, "\n".join(text)
+        assert not [line for line in text if "taken up again" in line or "cannot be used" in line], text

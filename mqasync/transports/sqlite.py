@@ -5,7 +5,8 @@ URL: sqlite:relative/path, sqlite:/absolute/path or sqlite:///absolute/path. Aft
 Options: none.
 Delivery: a row for each message and queue; publish returns when it is on the disk. A delivery is
     leased: who holds it longer without extending it loses it, and settling it then has no effect.
-    What a killed process held comes back one lease later and is counted.
+    What a killed process held comes back one lease later and is counted. When the disk is nearly full publishing
+    waits, so that consumers find room to take and acknowledge. A damaged file ends the process with an error.
 Order: first in, first out with one consumer and no retries; what is released comes first again.
 Delay: exact, by the wall clock.
 Dead letters: a queue like any other, "id.dead".
@@ -158,6 +159,8 @@ class SQLiteSubscription(LeasedSubscription):
 
     def _look(self, limit: int) -> tuple[list[Delivery], float]:
         """Thread: the deliveries that are due and fit; if there are none, when to look again."""
+        if self._file.damage:
+            raise self._file.damage
         longest = WATCH_SECONDS if self._transport.inotify else POLL_SECONDS
         longest = min(longest, USED_SECONDS) if self._expiring else longest
         limit = min(limit, self._prefetch - len(self.held))

@@ -48,6 +48,7 @@ NEXT_DUE = """
 SELECT coalesce((SELECT min(due) FROM messages WHERE queue = queues.queue), 9e999)
 FROM queues WHERE queue = ?
 """
+UNUSED = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"  # bytes of the file
 # The clock is read after the snapshot of the file was taken, lest what came between counts as delayed.
 STATS = "SELECT count(*), coalesce(sum(due > (SELECT clock()) AND NOT held), 0) FROM messages WHERE queue = ?"
 ACK = "DELETE FROM messages WHERE n = ? AND taken = ? AND held"
