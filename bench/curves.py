@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from mqasync import Consumer, Message, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.step import Step
 
 from .chart import Points, chart
 from .rabbitmq import Countdown

@@ -24,10 +24,10 @@ from typing import Any
 import msgspec
 
 from mqasync import Consumer, Producer, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import Settings
-from mqasync.step import Step
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 
 BASELINE = Path(__file__).with_name("instructions.json")
 COUNTS = (500, 1500)  # messages; what both runs have in common, the start above all, drops out of the difference

@@ -19,10 +19,10 @@ import msgspec
 from aiormq import spec
 
 from mqasync import Consumer, Producer, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import ExchangeSettings, Settings
-from mqasync.step import Step
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import ExchangeSettings, Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 
 from .peers.common import BODY, EVENT, IN_FLIGHT, PREFETCH
 from .report import Report, interleaved, verdict

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mqasync import Producer
-from mqasync.broker import Brokers
-from mqasync.config import Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
 from tests.brokers import free_port
 
 from .report import Report, verdict

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from mqasync import Producer
-from mqasync.broker import Brokers
-from mqasync.config import Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
 
 from .peers.common import BODY, EVENT
 from .report import Report, interleaved, verdict

@@ -18,10 +18,10 @@ import uvloop
 from msgspec import Struct
 
 from mqasync import Producer, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import Settings
-from mqasync.step import Step
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 from tests.servers.activemq import running_activemq
 from tests.servers.kafka import kafka
 from tests.servers.nats import running_nats

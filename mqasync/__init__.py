@@ -16,7 +16,7 @@ from .errors import (
 from .handler import producer
 from .message import Message, Out
 from .program import Consumer, Producer, consumer
-from .request import Requester
+from .service.request import Requester
 
 __version__ = "0.1.0"
 __all__ = [

@@ -19,7 +19,7 @@ from .message import NaturalKey, Out
 from .transport import check_name
 
 if TYPE_CHECKING:
-    from .broker import Brokers
+    from .brokers.broker import Brokers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,7 +76,7 @@ class Producer:
         away for `timeout` seconds (the message may or may not be there: repeat it with its `id`),
         MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or what is no text.
         """
-        from .step import outgoing
+        from .handlers.step import outgoing
 
         brokers, limit = self._brokers, seconds(timeout)
         out = Out(body, key=key, headers={} if headers is None else headers, id=id)
@@ -95,8 +95,8 @@ class Producer:
         An item that is an Out says more than the body: key, headers, id, exchange. Raises what `produce` raises,
         for the first one that fails; those before it are safe, and some after it may be there as well.
         """
-        from .outbox import Outbox
-        from .step import outgoing
+        from .handlers.outbox import Outbox
+        from .handlers.step import outgoing
 
         brokers, count = self._brokers, 0
         async with Outbox(seconds(timeout)) as outbox:
@@ -167,11 +167,11 @@ def consumer(
 
 async def consume(consumer: Binding, config: str | None = None, broker: str | None = None) -> None:
     """See Consumer.consume."""
-    from .channel import Channel
-    from .config import load_settings
-    from .dedup import seen_of
-    from .step import Step
-    from .telemetry import traced
+    from .config.settings import load_settings
+    from .core.channel import Channel
+    from .core.dedup import seen_of
+    from .handlers.step import Step
+    from .observe.telemetry import traced
 
     settings = load_settings(config, broker)
     consumer = settings.configured(consumer)
@@ -187,8 +187,8 @@ async def consume(consumer: Binding, config: str | None = None, broker: str | No
 
 def brokers_of(config: str | None, broker: str | None) -> Brokers:
     """Those of that configuration, each connected by the first message. Raises ConfigurationError."""
-    from .config import load_settings
-    from .telemetry import traced
+    from .config.settings import load_settings
+    from .observe.telemetry import traced
 
     return traced(load_settings(config, broker))[0]
 

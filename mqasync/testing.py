@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from .broker import Brokers
-from .config import ExchangeSettings, Settings
-from .discovery import Service, discover
+from .brokers.broker import Brokers
+from .config.settings import ExchangeSettings, Settings
 from .handler import Binding, Source
+from .handlers.step import outgoing
 from .message import Message, NaturalKey, Out, new_id
-from .runner import Runner
-from .step import outgoing
+from .service.discovery import Service, discover
+from .service.runner import Runner
 
 
 class Recorder(Brokers):

@@ -14,13 +14,13 @@ import msgspec
 import pytest
 
 from mqasync import ConfigurationError, Message, Out, Reject, Unroutable, consumer, producer
-from mqasync.config import ExchangeSettings, Settings
-from mqasync.discovery import Service, discover
+from mqasync.config.settings import ExchangeSettings, Settings
+from mqasync.core.source import Schedule
 from mqasync.duration import seconds
 from mqasync.handler import Binding, Source
-from mqasync.runner import Runner
-from mqasync.signature import of_consumer
-from mqasync.source import Schedule
+from mqasync.handlers.signature import of_consumer
+from mqasync.service.discovery import Service, discover
+from mqasync.service.runner import Runner
 from mqasync.testing import StartService, run_service
 from mqasync.transport import Delivery
 from mqasync.transports import load
@@ -232,7 +232,7 @@ def test_a_time_zone_of_the_machine_that_has_no_name_is_one_sentence(monkeypatch
 async def test_a_producer_on_a_schedule_runs_again_and_a_failing_one_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mqasync.source.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("mqasync.core.source.FIRST_PAUSE", 0.01)
     runs = 0
     seen: list[int] = []
     enough = asyncio.Event()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from mqasync.asyncapi import server
+from mqasync.describe.asyncapi import server
 
 from .commands import CommandLine
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from mqasync import Message, Out, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import ExchangeSettings, Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import ExchangeSettings, Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.step import Step
 from services import bridge
 
 from .conftest import url_of

@@ -13,12 +13,12 @@ import pytest
 from rich.console import Console
 
 from mqasync import ConfigurationError, Message, consumer, producer
-from mqasync.broker import Brokers
-from mqasync.checks import Checks
+from mqasync.brokers.broker import Brokers
 from mqasync.cli.output import table
-from mqasync.config import ExchangeSettings, Settings
-from mqasync.discovery import Service
+from mqasync.config.settings import ExchangeSettings, Settings
 from mqasync.message import new_id
+from mqasync.operate.checks import Checks
+from mqasync.service.discovery import Service
 from mqasync.transport import DEAD, Transport
 from mqasync.transports import load
 from mqasync.transports.memory import MemoryTransport

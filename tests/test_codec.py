@@ -16,7 +16,7 @@ import pydantic.v1
 import pytest
 
 from mqasync import ConfigurationError, InvalidMessage
-from mqasync.codec import decoder, encode
+from mqasync.handlers.codec import decoder, encode
 
 
 class Struct(msgspec.Struct):

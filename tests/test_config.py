@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from mqasync import ConfigurationError
-from mqasync.config import ExchangeSettings, load_settings
-from mqasync.discovery import Service
+from mqasync.config.settings import ExchangeSettings, load_settings
 from mqasync.handler import ConsumerOptions
 from mqasync.masking import masked, shown
-from mqasync.startup import lifespan_settings
+from mqasync.service.discovery import Service
+from mqasync.service.startup import lifespan_settings
 
 
 @pytest.fixture(autouse=True)

@@ -25,12 +25,12 @@ from mqasync import (
     Unroutable,
     consumer,
 )
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import ExchangeSettings, Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import ExchangeSettings, Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.outbox import UNCONFIRMED
+from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.outbox import UNCONFIRMED
-from mqasync.step import Step
 from mqasync.transport import DEAD
 
 from .conftest import url_of
@@ -462,8 +462,8 @@ async def test_a_message_that_no_broker_can_carry_is_refused_and_the_others_go_t
 async def test_a_message_whose_process_died_again_and_again_is_buried(
     brokers: Brokers, exchange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqasync.quarantine.MAX_RETURNS", -1)  # as if it had come back that often
-    monkeypatch.setattr("mqasync.quarantine.SUSPECT_RETURNS", 0)
+    monkeypatch.setattr("mqasync.core.poison.MAX_RETURNS", -1)  # as if it had come back that often
+    monkeypatch.setattr("mqasync.core.poison.SUSPECT_RETURNS", 0)
 
     @consumer(exchange=exchange, id="q")
     async def handler(body: dict[str, Any]) -> None:

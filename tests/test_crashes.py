@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mqasync.quarantine import Quarantine
+from mqasync.core.poison import Quarantine
 
 from .commands import CommandLine
 from .waiting import until
@@ -54,7 +54,7 @@ def test_poison_that_kills_its_process_is_buried_alone(
 
 
 async def test_a_suspect_runs_alone_and_everybody_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqasync.quarantine.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("mqasync.core.poison.SETTLE_SECONDS", 0.0)
     quarantine = Quarantine()
     running: list[str] = []
     order: list[str] = []
@@ -95,7 +95,7 @@ async def test_a_suspect_runs_alone_and_everybody_gets_a_turn(monkeypatch: pytes
 
 
 async def test_a_slow_handler_holds_up_the_others_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqasync.quarantine.ALONE_SECONDS", 0.05)
+    monkeypatch.setattr("mqasync.core.poison.ALONE_SECONDS", 0.05)
     quarantine, gone = Quarantine(), asyncio.Event()
     quarantine.enter()  # and it does not leave
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from mqasync import Message, Reject
-from mqasync import reading as reading_module
-from mqasync.broker import Broker
-from mqasync.config import Settings
-from mqasync.dead import dead_letter
-from mqasync.reading import Reading, all_of
+from mqasync.brokers.broker import Broker
+from mqasync.config.settings import Settings
+from mqasync.core.dead_letter import dead_letter
+from mqasync.operate import browse as reading_module
+from mqasync.operate.browse import Reading, all_of
 from mqasync.transport import DEAD, Transport
 
 from .commands import CommandLine

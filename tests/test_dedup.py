@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 
 from mqasync import BrokerLost, ConfigurationError, Consumer, Message, Reject, consumer
-from mqasync import dedup as dedup_module
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
+from mqasync.brokers.broker import Brokers
 from mqasync.cli.run import summary
-from mqasync.config import Settings, load_settings
+from mqasync.config.settings import Settings, load_settings
 from mqasync.contract import Seen
-from mqasync.dedup import SeenInProcess
-from mqasync.discovery import Service
+from mqasync.core import dedup as dedup_module
+from mqasync.core.channel import Channel
+from mqasync.core.dedup import SeenInProcess
 from mqasync.handler import ConsumerOptions
+from mqasync.handlers.step import Step
 from mqasync.masking import shown
 from mqasync.message import new_id
-from mqasync.runner import Runner
-from mqasync.step import Step
+from mqasync.service.discovery import Service
+from mqasync.service.runner import Runner
 from mqasync.testing import StartService
 from mqasync.transports import load_seen
 
@@ -251,7 +251,7 @@ async def test_an_id_is_forgotten_after_its_time(remember: Remember) -> None:
 
 async def test_an_id_is_remembered_for_its_whole_time_counted_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("mqasync.dedup.time.monotonic", lambda: now)
+    monkeypatch.setattr("mqasync.core.dedup.time.monotonic", lambda: now)
     seen = SeenInProcess(10.0)
     await seen.add(["a", "b"])
     now += 9.9

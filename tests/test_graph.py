@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from mqasync import consumer, producer
-from mqasync.config import ExchangeSettings, Settings
-from mqasync.discovery import Service
-from mqasync.drawing import DRAWINGS, html, mermaid, svg
-from mqasync.layout import GAP, HEIGHT, layout
-from mqasync.pipeline import Pipeline, pipeline
+from mqasync.config.settings import ExchangeSettings, Settings
+from mqasync.describe.drawing import DRAWINGS, html, mermaid, svg
+from mqasync.describe.layout import GAP, HEIGHT, layout
+from mqasync.describe.pipeline import Pipeline, pipeline
+from mqasync.service.discovery import Service
 
 from .commands import CommandLine
 

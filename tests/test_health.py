@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from mqasync import Message, consumer, producer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.complaints import Complaints
-from mqasync.config import Settings
-from mqasync.discovery import Service
-from mqasync.lag import LoopWatch
-from mqasync.runner import Runner
-from mqasync.step import Step
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.core.complaints import Complaints
+from mqasync.handlers.step import Step
+from mqasync.observe.lag import LoopWatch
+from mqasync.service.discovery import Service
+from mqasync.service.runner import Runner
 
 from .waiting import until
 
@@ -61,8 +61,8 @@ async def test_health_tells_whether_consumers_really_consume() -> None:
         assert health.brokers["main"].state == "connected"
         assert "InvalidMessage" in health.consumers["in/q"].last_error
         broker = runner.brokers.route("in")
-        transport = await broker.connected()
-        transport.blocked = "low on memory"
+        connection: Any = await broker.connected()
+        connection._calls.blocked = "low on memory"
         assert not runner.health().ready
         assert runner.health().brokers["main"].state == "blocked: low on memory"
     assert not runner.health().ready, "nothing consumes any more"
@@ -71,10 +71,10 @@ async def test_health_tells_whether_consumers_really_consume() -> None:
 async def test_a_broker_that_does_not_answer_is_complained_about_once_and_so_is_its_return(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqasync.broker.SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("mqasync.brokers.broker.SILENT_SECONDS", 0.05)
     brokers = Brokers(Settings(brokers={"main": "memory:silent"}))
     broker = brokers.route("in")
-    transport = await broker.connected()
+    transport: Any = await broker.connected()
     await transport.declare("in", "q")
     go_on = asyncio.Event()
     publish = transport.publish
@@ -86,9 +86,9 @@ async def test_a_broker_that_does_not_answer_is_complained_about_once_and_so_is_
     monkeypatch.setattr(transport, "publish", slow)
     waiting = [brokers.publish(Message(body=b"{}", exchange="in")) for _ in range(2)]
     await until(lambda: broker.state == "silent", "it is noticed")
-    transport.blocked = "low on memory"
+    transport._calls.blocked = "low on memory"
     assert broker.state == "blocked: low on memory"
-    transport.blocked = ""
+    transport._calls.blocked = ""
     go_on.set()
     await asyncio.gather(*waiting)
     assert broker.state == "connected"
@@ -101,7 +101,7 @@ def test_the_same_complaint_is_made_once_a_minute(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("mqasync.complaints.time.monotonic", lambda: now)
+    monkeypatch.setattr("mqasync.core.complaints.time.monotonic", lambda: now)
     complaints = Complaints()
     for text, now in (("a", 1000.0), ("a", 1001.5), ("b", 1003.0), ("b", 1062.0), ("b", 1064.0)):  # noqa: B007
         complaints.say(text)

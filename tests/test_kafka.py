@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from cryptography.hazmat.primitives import serialization
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
-from mqasync.config import load_settings
+from mqasync.config.settings import load_settings
 from mqasync.transport import DEAD, Features, QueueStats, Transport
 from mqasync.transports import kafka_backlog, load
 from mqasync.transports.due_heap import DueHeap

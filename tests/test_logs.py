@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mqasync import consumer
-from mqasync.handling import HANDLING
+from mqasync.handlers.current_message import HANDLING
 from mqasync.testing import StartService
 
 from .commands import CommandLine

@@ -11,11 +11,11 @@ import pytest
 from yarl import URL
 
 from mqasync import BrokerRefused, Reject
-from mqasync.config import Settings, load_settings
-from mqasync.failure import describe
+from mqasync.config.settings import Settings, load_settings
+from mqasync.handlers.failure import describe
+from mqasync.handlers.reply import failure
 from mqasync.masking import conceal, hide
 from mqasync.message import Message
-from mqasync.reply import failure
 
 from .commands import CommandLine
 
@@ -139,7 +139,7 @@ def test_no_secret_gets_into_the_log_and_the_dead_letters(sqlite_cli: CommandLin
 def test_what_ends_a_command_shows_no_secret(sqlite_cli: CommandLine) -> None:
     sqlite_cli.file("key", KEY)
     sqlite_cli.file("config.yml", "services: {service: {key: '${file:key}'}}")
-    code = "from mqasync.config import load_settings\nraise {}(load_settings().services['service']['key'])"
+    code = "from mqasync.config.settings import load_settings\nraise {}(load_settings().services['service']['key'])"
     for error in ("ValueError", "__import__('mqasync').ConfigurationError"):
         sqlite_cli.file("service.py", code.format(error))
         for format in ("human", "json"):

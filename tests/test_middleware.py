@@ -11,8 +11,8 @@ import pytest
 
 from mqasync import Message, consumer
 from mqasync.handler import where
-from mqasync.lag import LoopWatch
-from mqasync.signature import of_consumer
+from mqasync.handlers.signature import of_consumer
+from mqasync.observe.lag import LoopWatch
 from mqasync.testing import StartService
 
 Function = Callable[..., Any]

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from mqasync import Message, broker, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import Settings
-from mqasync.step import Step
-from mqasync.urls import each_host
+from mqasync import Message, consumer
+from mqasync.brokers import broker
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.config.urls import each_host
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 
 from .brokers import RabbitMQ, free_port, rabbitmq
 from .conftest import required

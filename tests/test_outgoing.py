@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from mqasync import ConfigurationError, Message, Out, Producer, Requester, consumer
-from mqasync.broker import Brokers
-from mqasync.config import Settings
-from mqasync.step import outgoing
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.handlers.step import outgoing
 from mqasync.testing import run_service
 
 from .commands import CommandLine

@@ -23,13 +23,13 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from mqasync.broker import Brokers
-from mqasync.config import load_settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import load_settings
 from mqasync.errors import Unroutable
-from mqasync.health import ConsumerHealth, Health
 from mqasync.message import Message, new_id
-from mqasync.report import STATUS, Report
-from mqasync.runner import Runner
+from mqasync.observe.health import ConsumerHealth, Health
+from mqasync.observe.report import STATUS, Report
+from mqasync.service.runner import Runner
 from mqasync.web.live import Live
 from mqasync.web.page import TOKEN, Page
 

@@ -13,11 +13,11 @@ from aiormq import spec
 from aiormq.abc import ChannelFrame
 
 from mqasync import Message, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.step import Step
 from mqasync.transport import DEAD
 from mqasync.transports import aiormq_fast, amqp_poison
 

@@ -209,7 +209,7 @@ async def test_a_connection_that_the_server_ends_is_noticed_by_who_waits(
 async def test_a_server_that_does_not_answer_in_time_is_lost(
     postgres_server: Postgres, url: str, connect: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqasync.calls.PING_SECONDS", 0.2)
+    monkeypatch.setattr("mqasync.brokers.calls.PING_SECONDS", 0.2)
     transport = await connect(url)
     await transport.declare("E", "q")
     subscription = await transport.subscribe("E", "q", 10)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mqasync import ConfigurationError, consumer, producer
-from mqasync.config import Settings
-from mqasync.discovery import Service
+from mqasync.config.settings import Settings
 from mqasync.errors import MqasyncError
 from mqasync.message import new_id
-from mqasync.runner import Runner
+from mqasync.service.discovery import Service
+from mqasync.service.runner import Runner
 
 from .commands import CommandLine
 from .waiting import until
@@ -118,7 +118,7 @@ async def test_a_producer_without_a_schedule_is_tried_again_with_pauses_up_to_fi
         pauses.append((failures, first, longest))
         return 0.0
 
-    monkeypatch.setattr("mqasync.source.pause", pause)
+    monkeypatch.setattr("mqasync.core.source.pause", pause)
     runs = 0
     seen: list[int] = []
 
@@ -151,7 +151,7 @@ async def test_a_mistake_that_a_producer_finds_at_the_start_ends_the_process() -
 async def test_until_idle_handles_everything_else_and_fails_at_the_end(
     monkeypatch: pytest.MonkeyPatch, every: str | None
 ) -> None:
-    monkeypatch.setattr("mqasync.source.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("mqasync.core.source.FIRST_PAUSE", 0.01)
     seen: list[int] = []
     runs = 0
 

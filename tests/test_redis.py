@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from mqasync import BrokerLost, ConfigurationError, Message
-from mqasync.broker import Brokers
-from mqasync.config import Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
 from mqasync.errors import BrokerBusy, BrokerRefused
 from mqasync.message import new_id
 from mqasync.transport import DEAD, Features, Transport

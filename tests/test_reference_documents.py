@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from mqasync.cli import main
-from mqasync.config import DEFAULT_URL, ExchangeSettings, Settings
+from mqasync.config.settings import DEFAULT_URL, ExchangeSettings, Settings
 from mqasync.handler import ConsumerOptions
 
 from .test_brokers_document import MARK

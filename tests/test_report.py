@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from mqasync import BrokerRefused, Message, consumer, producer
-from mqasync.broker import Brokers
-from mqasync.config import Settings
-from mqasync.discovery import Service
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
 from mqasync.message import new_id
-from mqasync.report import STATUS, Reports
-from mqasync.runner import Runner
+from mqasync.observe.report import STATUS, Reports
+from mqasync.service.discovery import Service
+from mqasync.service.runner import Runner
 
 from .waiting import until
 
@@ -76,8 +76,8 @@ async def test_who_listens_hears_of_every_process_what_it_does_and_at_which_rate
 async def test_a_process_that_is_gone_is_not_told_of_and_a_strangers_report_harms_nobody(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqasync.report.GONE_SECONDS", 0.3)
-    monkeypatch.setattr("mqasync.report.HEARD_SECONDS", 0.05)
+    monkeypatch.setattr("mqasync.observe.report.GONE_SECONDS", 0.3)
+    monkeypatch.setattr("mqasync.observe.report.HEARD_SECONDS", 0.05)
     brokers = Brokers(settings)
     async with Reports([brokers.route("in")]) as reports:
         async with Runner(services(), settings, grace=1.0):

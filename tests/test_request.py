@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from mqasync import ConfigurationError, Consumer, Message, Out, Reject, Requester, RequestFailed, Unroutable, consumer
-from mqasync.config import Settings
-from mqasync.discovery import Service
+from mqasync.config.settings import Settings
+from mqasync.handlers.reply import REPLIES, REPLY_TO
 from mqasync.message import new_id
-from mqasync.reply import REPLIES, REPLY_TO
-from mqasync.runner import Runner
+from mqasync.service.discovery import Service
+from mqasync.service.runner import Runner
 from mqasync.transport import DEAD
 
 from .conftest import url_of

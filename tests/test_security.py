@@ -35,14 +35,14 @@ from mqasync import (
 )
 from mqasync import consumer as consumer_of
 from mqasync import producer as producer_of
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
+from mqasync.brokers.broker import Brokers
+from mqasync.brokers.publisher import MAX_HEADER_BYTES
 from mqasync.cli.consume import consume
 from mqasync.cli.produce import produce
-from mqasync.config import Settings, load_settings
+from mqasync.config.settings import Settings, load_settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
 from mqasync.message import new_id, output_id
-from mqasync.publisher import MAX_HEADER_BYTES
-from mqasync.step import Step
 from mqasync.transport import DEAD
 from mqasync.transports import load
 

@@ -13,8 +13,8 @@ import pytest
 
 import mqasync
 from mqasync import ConfigurationError, Out, consumer
-from mqasync.signature import of_consumer, of_producer
-from mqasync.step import arguments
+from mqasync.handlers.signature import of_consumer, of_producer
+from mqasync.handlers.step import arguments
 from mqasync.testing import run_service
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mqasync import Message
-from mqasync.broker import Brokers
-from mqasync.config import Settings
-from mqasync.temporary import PROBES, TemporaryQueue, sweep_once
+from mqasync.brokers.broker import Brokers
+from mqasync.brokers.temporary import PROBES, TemporaryQueue, sweep_once
+from mqasync.config.settings import Settings
 from mqasync.transport import Delivery
 
 

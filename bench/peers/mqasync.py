@@ -10,8 +10,8 @@ from typing import Any
 import uvloop
 
 from mqasync import Producer, consumer
-from mqasync.broker import Brokers
-from mqasync.config import load_settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import load_settings
 
 from .common import EVENT, PREFETCH, Meter, in_flight, main
 

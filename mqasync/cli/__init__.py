@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
-from ..failure import describe
+from ..handlers.failure import describe
 from .check import check
 from .config import config
 from .consume import consume

@@ -12,11 +12,11 @@ from typing import Any
 import click
 import msgspec
 
-from ..broker import Broker, Brokers
-from ..config import Settings, load_settings
+from ..brokers.broker import Broker, Brokers
+from ..brokers.queues import is_users, queues, stats
+from ..config.settings import Settings, load_settings
 from ..duration import seconds
 from ..errors import BrokerLost, ConfigurationError
-from ..queues import is_users, queues, stats
 from ..transport import check_name
 
 NAMED = 20  # queues that an error names

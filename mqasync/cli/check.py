@@ -7,11 +7,11 @@ from collections import Counter
 import click
 import msgspec
 
-from ..broker import Brokers
-from ..checks import ERROR, WARNING, Checks, Finding
-from ..config import Settings
-from ..discovery import discover
+from ..brokers.broker import Brokers
+from ..config.settings import Settings
 from ..errors import MqasyncError
+from ..operate.checks import ERROR, WARNING, Checks, Finding
+from ..service.discovery import discover
 from .arguments import GIVE_UP, MODULES, settings
 from .loop import run as run_loop
 from .output import JSON, show

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..config import Settings
+from ..config.settings import Settings
 from ..masking import shown
 from .arguments import settings
 

@@ -7,11 +7,11 @@ import asyncio
 import click
 import msgspec
 
-from ..broker import Brokers
-from ..channel import Channel
-from ..config import Settings
+from ..brokers.broker import Brokers
+from ..config.settings import Settings
+from ..core.channel import Channel
 from ..handler import Binding
-from ..step import Step
+from ..handlers.step import Step
 from .arguments import WAIT, queue, reach, settings
 from .lines import write_line
 from .loop import run as run_loop

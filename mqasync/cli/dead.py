@@ -14,15 +14,15 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from ..broker import Broker
-from ..codec import not_json
-from ..complaints import printable
-from ..dead import PREFIX, buried_at, revived
+from ..brokers.broker import Broker
+from ..brokers.publisher import unfit
+from ..core.complaints import printable
+from ..core.dead_letter import PREFIX, buried_at, revived
 from ..errors import ConfigurationError, MqasyncError
-from ..letters import Choice, chosen, from_record, to_record
+from ..handlers.codec import not_json
 from ..message import Message
-from ..publisher import unfit
-from ..reading import FEW, HELD, PORTION, Reading, all_of
+from ..operate.browse import FEW, HELD, PORTION, Reading, all_of
+from ..operate.dead_letters import Choice, chosen, from_record, to_record
 from ..transport import DEAD, Delivery
 from .arguments import YES, Command, Duration, Place, confirm, place
 from .lines import read_lines, write_line

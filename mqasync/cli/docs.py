@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import msgspec
 
-from ..asyncapi import document
-from ..config import Settings
-from ..discovery import discover
+from ..config.settings import Settings
+from ..describe.asyncapi import document
+from ..service.discovery import discover
 from .arguments import SERVICES, settings
 from .output import OUTPUT, write
 

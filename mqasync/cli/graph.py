@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from ..config import Settings
-from ..discovery import discover
-from ..drawing import DRAWINGS
-from ..pipeline import pipeline
+from ..config.settings import Settings
+from ..describe.drawing import DRAWINGS
+from ..describe.pipeline import pipeline
+from ..service.discovery import discover
 from .arguments import SERVICES, settings
 from .output import OUTPUT, write
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from ..complaints import printable
-from ..handling import HANDLING
+from ..core.complaints import printable
+from ..handlers.current_message import HANDLING
 from ..masking import hide
 from .traces import indented, their_trace, theirs
 

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 import click
 
-from ..attempt import LEFT_BEHIND, ended
 from ..errors import MqasyncError
-from ..failure import describe
-from ..handling import HANDLING
+from ..handlers.attempt import LEFT_BEHIND, ended
+from ..handlers.current_message import HANDLING
+from ..handlers.failure import describe
 
 T = TypeVar("T")
 log = logging.getLogger("mqasync")

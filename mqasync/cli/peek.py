@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..letters import to_record
 from ..message import Message
-from ..reading import HELD, Reading
+from ..operate.browse import HELD, Reading
+from ..operate.dead_letters import to_record
 from .arguments import Place, place
 from .loop import result_of
 from .output import JSON, age, show, start

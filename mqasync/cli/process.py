@@ -10,21 +10,21 @@ from typing import Any
 
 import click
 
-from ..attempt import STOP_SECONDS, Attempt, Outcome
-from ..broker import Brokers
-from ..codec import not_json
-from ..config import Settings
-from ..discovery import Service, discover
+from ..brokers.broker import Brokers
+from ..config.settings import Settings
+from ..core.source import waiting_for_queues
 from ..errors import ConfigurationError, Reject
 from ..handler import Binding, where
-from ..handling import Handling
-from ..letters import to_record
-from ..lifespan import Lifespan
+from ..handlers.attempt import STOP_SECONDS, Attempt, Outcome
+from ..handlers.codec import not_json
+from ..handlers.current_message import Handling
+from ..handlers.outbox import Outbox
+from ..handlers.signature import of_consumer
+from ..handlers.step import Step
 from ..message import Message
-from ..outbox import Outbox
-from ..signature import of_consumer
-from ..source import waiting_for_queues
-from ..step import Step
+from ..operate.dead_letters import to_record
+from ..service.discovery import Service, discover
+from ..service.lifespan import Lifespan
 from .arguments import WAIT, settings
 from .loop import result_of
 from .output import JSON, counted, show

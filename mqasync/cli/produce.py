@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 
 import click
 
-from ..broker import Brokers
-from ..codec import not_json
-from ..config import Settings
+from ..brokers.broker import Brokers
+from ..config.settings import Settings
+from ..core.source import waiting_for_queues
 from ..errors import ConfigurationError, MqasyncError
+from ..handlers.codec import not_json
+from ..handlers.outbox import Outbox
 from ..message import Message
-from ..outbox import Outbox
-from ..source import waiting_for_queues
 from .arguments import WAIT, queue, reach, settings
 from .lines import read_lines
 from .loop import run as run_loop

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..queues import stats
-from ..reading import FEW, Reading
+from ..brokers.queues import stats
+from ..operate.browse import FEW, Reading
 from .arguments import YES, Place, confirm, place
 from .loop import result_of
 from .output import counted

@@ -13,14 +13,14 @@ import click
 from msgspec.structs import replace
 
 from .. import __version__
-from ..broker import Brokers
-from ..config import load_settings
-from ..discovery import Service, discover
+from ..brokers.broker import Brokers
+from ..config.settings import load_settings
 from ..errors import ConfigurationError
-from ..runner import Runner
-from ..startup import exchanges_of
-from ..step import Around
-from ..telemetry import sending_traces
+from ..handlers.step import Around
+from ..observe.telemetry import sending_traces
+from ..service.discovery import Service, discover
+from ..service.runner import Runner
+from ..service.startup import exchanges_of
 from .arguments import BROKER, CONFIG, WAIT, Duration
 from .loop import run as run_loop
 from .reload import reloading

@@ -12,12 +12,12 @@ from typing import Any
 import click
 import msgspec
 
-from ..broker import Brokers
-from ..config import Settings
-from ..discovery import discover
-from ..overview import QueueOverview, overview, queues_of
-from ..queues import Queue
-from ..report import UNHEARD_SECONDS, Report, Reports
+from ..brokers.broker import Brokers
+from ..brokers.queues import Queue
+from ..config.settings import Settings
+from ..observe.report import UNHEARD_SECONDS, Report, Reports
+from ..operate.overview import QueueOverview, overview, queues_of
+from ..service.discovery import discover
 from .arguments import GIVE_UP, MODULES, reach, settings
 from .loop import run as run_loop
 from .output import JSON, age, say, show, table

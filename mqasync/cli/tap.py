@@ -9,13 +9,13 @@ from contextlib import suppress
 import click
 import msgspec
 
-from ..broker import Broker
-from ..config import Settings
+from ..brokers.broker import Broker
+from ..brokers.queues import is_tap, is_users, queues
+from ..brokers.temporary import TAP, TemporaryQueue
+from ..config.settings import Settings
 from ..errors import ConfigurationError
-from ..letters import to_record
 from ..message import Message
-from ..queues import is_tap, is_users, queues
-from ..temporary import TAP, TemporaryQueue
+from ..operate.dead_letters import to_record
 from ..transport import Delivery, check_name
 from .arguments import WAIT, opened, settings
 from .consume import on_one_line

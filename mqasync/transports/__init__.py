@@ -42,7 +42,7 @@ def load(url: str, options: Options | None = None) -> Transport:
 
     Raises ConfigurationError for an unknown scheme, a missing client library or a wrong URL or option.
     """
-    from ..connection import Connection
+    from ..brokers.connection import Connection
 
     scheme = url.partition(":")[0]
     if "." in scheme.strip("."):

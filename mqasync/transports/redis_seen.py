@@ -17,7 +17,7 @@ VERIFYING = {"ssl_cert_reqs", "ssl_check_hostname"}  # redis-py takes them from 
 
 
 class SeenInRedis:
-    """One key for each id, which Redis drops after `ttl` seconds; see mqasync/dedup.py for what is promised."""
+    """One key for each id, which Redis drops after `ttl` seconds; see mqasync/core/dedup.py for what is promised."""
 
     def __init__(self, url: str, exchange: str, id: str, ttl: float) -> None:
         self._address = masked(url)

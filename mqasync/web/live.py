@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from ..drawing import svg
+from ..describe.drawing import svg
+from ..describe.layout import Edge
+from ..describe.pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
 from ..errors import BrokerRefused
-from ..layout import Edge
-from ..overview import QueueOverview, overview
-from ..pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
-from ..report import Report, Reports, output
-from ..runner import Runner
+from ..observe.report import Report, Reports, output
+from ..operate.overview import QueueOverview, overview
+from ..service.runner import Runner
 
 FRESH_SECONDS = 1.0  # so long the brokers are not asked again, whoever looks
 

@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, ge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ..handler import Binding
-from ..health import Health
+from ..handlers.step import Run
 from ..message import Message
-from ..overview import QueueOverview
-from ..step import Run
+from ..observe.health import Health
+from ..operate.overview import QueueOverview
 
 QUEUE = ("exchange", "id")
 COUNTERS = {

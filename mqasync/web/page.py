@@ -15,13 +15,13 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ..broker import Broker
-from ..dead import buried_at, revived
+from ..brokers.broker import Broker
+from ..core.dead_letter import buried_at, revived
 from ..errors import MqasyncError
-from ..letters import Choice, chosen
 from ..message import Message
-from ..reading import FEW, HELD, Reading
-from ..runner import Runner
+from ..operate.browse import FEW, HELD, Reading
+from ..operate.dead_letters import Choice, chosen
+from ..service.runner import Runner
 from ..transport import DEAD
 from .live import Live
 

@@ -10,8 +10,8 @@ import msgspec
 from aiohttp import web
 
 from ..errors import ConfigurationError
-from ..overview import QueueOverview, overview
-from ..runner import Runner
+from ..operate.overview import QueueOverview, overview
+from ..service.runner import Runner
 from .live import Live
 from .metrics import Metrics
 from .page import Page

@@ -20,12 +20,12 @@ from typing import Any
 import uvloop
 
 from mqasync import Message, Reject, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import ExchangeSettings, Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import ExchangeSettings, Settings
+from mqasync.core.channel import Channel
+from mqasync.core.source import waiting_for_queues
+from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.source import waiting_for_queues
-from mqasync.step import Step
 from mqasync.transport import DEAD
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {

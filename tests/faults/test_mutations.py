@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from mqasync import Message, consumer
-from mqasync.broker import Brokers
-from mqasync.channel import Channel
-from mqasync.config import Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.core.settlement import Settlement
+from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.settlement import Settlement
-from mqasync.step import Step
 from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, load, sqlite_sql
 
 from ..brokers import RabbitMQ

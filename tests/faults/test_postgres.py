@@ -69,7 +69,7 @@ def test_connections_ended_by_the_administrator_lose_nothing(fragile_postgres: P
 def test_a_way_that_swallows_everything_loses_nothing(
     fragile_postgres: Postgres, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqasync.calls.PING_SECONDS", 0.7)
+    monkeypatch.setattr("mqasync.brokers.calls.PING_SECONDS", 0.7)
     with Proxy(fragile_postgres.port) as proxy:
         url = fragile_postgres.url.replace(f":{fragile_postgres.port}/", f":{proxy.port}/")
         with loads(f"{url}&lease=2", MESSAGES // 2) as running:
@@ -86,7 +86,7 @@ def test_a_way_that_swallows_everything_loses_nothing(
 def test_a_frozen_server_loses_nothing(
     fragile_postgres: Postgres, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqasync.calls.PING_SECONDS", 0.3)
+    monkeypatch.setattr("mqasync.brokers.calls.PING_SECONDS", 0.3)
     assert fragile_postgres.process
     with loads(f"{fragile_postgres.url}&lease=2", MESSAGES // 2) as running:
         for load in running:

@@ -43,8 +43,8 @@ def test_a_full_disk_loses_nothing(small_disk: Path, record: Record, caplog: pyt
 PUBLISHER = """
 import asyncio, sys
 from mqasync import Message
-from mqasync.broker import Brokers
-from mqasync.config import Settings
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
 
 async def main(url, exchange, first):
     brokers = Brokers(Settings(brokers={"main": url}))

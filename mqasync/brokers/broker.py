@@ -1,0 +1,203 @@
+"""Broker: one configured broker kept connected, and all of them by exchange; no protocol, no handler.
+
+Transports connect once and say when they are lost; connecting again, waiting and repeating
+are done here, for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ..config.settings import Settings
+from ..config.urls import each_host
+from ..core.complaints import Complaints
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
+from ..masking import masked
+from ..message import Message
+from ..transport import Transport
+from ..transports import load
+from .backoff import pause
+from .publisher import Publisher
+
+log = logging.getLogger("mqasync")
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts
+SILENT_SECONDS = 5.0  # who waits longer for an answer is told why
+CLOSE_SECONDS = 5.0
+
+
+class Broker:
+    """One broker of config.yml; opened when first used, opened again when lost.
+
+    Raises ConfigurationError for a wrong URL or option.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.address = masked(settings.brokers[name])
+        self._urls = each_host(settings.brokers[name])  # tried in turn
+        carried = {
+            exchange: own for exchange, own in settings.exchanges.items() if settings.broker_of(exchange) == name
+        }
+        self._options = {exchange: own.options for exchange, own in carried.items()}
+        features = load(self._urls[0], self._options).features
+        self.durable, self.shared = features.durable, features.shared
+        self._publisher = Publisher(self.call, settings.exchanges)
+        self.publish = self._publisher.publish
+        self.send = self._publisher.send
+        self._transport: Transport | None = None
+        self._connecting = asyncio.Lock()
+        self._complaints = Complaints()
+        self._failures = 0
+        self._ever_connected = False
+        self._silent = self._closed = False
+        self.reconnects = 0
+        self._closing: set[asyncio.Task[None]] = set()  # transports that were lost
+
+    @property
+    def state(self) -> str:
+        """`connected`, `not connected`, `blocked: why` or `silent`: connected, but it does not answer."""
+        if self._transport is None:
+            return "not connected"
+        if self._transport.blocked:
+            return f"blocked: {self._transport.blocked}"
+        return "silent" if self._silent else "connected"
+
+    async def connected(self) -> Transport:
+        """The open transport; waits until the broker answers.
+
+        On the first connect it raises BrokerRefused, or ConfigurationError for files that the URL names.
+        After `close` it raises BrokerLost: who was left behind must not open the broker again.
+        """
+        if self._transport is None:
+            async with self._connecting:
+                while self._transport is None:
+                    if self._closed:
+                        raise BrokerLost("the broker was closed")
+                    self._transport = await self._connect()
+        return self._transport
+
+    async def _connect(self) -> Transport | None:
+        if self._failures:
+            await asyncio.sleep(pause(self._failures, FIRST_PAUSE, LONGEST_PAUSE))
+        transport = load(self._urls[self._failures % len(self._urls)], self._options)
+        try:
+            await transport.open()
+        except (BrokerLost, BrokerBusy, BrokerRefused, ConfigurationError) as error:
+            await transport.close()
+            if not self._ever_connected and isinstance(error, BrokerRefused):
+                raise self._refused(error) from None  # libraries repeat what they were told
+            if not self._ever_connected and isinstance(error, ConfigurationError):
+                raise
+            self._failures += 1
+            if self._failures == 1:
+                log.warning("broker %s at %s cannot be reached: %s; trying again", self.name, self.address, error)
+            return None
+        except BaseException:
+            await transport.close()
+            raise
+        if self._failures:
+            log.warning("broker %s at %s is connected again", self.name, self.address)
+        if transport.warning and not self._ever_connected:
+            log.warning("broker %s at %s: %s", self.name, self.address, transport.warning)
+        self.reconnects += self._ever_connected
+        self._ever_connected = True
+        return transport
+
+    def lost(self, transport: Transport, error: BrokerLost) -> None:
+        """Tell that `transport` failed with `error`: the next use connects anew."""
+        if self._transport is not transport or isinstance(error, NoSuchQueue):
+            return  # somebody else told already, or it is there
+        self._transport = None
+        self._failures += 1
+        if self._failures == 1:
+            log.warning("broker %s at %s is lost: %s; connecting again", self.name, self.address, error)
+        task = asyncio.ensure_future(transport.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def call(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
+        """Run `operation` on the open transport, again until it is neither lost nor put off on the way."""
+        refusals = 0
+        while True:
+            transport = await self.connected()
+            watch = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._complain, transport)
+            try:
+                result = await operation(transport)
+            except NoSuchQueue:
+                raise
+            except BrokerLost as error:
+                self.lost(transport, error)
+            except BrokerRefused as error:
+                raise self._refused(error) from None  # libraries repeat what they were told
+            except BrokerBusy as error:
+                refusals += 1
+                self._complaints.say(f"broker {self.name} at {self.address}: {error}; trying again")
+                await asyncio.sleep(pause(refusals, FIRST_PAUSE, LONGEST_PAUSE))
+            else:
+                self._failures = 0
+                self._answered()
+                return result
+            finally:
+                watch.cancel()
+
+    def _complain(self, transport: Transport) -> None:
+        """Say once that the broker is silent, and why if it has told."""
+        if not self._silent:
+            self._silent = True
+            why = f"blocked by it: {transport.blocked}" if transport.blocked else "the connection is up"
+            what = f"has not answered for {SILENT_SECONDS:g} s ({why}); waiting"
+            log.warning("broker %s at %s %s", self.name, self.address, what)
+
+    def _answered(self) -> None:
+        if self._silent:
+            self._silent = False
+            log.warning("broker %s at %s answers again", self.name, self.address)
+
+    def _refused(self, error: BrokerRefused) -> BrokerRefused:
+        return BrokerRefused(f"broker {self.name} at {self.address}: {error}")
+
+    async def close(self) -> None:
+        """Let go of the broker, within seconds; publishes that are still waiting fail. Safe twice."""
+        self._closed = True
+        await self._publisher.close()
+        transport, self._transport = self._transport, None
+        if transport:
+            self._closing.add(asyncio.ensure_future(transport.close()))
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_SECONDS)
+
+
+class Brokers:
+    """All brokers of one process, by exchange; each is opened when first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.opened: dict[str, Broker] = {}
+
+    def route(self, exchange: str) -> Broker:
+        """The broker that carries `exchange`. Raises ConfigurationError for a wrong URL or option."""
+        return self.named(self.settings.broker_of(exchange))
+
+    def named(self, name: str) -> Broker:
+        """The broker of that name in config.yml. Raises ConfigurationError for a wrong URL or option."""
+        if name not in self.opened:
+            self.opened[name] = Broker(name, self.settings)
+        return self.opened[name]
+
+    def publish(self, message: Message) -> asyncio.Future[None]:
+        """Publisher.publish, by way of the exchange that the message names."""
+        return self.route(message.exchange).publish(message.exchange, message)
+
+    async def send(self, message: Message, id: str) -> bool:
+        """Publisher.send to that one queue of the exchange that the message names."""
+        return await self.route(message.exchange).send(message.exchange, id, message)
+
+    async def close(self) -> None:
+        """Close every broker."""
+        for broker in self.opened.values():
+            await broker.close()

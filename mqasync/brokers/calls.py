@@ -1,0 +1,139 @@
+"""Calls: one transport's calls, bounded and their errors translated, until its end; what they do is not known here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+from ..contract import Errors, Transport
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, MqasyncError, NoSuchQueue
+from ..transports.common.tls import why_for_good
+
+T = TypeVar("T")
+
+CALL_SECONDS = 10.0  # for every call but publish, send, receive and subscribe
+PING_SECONDS = 5.0  # between two pings, and for the answer to one
+PINGS = 3  # so many without an answer end the transport
+WORDLESS: dict[type, str] = {asyncio.CancelledError: "the connection ended", TimeoutError: "no answer in time"}
+
+
+class Calls:
+    """Calls to one transport. After the first BrokerLost of any, or three silent pings, all of them raise it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.blocked = ""  # why the broker takes no messages for now
+        self._transport = transport
+        self._end: MqasyncError | None = None  # why nothing works any more
+        self._under_way: dict[asyncio.Future[Any], asyncio.Future[None]] = {}  # and who waits for each
+
+    def check(self) -> None:
+        """Raise BrokerLost if this connection has ended."""
+        if self._end:
+            raise BrokerLost(str(self._end))
+
+    async def call(self, operation: Coroutine[Any, Any, T], limit: float | None = None) -> T:
+        """The result of one call to the transport, its errors translated. Raises BrokerBusy after `limit` seconds."""
+        if self._end:
+            operation.close()
+            raise BrokerLost(str(self._end))
+        task = asyncio.ensure_future(operation)
+        try:
+            return await self.result(task, limit)
+        finally:
+            abandon(task)  # client libraries swallow cancellations: it is not awaited
+
+    async def result(self, task: asyncio.Future[T], limit: float | None = None) -> T:
+        """See call; but `task` goes on where this is cancelled or interrupted."""
+        loop = asyncio.get_running_loop()
+        waiter = self._under_way[task] = loop.create_future()
+        task.add_done_callback(lambda _: wake(waiter))
+        timer = loop.call_later(limit, wake, waiter) if limit is not None else None
+        try:
+            await waiter
+        finally:
+            if self._under_way.get(task) is waiter:
+                del self._under_way[task]
+            if timer:
+                timer.cancel()
+        if not task.done() and self._end is None:
+            raise BrokerBusy(f"no answer within {limit:g} s")
+        if self._end and (not task.done() or task.cancelled()):
+            raise BrokerLost(str(self._end))
+        try:
+            return task.result()
+        except (Exception, asyncio.CancelledError) as error:  # libraries cancel who waits for a lost connection
+            ours = translated(error, self._transport.errors)
+        if isinstance(ours, BrokerLost) and not isinstance(ours, NoSuchQueue):
+            self.end(ours)
+        raise ours from None
+
+    def interrupt(self, task: asyncio.Future[Any]) -> None:
+        """Cancel who waits for the result of `task`, not the task."""
+        if waiter := self._under_way.get(task):
+            waiter.cancel()
+
+    def end(self, error: MqasyncError) -> None:
+        """Nothing works any more: all calls under way are given up, and raise BrokerLost."""
+        if self._end is None:
+            self._end = error
+            for task, waiter in list(self._under_way.items()):
+                task.cancel()
+                wake(waiter)
+
+    async def ping(self) -> None:
+        """Ask for signs of life until there are none, which ends the transport."""
+        silent = 0
+        while silent < PINGS:
+            asked = time.monotonic()
+            task = asyncio.ensure_future(self._transport.ping())
+            await asyncio.wait([task], timeout=PING_SECONDS)
+            if not task.done():
+                silent += 1
+                abandon(task)
+                continue
+            silent = 0
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            ours = translated(error, self._transport.errors) if error else None
+            if isinstance(ours, BrokerLost):
+                return self.end(ours)
+            self.blocked = str(ours) if isinstance(ours, BrokerBusy) else ""
+            await asyncio.sleep(PING_SECONDS - (time.monotonic() - asked))
+        self.end(BrokerLost(f"no answer within {PINGS * PING_SECONDS:g} s"))
+
+
+def translated(error: BaseException, errors: Errors) -> MqasyncError:
+    """`error` of a client library in our words: its first line, which is all that may be shown of it."""
+    if isinstance(error, MqasyncError):
+        return error
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else WORDLESS.get(type(error), type(error).__name__)
+    if why := next(filter(None, (why_for_good(one, "the scheme without TLS") for one in _chain(error))), ""):
+        return BrokerRefused(why)
+    whole = f"{type(error).__name__}: {error}"
+    for ours, signs, *words in errors:
+        if any(sign in whole if isinstance(sign, str) else isinstance(error, sign) for sign in signs):
+            return ours(*words or [text])
+    return BrokerLost(text)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def wake(waiter: asyncio.Future[None]) -> None:
+    """Let go on who waits for it."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def abandon(task: asyncio.Future[Any] | None) -> None:
+    """Cancel it without waiting for its end, and let nobody hear how it ended."""
+    if task and not task.done():
+        task.cancel()
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    elif task and not task.cancelled():
+        task.exception()

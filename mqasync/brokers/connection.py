@@ -1,0 +1,158 @@
+"""Connection: one transport from open() to its end, with what no transport does itself; no reconnecting here.
+
+It remembers what is declared and bound, splits what is too much for one call, and delays what the broker cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from msgspec.structs import replace
+
+from ..contract import Transport
+from ..errors import BrokerLost, NoSuchQueue, Unroutable
+from ..message import Message
+from ..transport import QueueStats
+from .calls import CALL_SECONDS, Calls, abandon
+from .inbox import DUE, Inbox
+
+KNOWN_SECONDS = 10.0  # how long it is believed that a queue is there, or that one is bound
+CLOSE_SECONDS = 3.0  # for what is put back at the end
+
+
+class Connection:
+    """One transport at work. After the first BrokerLost everything raises it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.features, self.warning = transport.features, ""
+        self._transport = transport
+        self._calls = Calls(transport)
+        self._known: dict[tuple[str, str], float] = {}  # queues that are there, and when that was seen
+        self._bound: dict[str, float] = {}  # exchanges with a queue, and when that was seen
+        self._inboxes: list[Inbox] = []
+        self._pinging: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def blocked(self) -> str:
+        """Why the broker takes no messages for now, where it says so; else empty."""
+        return self._calls.blocked
+
+    async def open(self) -> None:
+        """Connect. Raises BrokerLost, BrokerBusy, BrokerRefused or ConfigurationError."""
+        await self._calls.call(self._transport.open(), CALL_SECONDS)
+        self.features, self.warning = self._transport.features, self._transport.warning  # as this server has them
+        self._pinging = asyncio.create_task(self._calls.ping())
+
+    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+        """See Transport.declare. Raises BrokerRefused where the queue exists with other arguments."""
+        temporary = expires is not None and self.features.temporary
+        await self._calls.call(self._transport.declare(exchange, id, bound, temporary), CALL_SECONDS)
+        self._known[exchange, id] = time.monotonic()
+        if bound:
+            self._bound[exchange] = time.monotonic()
+
+    async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
+        """Return when the broker has all of them safely. Raises Unroutable, BrokerBusy and BrokerLost."""
+        if time.monotonic() - self._bound.get(exchange, -KNOWN_SECONDS) >= KNOWN_SECONDS:
+            if not await self._calls.call(self._transport.bound(exchange), CALL_SECONDS):
+                raise Unroutable(f"no queue is bound to exchange {exchange!r}")
+            self._bound[exchange] = time.monotonic()
+        try:
+            await self._each(messages, lambda some: self._transport.publish(exchange, some))
+        except (NoSuchQueue, Unroutable) as error:
+            self._bound.pop(exchange, None)
+            raise Unroutable(f"no queue is bound to exchange {exchange!r}") from error
+
+    async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
+        """To that one queue, to be received `delay` seconds from now or a second later. Raises NoSuchQueue."""
+        if time.monotonic() - self._known.get((exchange, id), -KNOWN_SECONDS) >= KNOWN_SECONDS:
+            if await self.stats(exchange, id) is None:
+                raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
+            self._known[exchange, id] = time.monotonic()
+        step = min(delay, self.features.max_delay)
+        if step < delay:
+            due = {DUE: f"{time.time() + delay:.3f}"}
+            messages = [replace(message, headers=message.headers | due) for message in messages]
+        try:
+            await self._each(messages, lambda some: self._transport.send(exchange, id, some, step))
+        except NoSuchQueue:
+            self._known.pop((exchange, id), None)
+            raise
+
+    async def _each(
+        self, messages: Sequence[Message], call: Callable[[Sequence[Message]], Coroutine[Any, Any, None]]
+    ) -> None:
+        """One call for each portion of the messages; side by side where the broker keeps no order."""
+        portions = list(split(messages, self.features.batch, self.features.batch_bytes))
+        if len(portions) == 1 or self.features.keeps_keys_together:
+            for some in portions:
+                await self._calls.call(call(some))
+            return
+        done = await asyncio.gather(*(self._calls.call(call(some)) for some in portions), return_exceptions=True)
+        for error in done:
+            if error:
+                raise error
+
+    async def subscribe(self, exchange: str, id: str, prefetch: int) -> Inbox:
+        """Start to receive from a declared queue. Raises NoSuchQueue, BrokerBusy and BrokerLost."""
+        inner = await self._calls.call(self._transport.subscribe(exchange, id, prefetch))
+
+        async def send_back(message: Message, delay: float) -> None:
+            await self.send(exchange, id, [message], delay)
+
+        inbox = Inbox(self._calls, inner, self.features, prefetch, send_back)
+        self._inboxes = [one for one in self._inboxes if not one.left] + [inbox]
+        return inbox
+
+    async def stats(self, exchange: str, id: str) -> QueueStats | None:
+        """What is in a queue now; None if there is no such queue."""
+        with suppress(NoSuchQueue):
+            return await self._calls.call(self._transport.stats(exchange, id), CALL_SECONDS)
+        return None
+
+    async def queues(self) -> list[tuple[str, str]] | None:
+        """(exchange, id) of every queue; None where the broker does not tell."""
+        return await self._calls.call(self._transport.queues(), CALL_SECONDS)
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """The queue and what is in it are gone; nothing where it is not there."""
+        self._known.pop((exchange, id), None)
+        self._bound.pop(exchange, None)
+        with suppress(NoSuchQueue):
+            await self._calls.call(self._transport.delete(exchange, id), CALL_SECONDS)
+
+    async def close(self) -> None:
+        """Put back what is unsettled and let go of everything, within seconds. Safe twice and in an outage."""
+        if self._closed:
+            return
+        self._closed = True
+        abandon(self._pinging)
+        await self._within(CLOSE_SECONDS, *(inbox.give_up() for inbox in self._inboxes))
+        self._calls.end(BrokerLost("the connection was closed"))
+        await self._within(CALL_SECONDS, self._transport.close())
+
+    async def _within(self, limit: float, *operations: Coroutine[Any, Any, None]) -> None:
+        """Run them side by side, and give up after `limit` seconds what has not ended; failures are let go."""
+        tasks = [asyncio.ensure_future(operation) for operation in operations]
+        if tasks:
+            await asyncio.wait(tasks, timeout=limit)
+        for task in tasks:
+            abandon(task)
+
+
+def split(messages: Sequence[Message], batch: int, most: float) -> Iterator[Sequence[Message]]:
+    """`messages` in portions of at most `batch` messages and about `most` bytes."""
+    start = size = 0
+    for end, message in enumerate(messages if most < math.inf or len(messages) > batch else ()):
+        bytes = len(message.body) + sum(len(name) + len(text) for name, text in message.headers.items())
+        if end > start and (end - start == batch or size + bytes > most):
+            yield messages[start:end]
+            start, size = end, 0
+        size += bytes
+    yield messages[start:]

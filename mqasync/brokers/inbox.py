@@ -1,0 +1,189 @@
+"""Inbox: what one subscription brings, counted, delayed and settled once each; no connection is made here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from ..contract import Subscription
+from ..errors import BrokerBusy, BrokerError, MqasyncError
+from ..message import Message
+from ..transport import Delivery, Features
+from .backoff import pause
+from .calls import CALL_SECONDS, Calls
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a settlement that the broker put off is repeated
+DUE = "mqasync-due"  # header: seconds since 1970 before which a message is not handled
+EARLY_SECONDS = 1.0  # what comes so little before that time is handled
+LONGEST_DELAY = 400 * 86_400.0  # a later time in that header is a stranger's
+
+Settle = Callable[[Sequence[Delivery]], Coroutine[Any, Any, None]]
+SendBack = Callable[[Message, float], Awaitable[None]]
+"""Connection.send of a message to the queue of this inbox, so many seconds late."""
+
+
+class Inbox:
+    """One subscription: each delivery that it brings is settled once, with what `receive` says of numbers and time."""
+
+    def __init__(
+        self, calls: Calls, inner: Subscription, features: Features, prefetch: int, send_back: SendBack
+    ) -> None:
+        self.lease = inner.lease
+        self.left = False  # it is closed, and everything was settled
+        self._calls, self._inner = calls, inner
+        self._prefetch = prefetch
+        self._send_back = send_back
+        self._held: set[Delivery] = set()
+        self._surplus: list[Delivery] = []  # held, and brought beyond the limit
+        self._receiving: asyncio.Future[list[Delivery]] | None = None
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
+        self._cancellable = features.cancellable_receive
+        self._batch = features.batch
+        self._longest = min(features.longest_wait, inner.lease / 3) if inner.lease else features.longest_wait
+
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
+        """Wait up to `timeout` seconds for the first, then return what there is, at most `limit`.
+
+        At most `prefetch` are unsettled. After close() it returns nothing, at once. Raises NoSuchQueue and BrokerLost.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._closed:
+            self._changed.clear()
+            left = max(0.0, deadline - time.monotonic())
+            room = min(limit, self._batch, self._prefetch - len(self._held))
+            if not self._surplus and room > 0:
+                await self._take(room, min(left, self._longest))
+            elif not self._surplus:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._changed.wait()
+            if self._surplus or left == 0:
+                brought, self._surplus = self._surplus[:limit], self._surplus[limit:]
+                return brought
+        self._calls.check()
+        return []
+
+    async def _take(self, limit: int, timeout: float) -> None:
+        """One receive of the transport; it is never cancelled, and may go on when this one is or was closed."""
+        if self._receiving is None:
+            self._calls.check()
+            self._receiving = asyncio.ensure_future(self._inner.receive(limit, timeout))
+        try:
+            deliveries = await self._calls.result(self._receiving)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):
+                return
+            raise
+        except MqasyncError:
+            self._receiving = None
+            raise
+        self._receiving = None
+        self._held.update(deliveries)
+        for delivery in deliveries:
+            delivery.subscription = self
+        early = {one: self._delay(one) for one in deliveries if DUE in one.message.headers}
+        self._surplus += [one for one in deliveries if not early.get(one)] if early else deliveries
+        for delivery, delay in early.items():
+            if delay:
+                await self._again(delivery, delivery.message, delay)
+
+    def _delay(self, delivery: Delivery) -> float:
+        """How many seconds too early it has come; what said so is taken out of its headers."""
+        headers = dict(delivery.message.headers)
+        due = headers.pop(DUE)
+        delivery.message = replace(delivery.message, headers=headers)
+        with suppress(ValueError):
+            delay = float(due) - time.time()
+            return delay if EARLY_SECONDS < delay < LONGEST_DELAY else 0.0
+        return 0.0
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done for good. An ack may get lost (then the message comes back). Raises BrokerLost."""
+        await self._settle(deliveries, self._inner.ack)
+
+    async def retry(self, delivery: Delivery, delay: float) -> None:
+        """Back to this queue alone, with attempt + 1, in `delay` seconds or a second later. Raises BrokerLost."""
+        await self._again(delivery, replace(delivery.message, attempt=delivery.message.attempt + 1), delay)
+
+    async def _again(self, delivery: Delivery, message: Message, delay: float) -> None:
+        if delivery in self._held:  # who has settled it already would make a second message of it
+            await self._repeated(partial(self._send_back, message, delay))
+        await self.ack([delivery])
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Back to the queue at once, not counted as an attempt. Raises BrokerLost."""
+        await self._settle(deliveries, self._inner.release)
+
+    async def _settle(self, deliveries: Sequence[Delivery], call: Settle) -> None:
+        mine = [delivery for delivery in deliveries if delivery in self._held]
+        for some in portions(mine, self._batch):
+            await self._repeated(partial(self._settle_some, call, some))
+            self._held.difference_update(some)
+        self._calls.check()
+        self._changed.set()
+
+    async def _settle_some(self, call: Settle, some: Sequence[Delivery]) -> None:
+        await self._calls.call(call(some), CALL_SECONDS)
+
+    async def _repeated(self, call: Callable[[], Awaitable[None]]) -> None:
+        """`call` until the broker takes it."""
+        refusals = 0
+        while True:
+            try:
+                return await call()
+            except BrokerBusy:
+                refusals += 1
+                await asyncio.sleep(pause(refusals, FIRST_PAUSE, LONGEST_PAUSE))
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Renew the lease from now, also of what waits here. Raises BrokerLost."""
+        mine = [delivery for delivery in deliveries if delivery in self._held]
+        for some in portions([*mine, *self._surplus], self._batch):
+            await self._calls.call(self._inner.extend(some), CALL_SECONDS)
+
+    async def close(self) -> None:
+        """Stop receiving, at once; settling stays possible. Safe twice and in an outage."""
+        if self._leaving is None:
+            self._closed = True
+            self._changed.set()
+            if self._receiving:
+                self._calls.interrupt(self._receiving)
+                if self._cancellable and self._receiving.cancel():
+                    self._receiving = None
+            self._leaving = asyncio.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Put back what comes too late, and close the transport's subscription when all was settled."""
+        with suppress(BrokerError):
+            if self._receiving:
+                with suppress(BrokerError):  # of a cancelled one, too
+                    await self._take(0, 0.0)
+            await self.release(self._surplus)
+            while self._held:
+                self._changed.clear()
+                await self._changed.wait()
+            await self._calls.call(self._inner.close(), CALL_SECONDS)
+        self.left = True
+
+    async def give_up(self) -> None:
+        """Close it, and put back what is unsettled."""
+        await self.close()
+        assert self._leaving
+        with suppress(BrokerError):
+            await self.release(list(self._held))
+        await self._leaving
+
+
+def portions(deliveries: Sequence[Delivery], size: int) -> Iterator[Sequence[Delivery]]:
+    """`deliveries`, `size` at a time."""
+    for start in range(0, len(deliveries), size):
+        yield deliveries[start : start + size]

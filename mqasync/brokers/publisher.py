@@ -1,0 +1,162 @@
+"""Publisher: concurrent publishes to an exchange go to the broker together; no connection is made here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from ..config.settings import ExchangeSettings
+from ..errors import BrokerLost, ConfigurationError, MessageTooLarge, MqasyncError, Unroutable
+from ..message import Message
+from ..transport import Transport
+
+BATCH = 256  # messages in one transport.publish
+BATCHES = 64  # such calls under way for one exchange; what comes meanwhile waits and goes together
+MAX_HEADER_BYTES = 64 * 1024  # all of a message's headers fit in one AMQP frame of 128 KiB
+
+Waiting = list[tuple[Message, asyncio.Future[None]]]
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Broker.call."""
+
+    async def __call__(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
+        """Run `operation` on the open transport until it is not lost on the way."""
+
+
+class Publisher:
+    """Publishes through `call`."""
+
+    def __init__(self, call: Call, exchanges: Mapping[str, ExchangeSettings]) -> None:
+        self._call = call
+        self._exchanges = exchanges
+        self._required = {exchange: own.requires for exchange, own in exchanges.items() if own.requires}
+        self._requiring = asyncio.Lock()
+        self._waiting: dict[str, Waiting] = defaultdict(list)
+        self._under_way: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+
+    def publish(self, exchange: str, message: Message) -> asyncio.Future[None]:
+        """A future that is done when the broker has the message; it waits while the broker is away.
+
+        It fails with Unroutable (unless the exchange is `optional` in config.yml), MessageTooLarge,
+        ConfigurationError for text that UTF-8 cannot carry, BrokerRefused, or BrokerLost after close().
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[exchange]
+        waiting.append((message, future))
+        if len(waiting) == 1:
+            self._flush(exchange)
+        return future
+
+    def _flush(self, exchange: str) -> None:
+        """Begin a call for what waits, and for what comes before the call begins: in this turn of the loop."""
+        under_way = self._under_way[exchange]
+        if self._waiting[exchange] and len(under_way) < BATCHES:
+            task = asyncio.create_task(self._publish(exchange))
+            under_way.add(task)
+            task.add_done_callback(partial(self._published, exchange))
+
+    def _published(self, exchange: str, task: asyncio.Task[None]) -> None:
+        under_way = self._under_way[exchange]
+        full = len(under_way) == BATCHES  # else a call has begun, or is about to, for whatever waits
+        under_way.discard(task)
+        if full:
+            self._flush(exchange)
+
+    async def _publish(self, exchange: str) -> None:
+        """One call to the transport, and its outcome told to everybody who waits for it."""
+        waiting = self._waiting[exchange]
+        batch, self._waiting[exchange] = waiting[:BATCH], waiting[BATCH:]
+        self._flush(exchange)
+
+        async def operation(transport: Transport) -> None:
+            if exchange in self._required:
+                await self._require(transport, exchange)
+            if messages := carriable(batch, transport.features.max_bytes):
+                await transport.publish(exchange, messages)
+
+        error: Exception | None = None
+        try:
+            await self._call(operation)
+        except Unroutable as unroutable:
+            settings = self._exchanges.get(exchange)
+            error = None if settings and settings.optional else unroutable
+        except Exception as failure:
+            error = failure
+        except asyncio.CancelledError:
+            error = BrokerLost(f"the broker of {exchange!r} was closed before it confirmed")
+        for _, future in batch:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    async def _require(self, transport: Transport, exchange: str) -> None:
+        """Once, before the first publish to the exchange: what it `requires` in config.yml is there."""
+        async with self._requiring:
+            for id in self._required.get(exchange, ()):
+                await transport.declare(exchange, id)
+            self._required.pop(exchange, None)
+
+    async def send(self, exchange: str, id: str, message: Message) -> bool:
+        """Transport.send of one message; False when there is no such queue. Raises MessageTooLarge."""
+
+        async def operation(transport: Transport) -> bool:
+            if problem := unfit(message, transport.features.max_bytes):
+                raise problem
+            try:
+                await transport.send(exchange, id, [message])
+            except BrokerLost:
+                if await transport.stats(exchange, id) is None:
+                    return False
+                raise
+            return True
+
+        return await self._call(operation)
+
+    async def close(self) -> None:
+        """Give up what is not confirmed; those who wait for it are told."""
+        for exchange, under_way in self._under_way.items():
+            for _, future in self._waiting.pop(exchange, []):
+                future.cancel()
+            tasks = list(under_way)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
+    """The messages of a batch that somebody still waits for and the broker can carry; the others' futures fail."""
+    messages = []
+    for message, future in batch:
+        if future.done():
+            continue
+        problem = unfit(message, max_bytes)
+        if problem:
+            future.set_exception(problem)
+        else:
+            messages.append(message)
+    return messages
+
+
+def unfit(message: Message, max_bytes: float = math.inf) -> MqasyncError | None:
+    """Why no broker can carry `message`, as an error to raise; None when it can."""
+    try:
+        size = len("".join((message.id, message.producer, message.key or "")).encode())
+        size += sum(len(name.encode()) + len(value.encode()) for name, value in message.headers.items())
+    except (UnicodeEncodeError, AttributeError, TypeError) as error:
+        return ConfigurationError(f"id, key and headers are text that UTF-8 can carry: {error}")
+    if size > MAX_HEADER_BYTES:
+        return MessageTooLarge(f"headers of {size:,} bytes for {message.exchange!r}; {MAX_HEADER_BYTES:,} are allowed")
+    if len(message.body) > max_bytes:
+        return MessageTooLarge(
+            f"a body of {len(message.body):,} bytes for {message.exchange!r}; {max_bytes:,} are allowed"
+        )
+    return None

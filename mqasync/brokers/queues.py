@@ -1,0 +1,34 @@
+"""Asking a broker about its queues, and telling a user's from mqasync's own; nothing is declared or received."""
+
+from __future__ import annotations
+
+from operator import methodcaller
+
+from ..transport import DEAD, QueueStats
+from .broker import Broker
+from .temporary import OURS, TAP
+
+Queue = tuple[str, str]
+"""(exchange, id)."""
+
+
+async def stats(broker: Broker, exchange: str, id: str) -> QueueStats | None:
+    """Transport.stats, waiting while the broker is away."""
+    found: QueueStats | None = await broker.call(methodcaller("stats", exchange, id))
+    return found
+
+
+async def queues(broker: Broker) -> list[Queue] | None:
+    """Transport.queues, waiting while the broker is away."""
+    found: list[Queue] | None = await broker.call(methodcaller("queues"))
+    return found
+
+
+def is_users(exchange: str, id: str) -> bool:
+    """Whether a queue is one that a user named: neither dead letters nor mqasync's own."""
+    return not id.endswith(DEAD) and not exchange.startswith(OURS)
+
+
+def is_tap(id: str) -> bool:
+    """Whether a person only looks on there."""
+    return id.startswith(TAP)

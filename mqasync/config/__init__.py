@@ -1,0 +1,1 @@
+"""config.yml and the environment to Settings; nothing is opened."""

@@ -1,0 +1,274 @@
+"""Channel: the life of a message on one queue, receive, handle, settle; no protocol, no signals, no loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ..brokers.broker import Broker
+from ..brokers.queues import stats
+from ..contract import Seen
+from ..errors import BrokerError
+from ..handler import where
+from ..handlers.attempt import DONE, Attempt, Outcome, Then, ended, failed
+from ..handlers.current_message import HANDLING, Handling
+from ..handlers.failure import describe
+from ..handlers.reply import REPLIES, failure, reply_to, result
+from ..handlers.step import Around, Step, surrounded
+from ..message import Message
+from ..transport import Delivery
+from .dedup import Dedup
+from .ordering import Lanes
+from .poison import Quarantine, needs_care, problem, suspect
+from .receiver import Receiver
+from .settlement import Observe, Settlement, ignore
+
+log = logging.getLogger("mqasync")
+
+TROUBLE_SECONDS = 5.0  # before what could not be settled is put back
+
+
+class Job(msgspec.Struct, eq=False):
+    """Deliveries that are handled together."""
+
+    deliveries: Sequence[Delivery]
+    alone: bool  # while no other handler runs
+    attempt: Attempt | None = None
+    carrier: asyncio.Task[None] | None = None  # does what is neither the handler's nor done at once
+
+
+class Channel:
+    """One consumer at work, from `start` to `drain`: up to `concurrency` attempts at what one receiver brings.
+
+    Every delivery is settled once: acknowledged after its step has returned, given back for a
+    later attempt, or buried and then acknowledged. `quarantine` is shared by the channels of a process.
+    `seen` remembers what was handled, for a consumer with `dedup`; it is closed by `drain`. `around` is
+    wrapped around Step.run, the last one outermost. `context` holds the context variables that handlers see.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        broker: Broker,
+        observe: Observe = ignore,
+        quarantine: Quarantine | None = None,
+        seen: Seen | None = None,
+        around: Sequence[Around] = (),
+        context: Context | None = None,
+    ) -> None:
+        self.step = step
+        self._run = surrounded(step, around)
+        self.exchange, self.id = step.consumer.exchange, step.consumer.id
+        self.name = f"{self.exchange}/{self.id}"
+        options = self._options = step.consumer.options
+        self.broker = broker
+        self._handler = f"the handler {where(step.consumer.handler)} of {self.name}"
+        self._context = context
+        self._quarantine = quarantine or Quarantine()
+        self._quarantine.reopened.append(self._go_on)
+        self._size = options.batch_size if step.signature.batch else 1
+        self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
+        prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
+        self._settlement = Settlement(step.consumer, prefetch, broker, observe)
+        self._ready = Lanes(ordered=options.ordered is not None)
+        self._receiver = Receiver(self.exchange, self.id, prefetch, broker, self._settlement, self._ready, self._go_on)
+        self.declare = self._receiver.declare
+        self.counts = self._settlement.counts
+        self._dedup = Dedup(self.name, seen, self._settlement) if seen else None
+        self._jobs: dict[Job, None] = {}
+        self._batch_timer: asyncio.TimerHandle | None = None
+        self._batch_due = False
+        self._draining = False
+        self._stopped = False
+        self._receiving: asyncio.Task[None] | None = None
+
+    @property
+    def consuming(self) -> bool:
+        """True while the broker sends its messages here."""
+        return self._receiver.consuming
+
+    @property
+    def held(self) -> int:
+        """Deliveries in hand, not settled."""
+        return len(self._settlement.held)
+
+    @property
+    def oldest(self) -> float | None:
+        """Seconds since the oldest message in hand was first published; None if there is none."""
+        return max((time.time() - delivery.message.time for delivery in self._settlement.held), default=None)
+
+    async def depth(self) -> int:
+        """How many messages are in the queue, as Transport.stats counts them."""
+        found = await stats(self.broker, self.exchange, self.id)
+        return found.total if found else 0
+
+    def start(self, declared: bool = False) -> asyncio.Task[None]:
+        """Begin to work; the task ends after `drain`, or with the error that ends the channel for good.
+
+        `declared`: `declare` would be no use, all of it has just been done.
+        """
+        self._context = self._context or copy_context()
+        self._receiving = asyncio.create_task(self._receiver.run(declared))
+        return self._receiving
+
+    def _go_on(self) -> None:
+        """Begin what waits, as far as there is room: called whenever something has come or has ended."""
+        while len(self._jobs) < self._concurrency and self._quarantine.open and not self._draining:
+            if not (deliveries := self._next()):
+                return
+            special = any(map(needs_care, deliveries))
+            job = Job(deliveries, special and any(map(suspect, deliveries)))
+            self._jobs[job] = None
+            if not job.alone:
+                self._quarantine.enter()
+            if special or self._dedup:
+                self._carry(job, self._with_care(job))
+            else:
+                self._attempt(job, deliveries, partial(self._handled, job))
+
+    def _next(self) -> Sequence[Delivery]:
+        """What is to be handled together; nothing while a batch may grow, for `batch_wait` after its first message."""
+        if self._size > len(self._ready) and not self._batch_due:
+            if self._ready and self._batch_timer is None:
+                self._batch_timer = asyncio.get_running_loop().call_later(self._options.batch_wait, self._now)
+            return ()
+        if self._batch_timer:
+            self._batch_timer.cancel()
+            self._batch_timer, self._batch_due = None, False
+        return self._ready.take(self._size)
+
+    def _now(self) -> None:
+        """A batch need not grow any more."""
+        self._batch_due = True
+        self._go_on()
+
+    def _attempt(self, job: Job, deliveries: Sequence[Delivery], then: Then | None = None) -> Attempt:
+        messages = [delivery.message for delivery in deliveries]
+        run = self._run_and_reply if any(map(reply_to, messages)) else self._run
+        context = self._context.copy() if self._context else None
+        job.attempt = Attempt(run, Handling(self.exchange, self.id, messages), self._handler, context, then)
+        return job.attempt
+
+    async def _run_and_reply(self, messages: Sequence[Message]) -> Any:
+        value = await self._run(messages)
+        for message in messages:
+            if id := reply_to(message):
+                await self.broker.send(REPLIES, id, result(message, value, self.id))
+        return value
+
+    def _handled(self, job: Job, outcome: Outcome) -> None:
+        """Its only attempt, or the first at a batch, has ended."""
+        if job not in self._jobs:
+            return  # it was left behind
+        if outcome is DONE:
+            self._settlement.acknowledge(job.deliveries)
+            self._end(job)
+        else:
+            self._carry(job, self._settle(job, job.deliveries, outcome))
+
+    def _end(self, job: Job) -> None:
+        """All of its deliveries are settled, or will be by `drain`."""
+        if job.attempt:
+            job.attempt.handling.messages = ()  # what the handler started may go on, and is about nothing any more
+        if not job.alone:
+            self._quarantine.leave()
+        for delivery in job.deliveries:
+            self._ready.done(delivery)
+        del self._jobs[job]
+        self._go_on()
+
+    def _carry(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        job.carrier = asyncio.create_task(self._carried(job, work), name=f"settling {self.name}")
+
+    async def _carried(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BrokerError as error:
+            self._settlement.complaints.say(f"{self.name}: settling failed ({error}); the message comes back")
+            await self._come_back(job)
+        except Exception as error:
+            log.exception("%s: settling failed; the message comes back", self.name)
+            self.counts.last_error = describe(error)
+            await self._come_back(job)
+        finally:
+            self._end(job)
+
+    async def _come_back(self, job: Job) -> None:
+        await asyncio.sleep(TROUBLE_SECONDS)
+        await self._settlement.release(job.deliveries)
+
+    async def _with_care(self, job: Job) -> None:
+        """What has to be waited for before a handler may begin."""
+        if self._dedup and not (new := await self._dedup.new(job.deliveries)):
+            return
+        deliveries = new if self._dedup else job.deliveries
+        if not job.alone:
+            return await self._handle(job, deliveries)
+        async with self._quarantine.alone():
+            await self._handle(job, deliveries)
+
+    async def _handle(self, job: Job, deliveries: Sequence[Delivery]) -> None:
+        if len(deliveries) > 1 and any(map(needs_care, deliveries)):
+            return await self._one_by_one(job, deliveries)
+        if why := problem(deliveries[0]):
+            return await self._settle(job, deliveries, failed(why))
+        await self._settle(job, deliveries, await self._attempt(job, deliveries).end())
+
+    async def _one_by_one(self, job: Job, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if not self._stopped:
+                await self._handle(job, [delivery])
+
+    async def _settle(self, job: Job, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        if job.attempt:
+            HANDLING.set(job.attempt.handling)  # for what is logged
+        if outcome is DONE:
+            if self._dedup:  # before the acknowledgement: a crash between leads to neither a loss nor a repeat
+                await self._dedup.remember(deliveries)
+            self._settlement.acknowledge(deliveries)
+        elif outcome.error and len(deliveries) == 1:
+            await self._fail(deliveries[0], outcome)
+        elif outcome.error:
+            await self._one_by_one(job, deliveries)  # one bad message does not take the others with it
+
+    async def _fail(self, delivery: Delivery, outcome: Outcome) -> None:
+        """The error goes to who asked; if nobody has, or is there any more, the message is retried or buried."""
+        assert outcome.error
+        message = delivery.message
+        id = reply_to(message)
+        if id and await self.broker.send(REPLIES, id, failure(message, outcome.error, self.id)):
+            self._settlement.answered(delivery, outcome.error)
+        else:
+            await self._settlement.fail(delivery, outcome)
+
+    async def drain(self, grace: float) -> None:
+        """Stop receiving, let running handlers finish within `grace` seconds and put the rest back.
+
+        A handler that does not end when it is cancelled is left behind, and said so.
+        """
+        self._draining = True
+        await self._receiver.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._settlement.empty()
+        self._stopped = True
+        attempts = [job.attempt for job in self._jobs if job.attempt and not job.attempt.task.done()]
+        for attempt in attempts:
+            attempt.stop()
+        await ended([attempt.task for attempt in attempts], then="; its message is put back")
+        own = [job.carrier for job in self._jobs if job.carrier] + ([self._receiving] if self._receiving else [])
+        for task in own:
+            task.cancel()
+        await asyncio.gather(*own, return_exceptions=True)
+        self._jobs.clear()
+        await self._settlement.finish()
+        if self._dedup:
+            await self._dedup.close()

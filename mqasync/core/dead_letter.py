@@ -1,0 +1,55 @@
+"""Dead letters: what a message carries when it is buried; where it is sent is the channel's business."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import msgspec
+
+from ..brokers.publisher import unfit
+from ..errors import Reject
+from ..handlers.failure import MAX_TEXT, kind, text, trace
+from ..message import Message
+
+PREFIX = "dead-"
+MAX_ID = 255
+
+
+def dead_letter(message: Message, id: str, error: BaseException) -> Message:
+    """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
+
+    Headers: dead-reason (rejected, invalid, failed), dead-exception, dead-message, dead-traceback (its end),
+    dead-attempts, dead-exchange, dead-id, dead-first-time and dead-last-time (seconds since 1970), dead-host,
+    and dead-own-headers where the message's own were larger than any broker takes.
+    """
+    headers = {
+        "dead-reason": "rejected" if isinstance(error, Reject) else type(error).__name__,
+        "dead-exception": kind(error),
+        "dead-message": text(error),
+        "dead-traceback": trace(error),
+        "dead-attempts": str(message.attempt),
+        "dead-exchange": message.exchange,
+        "dead-id": id,
+        "dead-first-time": f"{message.time:.3f}",
+        "dead-last-time": f"{time.time():.3f}",
+        "dead-host": socket.gethostname(),
+    }
+    if unfit(message):  # a stranger's: no broker would take it again as it is
+        headers["dead-own-headers"] = f"dropped: {', '.join(message.headers)}"[:MAX_TEXT]
+        message = msgspec.structs.replace(message, id=message.id[:MAX_ID], producer="", key=None, headers={})
+    return msgspec.structs.replace(message, headers=message.headers | headers)
+
+
+def revived(message: Message) -> Message:
+    """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt."""
+    own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX)}
+    return msgspec.structs.replace(message, headers=own, attempt=1)
+
+
+def buried_at(message: Message) -> float:
+    """When a dead letter was buried, in seconds since 1970; when it was published, where it does not tell."""
+    try:
+        return float(message.headers["dead-last-time"])
+    except (KeyError, ValueError):
+        return message.time

@@ -1,0 +1,136 @@
+"""Receiver: what one queue brings, taken up again whenever it is lost; no handler is called, nothing settled here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from ..brokers.backoff import pause
+from ..brokers.broker import Broker
+from ..errors import BrokerBusy, BrokerDamaged, BrokerError, BrokerLost, BrokerRefused
+from ..transport import Delivery, Subscription
+from .ordering import Lanes
+from .poison import suspect
+from .settlement import Settlement
+
+log = logging.getLogger("mqasync")
+
+RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
+SUSPECTS_SECONDS = 0.1  # how long to wait for those that came back together
+
+
+class Receiver:
+    """Puts the deliveries of queue (exchange, id) into `ready`, as many as `settlement` has room for.
+
+    `arrived` is called when there are some.
+    """
+
+    def __init__(
+        self,
+        exchange: str,
+        id: str,
+        prefetch: int,
+        broker: Broker,
+        settlement: Settlement,
+        ready: Lanes,
+        arrived: Callable[[], None],
+    ) -> None:
+        self.subscription: Subscription | None = None
+        self.consuming = False
+        self._exchange, self._id, self._prefetch = exchange, id, prefetch
+        self._name = f"{exchange}/{id}"
+        self._broker = broker
+        self._settlement = settlement
+        self._ready = ready
+        self._arrived = arrived
+        self._lost = 0  # times that a subscription was lost
+        self._closed = False
+
+    async def declare(self) -> None:
+        """Make sure that the queue and its dead letters exist. Raises BrokerRefused."""
+        await self._settlement.declare_dead()
+        await self._broker.call(lambda transport: transport.declare(self._exchange, self._id))
+
+    async def run(self, declared: bool) -> None:
+        """Receive until `close`. Raises BrokerDamaged, and BrokerRefused if the broker refuses what it never granted.
+
+        `declared`: its queues have just been declared.
+        """
+        failures = 0
+        complaints = self._settlement.complaints
+        while not self._closed:
+            received = self._settlement.counts.received
+            try:
+                await self._subscribe(declared)
+            except BrokerDamaged:
+                raise
+            except BrokerError as error:
+                if isinstance(error, BrokerRefused) and self.subscription is None:
+                    raise
+                declared = False  # somebody may have deleted them
+                failures = 1 if self._settlement.counts.received > received else failures + 1
+                complaints.say(f"{self._name}: the subscription is lost ({error}); taking it up again")
+                await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
+
+    async def _subscribe(self, declared: bool) -> None:
+        """The life of one subscription. Raises BrokerLost at its end, or returns when closed."""
+        if not declared:
+            await self.declare()
+        transport = await self._broker.connected()
+        try:
+            subscription = await transport.subscribe(self._exchange, self._id, self._prefetch)
+        except BrokerLost as error:
+            self._broker.lost(transport, error)
+            raise
+        if self.subscription:
+            log.warning("%s: the subscription is taken up again", self._name)
+        self.subscription = subscription
+        self.consuming = True
+        keeper = asyncio.create_task(self._settlement.keep(subscription))
+        try:
+            while not self._closed:
+                try:
+                    await self._receive(subscription)
+                except BrokerBusy as error:
+                    self._settlement.complaints.say(f"{self._name}: {error}; trying again")
+                    await asyncio.sleep(LONGEST_PAUSE)
+        except BrokerLost:
+            self._lost += 1
+            self._settlement.forget(self._ready.take_all())  # they are no longer ours and come again
+            raise
+        finally:
+            self.consuming = False
+            keeper.cancel()
+            await subscription.close()
+
+    async def _receive(self, subscription: Subscription) -> None:
+        room = await self._settlement.room()
+        deliveries = await self._take(subscription, room, RECEIVE_SECONDS)
+        if any(map(suspect, deliveries)):
+            await asyncio.sleep(SUSPECTS_SECONDS)
+            deliveries += await self._take(subscription, room - len(deliveries), 0.0)
+            random.shuffle(deliveries)
+        for delivery in deliveries:
+            self._settlement.take(delivery)
+            self._ready.put(delivery)
+        self._arrived()
+
+    async def _take(self, subscription: Subscription, limit: int, timeout: float) -> list[Delivery]:
+        """Receive; a return that a lost connection explains is not one from a dead process.
+
+        After a crash nothing was lost in the new process yet, and every return counts again.
+        """
+        deliveries = await subscription.receive(limit, timeout)
+        for delivery in deliveries:
+            delivery.returned = max(0, delivery.returned - self._lost)
+        return deliveries
+
+    async def close(self) -> None:
+        """Stop receiving and put back what nobody has begun."""
+        self._closed = True
+        if self.subscription:
+            await self.subscription.close()
+        await self._settlement.release(self._ready.take_all())

@@ -1,0 +1,211 @@
+"""Settlement: the deliveries in hand and how each is settled: ack, retry, bury, release; nothing is received here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import groupby
+
+import msgspec
+
+from ..brokers.backoff import pause
+from ..brokers.broker import Broker
+from ..brokers.publisher import unfit
+from ..errors import BrokerError, BrokerLost, InvalidMessage
+from ..handler import Binding
+from ..handlers.attempt import Outcome
+from ..handlers.failure import describe
+from ..message import Message
+from ..transport import DEAD, Delivery, Subscription
+from .complaints import Complaints
+from .dead_letter import dead_letter
+
+ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
+FLUSH_SECONDS = 5.0
+
+Observe = Callable[[str, Message], None]
+"""Told what became of each message: "acknowledged", "retried" or "buried"."""
+
+
+def ignore(event: str, message: Message) -> None:
+    """Observe nothing."""
+
+
+class Counts(msgspec.Struct):
+    """What has happened on a channel since it started."""
+
+    received: int = 0
+    handled: int = 0
+    failed: int = 0  # attempts that did not succeed
+    retried: int = 0
+    buried: int = 0
+    repeated: int = 0  # known to `dedup`, and not handled again
+    last_error: str = ""
+
+
+class Settlement:
+    """What one channel has in hand. Every delivery is settled once; where that fails, it comes back by itself."""
+
+    def __init__(self, consumer: Binding, prefetch: int, broker: Broker, observe: Observe) -> None:
+        self.counts = Counts()
+        self.complaints = Complaints()
+        self._exchange, self._id, self._options = consumer.exchange, consumer.id, consumer.options
+        self._prefetch = prefetch
+        self._broker = broker
+        self._observe = observe
+        self._held: dict[Delivery, None] = {}  # oldest first
+        self._done: list[Delivery] = []  # handled, to be acknowledged together
+        self._acking = 0  # of those in hand
+        self._timer: asyncio.TimerHandle | None = None
+        self._acks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    @property
+    def held(self) -> list[Delivery]:
+        """The deliveries in hand, oldest first."""
+        return list(self._held)
+
+    def take(self, delivery: Delivery) -> None:
+        """Have one more in hand."""
+        self.counts.received += 1
+        self._held[delivery] = None
+
+    async def room(self) -> int:
+        """How many more may be in hand; waits until it is at least one."""
+        while len(self._held) >= self._prefetch:
+            await self._change()
+        return self._prefetch - len(self._held)
+
+    async def empty(self) -> None:
+        """Wait until nothing is in hand."""
+        while self._held:
+            await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Handled for good; acknowledged together: half of the prefetch, or those of ACK_SECONDS.
+
+        The last one in hand does not wait: quorum queues deliver sooner when acknowledgements come sooner.
+        """
+        self.counts.handled += len(deliveries)
+        self._finish(deliveries)
+
+    def skip(self, deliveries: Sequence[Delivery]) -> None:
+        """Handled for good some time before; acknowledged like the others."""
+        self.counts.repeated += len(deliveries)
+        self._finish(deliveries)
+
+    def _finish(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._observe("acknowledged", delivery.message)
+        self._ack_soon(deliveries)
+
+    def _ack_soon(self, deliveries: Sequence[Delivery]) -> None:
+        self._done.extend(deliveries)
+        if len(self._done) >= self._prefetch // 2:
+            self._ack_now()
+        elif self._timer is None:
+            company = len(self._held) > len(self._done) + self._acking
+            self._timer = asyncio.get_running_loop().call_later(ACK_SECONDS if company else 0.0, self._ack_now)
+
+    def _ack_now(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        done, self._done = self._done, []
+        if done:
+            task = asyncio.create_task(self._ack(done))
+            self._acks.add(task)
+            task.add_done_callback(self._acks.discard)
+
+    async def _ack(self, done: list[Delivery]) -> None:
+        self._acking += len(done)
+        for subscription, deliveries in by_subscription(done):
+            with suppress(BrokerError):  # then they come back
+                await subscription.ack(deliveries)
+        self._acking -= len(done)
+        self.forget(done)
+
+    async def fail(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Not handled: back for a later attempt, or among the dead letters if another attempt is no use."""
+        assert outcome.error
+        message, options, error = delivery.message, self._options, outcome.error
+        self.counts.failed += 1
+        problem = unfit(message)
+        if problem:  # a stranger's: no broker would take it again
+            error = InvalidMessage(str(problem))
+        self.counts.last_error = describe(error)
+        what = f"{self._exchange}/{self._id}: message {message.id:.100}, attempt {message.attempt}: {describe(error)}"
+        if problem or outcome.kind == "rejected" or message.attempt > options.retries:
+            self.complaints.say(f"{what}; buried")
+            await self._bury(delivery, error)
+            return
+        delay = pause(message.attempt, options.backoff, options.max_backoff)
+        self.complaints.say(f"{what}; next attempt in {delay:.1f} s")
+        try:
+            await delivery.subscription.retry(delivery, delay)
+        except BrokerLost:  # perhaps only on the way to the retries: then put back, else back by itself
+            return await self.release([delivery])
+        self.counts.retried += 1
+        self._observe("retried", message)
+        self.forget([delivery])
+
+    def answered(self, delivery: Delivery, error: BaseException) -> None:
+        """Not handled, and who asked for it knows: neither retried nor buried."""
+        self.counts.failed += 1
+        self.counts.last_error = describe(error)
+        self._finish([delivery])
+
+    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
+        """Publish the dead letter, and acknowledge the message when the broker has it."""
+        dead = dead_letter(delivery.message, self._id, error)
+        await self.declare_dead()  # somebody may have deleted it
+        await self._broker.call(lambda transport: transport.send(self._exchange, self._id + DEAD, [dead]))
+        self.counts.buried += 1
+        self._observe("buried", dead)
+        self._ack_soon([delivery])
+
+    async def declare_dead(self) -> None:
+        """Make sure that the queue of the dead letters exists."""
+        await self._broker.call(lambda transport: transport.declare(self._exchange, self._id + DEAD, bound=False))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Put back what was not handled, not counted as an attempt."""
+        for subscription, mine in by_subscription(delivery for delivery in deliveries if delivery in self._held):
+            with suppress(BrokerError):
+                await subscription.release(mine)
+        self.forget(deliveries)
+
+    def forget(self, deliveries: Sequence[Delivery]) -> None:
+        """They are not ours any more."""
+        for delivery in deliveries:
+            self._held.pop(delivery, None)
+        self._changed.set()
+
+    async def keep(self, subscription: Subscription) -> None:
+        """Renew the leases of what is in hand, long before they end, until cancelled."""
+        while subscription.lease is not None:
+            await asyncio.sleep(subscription.lease / 3)
+            mine = [delivery for delivery in self._held if delivery.subscription is subscription]
+            if mine:
+                with suppress(BrokerError):  # receive will notice
+                    await subscription.extend(mine)
+
+    async def finish(self) -> None:
+        """Send the acknowledgements that are due and put back the rest, within FLUSH_SECONDS."""
+        self._ack_now()
+        with suppress(TimeoutError):  # the broker is away: everything in hand comes back by itself
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await asyncio.gather(*self._acks)
+                await self.release(self.held)
+        self.forget(self.held)
+
+
+def by_subscription(deliveries: Iterable[Delivery]) -> list[tuple[Subscription, list[Delivery]]]:
+    """The deliveries in groups: those before a reconnect are settled where they came from."""
+    groups = groupby(deliveries, key=lambda delivery: delivery.subscription)
+    return [(subscription, list(group)) for subscription, group in groups]

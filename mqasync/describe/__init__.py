@@ -1,0 +1,1 @@
+"""Pictures and AsyncAPI of services; nothing is opened."""

@@ -1,0 +1,186 @@
+"""AsyncAPI 3.0: what services receive and send, as data that AsyncAPI's tools read; nothing is opened or written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from ..config.settings import Settings
+from ..errors import ConfigurationError
+from ..handlers.codec import NOT_DECODABLE, adapter_of
+from ..handlers.signature import hint_of, of_consumer
+from ..masking import masked
+from ..message import Out
+from ..service.discovery import Service
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+JSON, BYTES = "application/json", "application/octet-stream"
+SCHEMAS = "#/components/schemas/"
+PROTOCOLS = {"kafkas": "kafka-secure", "activemq": "stomp", "activemqs": "stomps"}  # AsyncAPI's names, where not ours
+FORMATS = {IPv4Address: "ipv4", IPv6Address: "ipv6"}
+UNTOLD = (Any, Out, None, type(None))  # annotations that say nothing of a body
+
+Data = dict[str, Any]
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One handler and one exchange. `bodies`: the types of its messages, none where no annotation tells."""
+
+    key: str
+    action: str  # receive or send
+    exchange: str
+    bodies: list[Any]
+    service: str
+    doc: str | None
+
+
+class Body(msgspec.Struct, frozen=True):
+    """A message object by its name in a channel."""
+
+    name: str
+    message: Data
+
+
+def document(services: Sequence[Service], settings: Settings, title: str, version: str) -> Data:
+    """The document; in AsyncAPI's words an exchange is a channel and a broker a server.
+
+    Payloads are as the handlers' annotations say, descriptions as their docstrings. Nobody's name or password is
+    in it. What a handler puts out by `Out(..., exchange=...)` is missing. Raises ConfigurationError for an
+    annotation of which there is no schema.
+    """
+    operations = [operation for service in services for operation in operations_of(service, settings)]
+    bodies, schemas = described({body for operation in operations for body in operation.bodies})
+    channels: dict[str, Data] = {}
+    for operation in sorted(operations, key=lambda operation: operation.exchange):
+        broker = settings.broker_of(operation.exchange)
+        new = {"address": operation.exchange, "servers": [_reference("servers", broker)], "messages": {}}
+        channel = channels.setdefault(operation.exchange, new)
+        channel["messages"] |= {bodies[body].name: bodies[body].message for body in operation.bodies}
+    brokers = {settings.broker_of(exchange): None for exchange in channels}
+    modules = [(service.name, sys.modules[service.name].__doc__) for service in services]
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": title,
+            "version": version,
+            "tags": [{"name": name, **_description(doc)} for name, doc in modules],
+        },
+        "defaultContentType": JSON,
+        "servers": {name: server(settings.brokers[name]) for name in brokers},
+        "channels": channels,
+        "operations": {operation.key: _operation(operation, bodies) for operation in operations},
+        "components": {"schemas": schemas},
+    }
+
+
+def operations_of(service: Service, settings: Settings) -> Iterator[Operation]:
+    """What each handler of a service receives and sends; `to` is what config.yml makes of it."""
+    for producer in service.producers:
+        name, doc = f"{producer.exchange}/{producer.id}", producer.handler.__doc__
+        yield Operation(f"{name}/send", "send", producer.exchange, put_out(producer.handler), service.name, doc)
+    for consumer in service.consumers:
+        name, doc = f"{consumer.exchange}/{consumer.id}", consumer.handler.__doc__
+        bodies = told(of_consumer(consumer.handler).body)
+        yield Operation(f"{name}/receive", "receive", consumer.exchange, bodies, service.name, doc)
+        for to in settings.configured(consumer).options.to:
+            yield Operation(f"{name}/send/{to}", "send", to, put_out(consumer.handler), service.name, doc)
+
+
+def put_out(handler: Callable[..., Any]) -> list[Any]:
+    """The types of what a handler returns or yields, as far as it is annotated."""
+    returned = hint_of(handler, "return")
+    if inspect.isasyncgenfunction(handler):
+        returned = next(iter(get_args(returned)), None)
+    return told(returned)
+
+
+def told(annotation: Any) -> list[Any]:
+    """The types of bodies in an annotation: each member of a union, without those that say nothing."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return [member for member in members if member not in UNTOLD]
+
+
+def described(kinds: Iterable[Any]) -> tuple[dict[Any, Body], Data]:
+    """A message object for each type, and the schemas that they refer to, by name."""
+    ordered = sorted((kind for kind in kinds if kind is not bytes), key=str)
+    models: Data = {}  # pydantic's schemas by name
+    try:
+        adapters = {kind: adapter for kind in ordered if (adapter := adapter_of(kind))}
+        others = [kind for kind in ordered if kind not in adapters]
+        payloads, schemas = msgspec.json.schema_components(
+            others, schema_hook=lambda kind: _inside(kind, models), ref_template=SCHEMAS + "{name}"
+        )
+    except NOT_DECODABLE as error:
+        raise ConfigurationError(f"there is no schema of an annotation: {error}") from error
+    payload_of = dict(zip(others, payloads, strict=True))
+    for kind, adapter in adapters.items():
+        payload_of[kind] = _by_pydantic(adapter, models)
+    schemas |= {f"pydantic.{name}": schema for name, schema in models.items()}
+    for schema in schemas.values():
+        schema.update(_description(schema.get("description")))
+    bodies = {kind: _body(kind, payload) for kind, payload in payload_of.items()}
+    return {**bodies, bytes: Body("bytes", {"name": "bytes", "contentType": BYTES})}, schemas
+
+
+def _by_pydantic(adapter: TypeAdapter[Any], models: Data) -> Data:
+    """The schema of what pydantic decodes; those that it refers to are added to `models`."""
+    # the prefix tells them from msgspec's of the same name
+    template = SCHEMAS + "pydantic.{model}"
+    found, definitions = adapter.json_schemas([(0, "validation", adapter)], ref_template=template)
+    models |= definitions.get("$defs", {})
+    return found[0, "validation"]
+
+
+def _inside(kind: type, models: Data) -> Data:
+    """The schema of a type that msgspec leaves to the codec: of a model, or of what is made from text."""
+    if adapter := adapter_of(kind):
+        return _by_pydantic(adapter, models)
+    return {"type": "string", "format": FORMATS[kind]} if kind in FORMATS else {"type": "string"}
+
+
+def _body(kind: Any, payload: Data) -> Body:
+    name = str(kind) if get_args(kind) else getattr(kind, "__name__", str(kind))
+    if "$ref" in payload:  # a schema of its own, whose name no other type has
+        name = payload["$ref"].removeprefix(SCHEMAS)
+    name = re.sub(r"[^\w.-]+", "_", name).strip("_")
+    return Body(name, {"name": name, "payload": payload})
+
+
+def _operation(operation: Operation, bodies: dict[Any, Body]) -> Data:
+    names = [bodies[body].name for body in operation.bodies]
+    references = [_reference("channels", operation.exchange, "messages", name) for name in names]
+    return {
+        "action": operation.action,
+        "channel": _reference("channels", operation.exchange),
+        **({"messages": references} if references else {}),
+        "tags": [{"name": operation.service}],
+        **_description(operation.doc),
+    }
+
+
+def server(url: str) -> Data:
+    """A broker without user, password and options; a file is on this machine."""
+    scheme, _, rest = masked(url).partition(":")
+    parts = urlsplit(rest)
+    host = parts.netloc.rpartition("@")[2] or "localhost"
+    path = {"pathname": parts.path} if parts.path.strip("/") else {}
+    return {"host": host, "protocol": PROTOCOLS.get(scheme, scheme), **path}
+
+
+def _reference(*keys: str) -> Data:
+    """A JSON pointer (RFC 6901) as a URI fragment."""
+    return {"$ref": "#/" + "/".join(quote(key.replace("~", "~0").replace("/", "~1"), safe="") for key in keys)}
+
+
+def _description(doc: str | None) -> Data:
+    return {"description": inspect.cleandoc(doc)} if doc else {}

@@ -1,0 +1,164 @@
+"""Step: messages through one handler, decode, call, publish what it puts out; settling is not done here."""
+
+from __future__ import annotations
+
+import asyncio
+import reprlib
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..handler import Binding, where
+from ..message import Message, NaturalKey, Out, new_id, output_id
+from ..transport import check_name
+from .codec import decoder, encode
+from .outbox import Outbox
+from .reply import reply_to
+from .signature import Signature, of_consumer
+
+SEVERAL = (list, tuple)
+
+Publish = Callable[[Message], Awaitable[None]]
+Run = Callable[[Sequence[Message]], Awaitable[Any]]
+"""Step.run, or what is wrapped around it."""
+Around = Callable[[Binding, Run], Run]
+"""A decorator of Step.run: it measures or traces a consumer's every message or batch, and passes on what it returns."""
+
+
+class Step:
+    """A consumer's handler made ready: its decoder, its arguments, and the way out for its outputs.
+
+    `publish` returns when the broker has the message. `injected` is what lifespan() yielded.
+    Raises ConfigurationError for a handler whose parameters cannot be served.
+    """
+
+    def __init__(self, consumer: Binding, publish: Publish, injected: Mapping[str, Any]) -> None:
+        self.consumer = consumer
+        self.signature = of_consumer(consumer.handler)
+        if self.signature.batch and consumer.options.ordered:
+            raise ConfigurationError(
+                f"{where(consumer.handler)} takes a list, and ordered={consumer.options.ordered!r} is for handlers of"
+                " single messages; a list with concurrency=1, the default, keeps the order anyway"
+            )
+        self.outputs: Counter[str] = Counter()
+        self._decode = decoder(self.signature.body)
+        self._publish = publish
+        self._named = arguments(consumer.handler, self.signature, injected)
+
+    async def run(self, messages: Sequence[Message]) -> Any:
+        """Handle one message, or one batch, and return when everything it put out is confirmed.
+
+        What is returned is for who asked for a reply: what the handler returned, or a list of what it yielded.
+        Raises InvalidMessage for a body that does not decode, TimeoutError after the consumer's
+        `timeout`, and whatever the handler or a publish raises.
+        """
+        bodies = [self._decode(message.body) for message in messages]
+        timeout = self.consumer.options.timeout
+        if timeout is None:
+            return await self._call(bodies, messages)
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await self._call(bodies, messages)
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimeoutError(f"the handler took longer than its timeout of {timeout:g} s") from error
+            raise
+
+    async def _call(self, bodies: list[Any], messages: Sequence[Message]) -> Any:
+        body: Any = bodies if self.signature.batch else bodies[0]
+        named = self._named
+        if self.signature.message:
+            named = {**named, self.signature.message: list(messages) if self.signature.batch else messages[0]}
+        if self.signature.generator:
+            return await self._generate(self.consumer.handler(body, **named), messages)
+        value = await self.consumer.handler(body, **named)
+        for publishing in [self._publish(output) for output in self._outputs(value, messages, 0)]:
+            await publishing
+        return value
+
+    async def _generate(self, generator: AsyncGenerator[Any, None], messages: Sequence[Message]) -> list[Any]:
+        """Publish what it yields, many at a time; who asked for a reply gets it all in one."""
+        asked = any(map(reply_to, messages))
+        yielded = []
+        async with Outbox() as outbox, aclosing(generator) as values:
+            position = 0
+            async for value in values:
+                for output in self._outputs(value, messages, position):
+                    await outbox.put(self._publish(output))
+                position += 1
+                if asked:
+                    yielded.append(value.body if isinstance(value, Out) else value)
+        return yielded
+
+    def _outputs(self, value: Any, messages: Sequence[Message], position: int) -> Iterator[Message]:
+        """The messages for one value; their ids are derived, so that a re-run repeats them."""
+        if value is None:
+            return
+        exchanges = self.consumer.options.to
+        if isinstance(value, Out):
+            exchanges = exchanges if value.exchange is None else (check_name("exchange", value.exchange),)
+            if not exchanges:
+                what = f"{where(self.consumer.handler)} put out {value!r:.200}"
+                raise ConfigurationError(f"{what} and no exchange is named")
+        origin = "/".join(message.id for message in messages)
+        for exchange in exchanges:
+            id = partial(output_id, origin, exchange, self.consumer.id, position)
+            message = outgoing(value, exchange, self.consumer.id, id)
+            self.outputs[exchange] += 1
+            yield message
+
+
+def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = new_id) -> Message:
+    """The message for what a producer puts out: a body, or an Out; `id` gives its id where the Out does not.
+
+    The same on every broker: it is bytes and text. Raises ConfigurationError for what cannot be that.
+    """
+    out = value if isinstance(value, Out) else Out(value)
+    inner = out.body[0] if isinstance(out.body, SEVERAL) and out.body else out.body
+    if isinstance(inner, Out):
+        raise ConfigurationError("an Out is put out inside another one, or in a list: yield each of them by itself")
+    if not isinstance(out.headers, dict):
+        raise ConfigurationError(f"headers are {reprlib.repr(out.headers)}; they take a dict of text by text")
+    return Message(
+        body=encode(out.body),
+        exchange=exchange if out.exchange is None else check_name("exchange", out.exchange),
+        id=id() if out.id is None or out.id == "" else text("id", out.id, NaturalKey),
+        producer=producer,
+        headers=texts(out.headers) if out.headers else {},
+        key=None if out.key is None else text("key", out.key, NaturalKey),
+    )
+
+
+def surrounded(step: Step, around: Sequence[Around]) -> Run:
+    """Step.run with each of `around` wrapped around it, the last one outermost."""
+    run: Run = step.run
+    for wrap in around:
+        run = wrap(step.consumer, run)
+    return run
+
+
+def arguments(function: Any, signature: Signature, injected: Mapping[str, Any]) -> dict[str, Any]:
+    """What a signature asks for of what lifespan() yielded. Raises ConfigurationError for a missing one."""
+    for name in signature.injected:
+        if name not in injected:
+            choices = ", ".join(injected) or "nothing, as the module has no lifespan()"
+            raise ConfigurationError(f"{where(function)} wants {name!r}; lifespan() yields: {choices}")
+    return {name: injected[name] for name in (*signature.injected, *signature.optional) if name in injected}
+
+
+def texts(headers: dict[Any, Any]) -> dict[str, str]:
+    """A copy, text by text. Raises ConfigurationError."""
+    return {text("a header's name", name): text(f"header {name!r}", own) for name, own in headers.items()}
+
+
+def text(what: str, given: Any, kinds: Any = str) -> str:
+    """`given` as nothing but text, if it is of one of `kinds`. Raises ConfigurationError."""
+    if isinstance(given, str):
+        return str.__str__(given)  # a subclass would be encoded otherwise, or not at all
+    if isinstance(given, kinds):
+        return str(given)
+    also = "" if kinds is str else ", a UUID or an IP address"
+    raise ConfigurationError(f"{what} is {reprlib.repr(given)}; it takes text{also}")

@@ -1,0 +1,1 @@
+"""How a running process is: health, reports, traces, what holds up its event loop; nothing is changed by it."""

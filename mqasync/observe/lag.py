@@ -1,0 +1,83 @@
+"""LoopWatch: says which handler keeps the event loop from running; it measures and warns, and stops nothing.
+
+A handler that computes or sleeps without `await` stops everything in the process: nothing is received,
+heartbeats are missed, the broker drops the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from types import CodeType, FrameType
+from typing import Any, Self
+
+from ..handler import where
+
+log = logging.getLogger("mqasync")
+
+TICK_SECONDS = 0.25
+LATE_TICKS = 4  # so many without a sign of life from the loop are too many
+
+
+class LoopWatch:
+    """`with LoopWatch(handlers)` inside the event loop: a thread watches it. `lags` counts how often it stood still."""
+
+    def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
+        self.lags = 0
+        self._handlers: dict[CodeType | None, Callable[..., Any]] = {
+            getattr(inspect.unwrap(handler), "__code__", None): handler for handler in handlers
+        }
+        self._beats = 0
+        self._said: set[str] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mqasync-lag", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._timer.cancel()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        """In the loop: a sign of life."""
+        self._beats += 1
+        self._timer = self._loop.call_later(TICK_SECONDS, self._beat)
+
+    def _watch(self) -> None:
+        """In the thread. It counts its own ticks, since a suspended machine is nobody's fault."""
+        seen, missed = 0, 0
+        while not self._ended.wait(TICK_SECONDS):
+            missed = missed + 1 if self._beats == seen else 0
+            seen = self._beats
+            if missed == LATE_TICKS:
+                self.lags += 1
+                self._warn(sys._current_frames().get(self._loop_thread))
+
+    def _warn(self, frame: FrameType | None) -> None:
+        """Once for each culprit."""
+        inmost = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else "unknown"
+        culprit = f"code at {inmost}"
+        while frame:
+            if handler := self._handlers.get(frame.f_code):
+                culprit = where(handler)
+                break
+            frame = frame.f_back
+        if culprit not in self._said:
+            self._said.add(culprit)
+            log.warning(
+                "the event loop stands still for more than %g s because of %s, now at %s: nothing else runs, and the"
+                " broker may drop the connection; use await, or asyncio.to_thread() for what cannot",
+                TICK_SECONDS * LATE_TICKS,
+                culprit,
+                inmost,
+            )

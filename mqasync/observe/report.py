@@ -1,0 +1,156 @@
+"""Reports: running processes tell on their brokers how they are, to whoever listens; nothing is shown here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Self
+
+import msgspec
+
+from ..brokers.broker import Broker
+from ..brokers.temporary import TemporaryQueue, sweep
+from ..errors import BrokerRefused, MqasyncError
+from ..message import Message, new_id
+from ..transport import Delivery
+from .health import Health
+
+log = logging.getLogger("mqasync")
+
+STATUS = "mqasync.status"
+"""The exchange of the reports; nobody has to listen to it."""
+HEARD_SECONDS = 1.0  # between two reports while somebody listens
+UNHEARD_SECONDS = 3.0  # and while nobody does
+GONE_SECONDS = 10.0  # a process that has not reported for so long is gone
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One process: where it runs, what, since when (seconds since 1970), and how it is.
+
+    `rates`: messages a second since the report before: handled or published by exchange/id, put out by
+    "exchange/id to exchange".
+    """
+
+    process: str
+    host: str
+    pid: int
+    services: tuple[str, ...]
+    started: float
+    health: Health
+    rates: dict[str, float]
+
+    @property
+    def up(self) -> float:
+        """Seconds since its start."""
+        return max(0.0, time.time() - self.started)
+
+    @property
+    def rate(self) -> float:
+        """Messages a second that all its consumers handled."""
+        return sum(self.rates.get(name, 0.0) for name in self.health.consumers)
+
+    @property
+    def reconnects(self) -> int:
+        """To all its brokers, since its start."""
+        return sum(broker.reconnects for broker in self.health.brokers.values())
+
+
+DECODE = msgspec.json.Decoder(Report).decode
+
+
+class Reporter:
+    """Reports on behalf of one process, by `run`, until it is cancelled."""
+
+    def __init__(self, services: Iterable[str], health: Callable[[], Health]) -> None:
+        self._services = tuple(services)
+        self._health = health
+        self._process = new_id()
+        self._started = time.time()
+
+    async def run(self, brokers: Iterable[Broker]) -> None:
+        """Tell it on each of them, again and again, and delete what others who told it have left there."""
+        brokers = list(brokers)
+        await asyncio.gather(*map(self._tell, brokers), *map(sweep, brokers))
+
+    async def _tell(self, broker: Broker) -> None:
+        before = self._health()
+        while True:
+            now = self._health()
+            message = Message(body=msgspec.json.encode(self.report(before, now)), exchange=STATUS)
+            before, pause = now, HEARD_SECONDS
+            try:
+                await broker.publish(STATUS, message)
+            except BrokerRefused as error:
+                return log.info("this process does not report its status: %s", error)
+            except MqasyncError:  # nobody listens, or too much to tell
+                pause = UNHEARD_SECONDS
+            await asyncio.sleep(pause)
+
+    def report(self, before: Health, now: Health) -> Report:
+        """How this process is, and what it did since `before`."""
+        return Report(
+            process=self._process,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            services=self._services,
+            started=self._started,
+            health=now,
+            rates=rates(before, now),
+        )
+
+
+def rates(before: Health, now: Health) -> dict[str, float]:
+    """Messages a second between the two, by exchange/id: handled by consumers, published by producers."""
+    seconds, counted = max(now.time - before.time, 0.001), _counts(before)
+    return {name: max(0, count - counted.get(name, 0)) / seconds for name, count in _counts(now).items()}
+
+
+def _counts(health: Health) -> dict[str, int]:
+    counts = {name: producer.published for name, producer in health.producers.items()}
+    for name, consumer in health.consumers.items():
+        counts[name] = counts.get(name, 0) + consumer.handled
+        counts |= {output(name, to): count for to, count in consumer.published.items()}
+    return counts
+
+
+def output(name: str, to: str) -> str:
+    """The name of the rate at which exchange/id puts out to an exchange."""
+    return f"{name} to {to}"
+
+
+class Reports:
+    """`async with Reports(brokers) as reports`: what the processes on these brokers report, from entering on."""
+
+    def __init__(self, brokers: Iterable[Broker]) -> None:
+        self._brokers = list(brokers)
+        self._stack = AsyncExitStack()
+        self._heard: dict[str, tuple[float, Report]] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            for broker in self._brokers:
+                await self._stack.enter_async_context(TemporaryQueue(broker, STATUS, new_id(), self._take))
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            with suppress(msgspec.MsgspecError):  # a stranger's, or another version's
+                report = DECODE(delivery.message.body)
+                self._heard[report.process] = (time.monotonic(), report)
+
+    def now(self) -> list[Report]:
+        """The newest report of each process that is there."""
+        since = time.monotonic() - GONE_SECONDS
+        self._heard = {process: heard for process, heard in self._heard.items() if heard[0] > since}
+        return [report for _, report in self._heard.values()]

@@ -1,0 +1,1 @@
+"""Looking at queues and processes, and mending them; no command line."""

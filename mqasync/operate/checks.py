@@ -1,0 +1,126 @@
+"""Checks: whether brokers and queues are fit for services, as findings; nothing is shown here, no queue is made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+
+import msgspec
+
+from ..brokers.broker import Broker, Brokers
+from ..brokers.queues import Queue, is_tap, queues, stats
+from ..errors import BrokerError, BrokerRefused
+from ..handlers.codec import decoder
+from ..handlers.signature import of_consumer
+from ..service.discovery import Service
+from ..service.startup import lifespan_settings
+from ..transport import DEAD, QueueStats
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """`result`: ok, warning or error. `about`: a broker, a queue as exchange/id or an exchange."""
+
+    result: str
+    about: str
+    detail: str
+
+
+class Checks:
+    """Checks of `services` and the brokers that they use; without services, of all configured brokers.
+
+    `wait`: seconds for all that is asked of one broker. Raises ConfigurationError for a handler whose bodies
+    cannot be decoded, and for a section of `services:` that is not what its lifespan() takes.
+    """
+
+    def __init__(self, services: Sequence[Service], brokers: Brokers, wait: float) -> None:
+        self._settings = settings = brokers.settings
+        self._wait = wait
+        self._queues: set[Queue] = set()  # that are declared here
+        self._fed: dict[str, list[str]] = {}  # who puts out to an exchange
+        for service in services:
+            if service.lifespan:
+                lifespan_settings(service, settings)
+            for producer in service.producers:
+                self._fed.setdefault(producer.exchange, []).append(f"{producer.exchange}/{producer.id}")
+            for consumer in service.consumers:
+                decoder(of_consumer(consumer.handler).body)
+                self._queues.add((consumer.exchange, consumer.id))
+                for to in settings.configured(consumer).options.to:
+                    self._fed.setdefault(to, []).append(f"{consumer.exchange}/{consumer.id}")
+        self._exchanges = sorted({exchange for exchange, _ in self._queues} | self._fed.keys())
+        self._queues |= {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
+        names = map(settings.broker_of, self._exchanges) if services else settings.brokers
+        self._in_use = [brokers.named(name) for name in dict.fromkeys(names)]
+
+    async def run(self) -> list[Finding]:
+        """All findings, by broker. Raises ConfigurationError for files that a broker's URL names."""
+        return list(chain.from_iterable(await asyncio.gather(*map(self._broker, self._in_use))))
+
+    async def _broker(self, broker: Broker) -> list[Finding]:
+        about = f"broker {broker.name}"
+        findings: list[Finding] = []
+        try:
+            async with asyncio.timeout(self._wait):
+                transport = await broker.connected()
+                findings.append(Finding(OK, about, f"{broker.address} answers"))
+                if transport.warning:
+                    findings.append(Finding(WARNING, about, transport.warning))
+                for exchange, id in sorted(self._queues):
+                    if self._settings.broker_of(exchange) == broker.name:
+                        findings += await self._declared(broker, exchange, id)
+                findings += await self._others(broker)
+        except TimeoutError:
+            what = "not everything was answered" if findings else f"no answer from {broker.address}"
+            findings.append(Finding(ERROR, about, f"{what} within {self._wait:g} s"))
+        except BrokerError as error:
+            findings.append(Finding(ERROR, about, str(error)))
+        return findings
+
+    async def _declared(self, broker: Broker, exchange: str, id: str) -> list[Finding]:
+        """A queue of these services: whether it is there, and as they declare it."""
+        name = f"{exchange}/{id}"
+        found = await stats(broker, exchange, id)
+        findings = [Finding(OK, name, f"it is there; {_holds(found)}" if found else "will be made by the first run")]
+        try:
+            if found:
+                await broker.call(lambda transport: transport.declare(exchange, id))
+        except BrokerRefused as error:
+            findings = [Finding(ERROR, name, str(error))]
+        dead = await stats(broker, exchange, id + DEAD)
+        if dead and dead.total:
+            findings.append(Finding(WARNING, name, f"dead letters: {dead.total:,}"))
+        return findings
+
+    async def _others(self, broker: Broker) -> list[Finding]:
+        """What the broker tells of queues that are not declared here, at the exchanges of these services."""
+        exchanges = [exchange for exchange in self._exchanges if self._settings.broker_of(exchange) == broker.name]
+        there = await queues(broker)
+        others = [(exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges and not is_tap(id)]
+        findings = []
+        for exchange, id in others:
+            if (exchange, id.removesuffix(DEAD)) not in self._queues:
+                findings += await self._other(broker, exchange, id)
+        heard = {exchange for exchange, id in (*self._queues, *others) if not id.endswith(DEAD)}
+        whether = "the broker does not tell whether others do" if there is None else "and no queue is bound to it"
+        for exchange in exchanges:
+            own = self._settings.exchanges.get(exchange)
+            if exchange not in heard and not (own and own.optional):
+                detail = f"{', '.join(self._fed[exchange])} publishes to it, nothing here consumes it, {whether}"
+                findings.append(Finding(WARNING, exchange, detail))
+        return findings
+
+    async def _other(self, broker: Broker, exchange: str, id: str) -> list[Finding]:
+        """A queue that is not declared here: nobody may be left who consumes it."""
+        found = await stats(broker, exchange, id)
+        if found is None or (id.endswith(DEAD) and not found.total):
+            return []
+        consumers = f"consumers elsewhere: {found.consumers}, " if found.consumers else ""
+        detail = f"nothing here consumes it; {consumers}{_holds(found)}"
+        return [Finding(OK if consumers else WARNING, f"{exchange}/{id}", detail)]
+
+
+def _holds(found: QueueStats) -> str:
+    return f"messages: {found.total:,}"

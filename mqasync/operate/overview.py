@@ -1,0 +1,95 @@
+"""Overview: the queues on the brokers and who works on them, as data; it shows nothing and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+import msgspec
+
+from ..brokers.broker import Brokers
+from ..brokers.queues import Queue, is_tap, is_users, queues, stats
+from ..errors import BrokerDamaged, BrokerError
+from ..observe.report import Report
+from ..transport import DEAD, QueueStats
+
+ANSWER_SECONDS = 5.0  # a broker that needs longer is not waited for
+
+
+class QueueOverview(msgspec.Struct, frozen=True):
+    """One queue: what the broker tells of it, and what all processes together do with it.
+
+    `waiting`, `delayed`, `dead`: messages, None where there is no such queue or the broker does not answer.
+    `consumers`: as the broker counts them, else the processes that report. `rate`: handled a second.
+    `oldest`: seconds since the oldest message in hand was first published. The counts are since each process's start.
+    """
+
+    exchange: str
+    id: str
+    broker: str
+    waiting: int | None
+    delayed: int | None
+    dead: int | None
+    consumers: int
+    rate: float
+    held: int
+    handled: int
+    failed: int
+    retried: int
+    buried: int
+    oldest: float | None
+    last_error: str
+
+
+async def queues_of(brokers: Brokers, names: Iterable[str]) -> list[Queue]:
+    """Every queue on these brokers as far as they tell, and what config.yml names; without dead letters and replies."""
+    settings = brokers.settings
+    found = {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
+    found |= {(exchange, id) for exchange, _, id in (name.partition("/") for name in settings.consumers)}
+    for name in names:
+        with suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found.update(await queues(brokers.named(name)) or ())
+    return sorted((exchange, id) for exchange, id in found if is_users(exchange, id) and not is_tap(id))
+
+
+async def overview(brokers: Brokers, names: Collection[Queue], reports: Collection[Report]) -> list[QueueOverview]:
+    """One entry for each of the queues `names` and for each that a process reports, by name."""
+    reported = {(c.exchange, c.id) for report in reports for c in report.health.consumers.values()}
+    return list(await asyncio.gather(*(_queue(brokers, queue, reports) for queue in sorted({*names, *reported}))))
+
+
+async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) -> QueueOverview:
+    exchange, id = queue
+    name = f"{exchange}/{id}"
+    found, dead = await asyncio.gather(_stats(brokers, exchange, id), _stats(brokers, exchange, id + DEAD))
+    working = [report.health.consumers[name] for report in reports if name in report.health.consumers]
+    consuming = sum(consumer.consuming for consumer in working)
+    return QueueOverview(
+        exchange=exchange,
+        id=id,
+        broker=brokers.route(exchange).name,
+        waiting=found.waiting if found else None,
+        delayed=found.delayed if found else None,
+        dead=dead.total if dead else None,
+        consumers=consuming if found is None or found.consumers is None else found.consumers,
+        rate=sum(report.rates.get(name, 0.0) for report in reports if name in report.health.consumers),
+        held=sum(consumer.held for consumer in working),
+        handled=sum(consumer.handled for consumer in working),
+        failed=sum(consumer.failed for consumer in working),
+        retried=sum(consumer.retried for consumer in working),
+        buried=sum(consumer.buried for consumer in working),
+        oldest=max((consumer.oldest for consumer in working if consumer.oldest is not None), default=None),
+        last_error=next((consumer.last_error for consumer in working if consumer.last_error), ""),
+    )
+
+
+async def _stats(brokers: Brokers, exchange: str, id: str) -> QueueStats | None:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await stats(brokers.route(exchange), exchange, id)
+    except BrokerDamaged:
+        raise
+    except (BrokerError, TimeoutError):
+        return None

@@ -1,0 +1,1 @@
+"""Modules found and run: discovery, start, drain; no protocol, no command line."""

@@ -1,0 +1,190 @@
+"""Runner: services at work in one event loop, from opening brokers to draining; no command line, no printing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextvars import Context
+from typing import Self, TypeVar
+
+from ..brokers.broker import Brokers
+from ..config.settings import Settings
+from ..core.channel import Channel
+from ..core.dedup import seen_of
+from ..core.poison import Quarantine
+from ..core.settlement import Observe, ignore
+from ..core.source import Feed
+from ..errors import BrokerLost, MqasyncError
+from ..handlers.attempt import STOP_SECONDS, ended
+from ..handlers.step import Around, Step
+from ..observe.health import Health, health
+from ..observe.lag import LoopWatch
+from ..observe.report import Reporter
+from ..observe.telemetry import traced
+from .discovery import Service
+from .lifespan import Lifespan
+from .startup import declare, warn
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to do
+
+
+class Runner:
+    """`async with Runner(services, settings) as runner`: consuming inside the block, drained at its end.
+
+    `wait`: seconds the brokers get to answer at start, and a queue to be bound to what a producer
+    publishes; None waits for ever. `grace`: seconds that running handlers get at the end.
+    Entering raises ConfigurationError, BrokerRefused, or BrokerLost after `wait`.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        settings: Settings,
+        *,
+        until_idle: bool = False,
+        wait: float | None = None,
+        grace: float = 30.0,
+        brokers: Brokers | None = None,
+        observe: Observe = ignore,
+        around: Sequence[Around] = (),
+    ) -> None:
+        self.services = services
+        self.settings = settings
+        self.channels: list[Channel] = []
+        self.feeds: list[Feed] = []
+        self.started = False  # everything is opened and declared, and nothing is being drained
+        self.brokers, tracing = (brokers, ()) if brokers else traced(settings)
+        self._until_idle = until_idle
+        self._wait = wait
+        self._grace = grace
+        self._observe = observe
+        self._around = [*around, *tracing]
+        self.reporter = Reporter([service.name for service in services], self.health)
+        self._quarantine = Quarantine()
+        self._lifespans: list[Lifespan] = []
+        self._contexts: dict[Feed, Context] = {}  # of their lifespan()
+        self._stack = AsyncExitStack()
+        self._receivers: set[asyncio.Task[None]] = set()
+        self._watch: LoopWatch | None = None
+        self._tasks: list[asyncio.Task[None]] = []  # producers, and who waits for the end
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _open(self) -> None:
+        try:
+            async with asyncio.timeout(self._wait):
+                await declare(self.services, self.brokers)
+        except TimeoutError:
+            addresses = ", ".join(broker.address for broker in self.brokers.opened.values())
+            raise BrokerLost(f"no answer from {addresses} within {self._wait:g} s") from None
+        for service in self.services:
+            await self._ready(service)
+        warn([channel.step.consumer for channel in self.channels], self.brokers)
+        handlers = [channel.step.consumer.handler for channel in self.channels]
+        handlers += [feed.source.handler for feed in self.feeds]
+        self._watch = self._stack.enter_context(LoopWatch(handlers))
+        self._receivers = {channel.start(declared=True) for channel in self.channels}
+        self._tasks.append(asyncio.create_task(self.reporter.run(list(self.brokers.opened.values()))))
+        self.started = True
+
+    def health(self) -> Health:
+        """How brokers, consumers and producers are now; also before entering, and at the end."""
+        lags = self._watch.lags if self._watch else 0
+        return health(self.brokers.opened.values(), self.channels, self.feeds, lags)
+
+    async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter a context that ends with the runner, before its brokers are let go of."""
+        return await self._stack.enter_async_context(context)
+
+    async def _ready(self, service: Service) -> None:
+        """Open the service's lifespan() and make its handlers ready to be called."""
+        lifespan = Lifespan(service, self.settings)
+        self._lifespans.append(lifespan)
+        injected = await lifespan.open()
+        for consumer in map(self.settings.configured, service.consumers):
+            step = Step(consumer, self.brokers.publish, injected)
+            broker, seen = self.brokers.route(consumer.exchange), seen_of(consumer, self.settings.dedup)
+            channel = Channel(step, broker, self._observe, self._quarantine, seen, self._around, lifespan.context)
+            self.channels.append(channel)
+        for producer in service.producers:
+            feed = Feed(producer, self.brokers, injected, self._until_idle, self._wait)
+            self.feeds.append(feed)
+            self._contexts[feed] = lifespan.context
+
+    async def finished(self) -> None:
+        """Wait until all producers are exhausted and, with until_idle, all queues are empty.
+
+        Without until_idle it returns only if there is no consumer. Raises what ended a consumer for good, and
+        a mistake that a producer found at the start; at the end MqasyncError for producers that have failed.
+        """
+        feeds = [
+            asyncio.create_task(feed.run(), name=f"the producer {feed.name}", context=context.copy())
+            for feed, context in self._contexts.items()
+        ]
+        idle = asyncio.create_task(self._idle_after(feeds)) if self._until_idle else None
+        self._tasks += [*feeds, *([idle] if idle else [])]
+        pending = self._receivers | set(feeds) | ({idle} if idle else set())
+        lifespans = {lifespan.task for lifespan in self._lifespans if not lifespan.task.done()}
+        while pending:
+            done, _ = await asyncio.wait(pending | lifespans, return_when=asyncio.FIRST_COMPLETED)
+            pending -= done
+            lifespans -= done
+            for task in done:
+                await task
+            if idle in done:
+                break
+        if failing := [f"{feed.name} has failed: {feed.last_error}" for feed in self.feeds if feed.failing]:
+            raise MqasyncError("; ".join(failing))
+
+    async def _idle_after(self, feeds: Sequence[asyncio.Task[None]]) -> None:
+        if feeds:
+            await asyncio.wait(feeds)
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until every queue consumed here is empty and nothing is in hand."""
+        quiet = 0
+        while quiet < 2:  # a message may be on its way while the queue is already empty
+            received = self._received()
+            busy = await self._busy()
+            quiet = 0 if busy or received != self._received() else quiet + 1
+            await asyncio.sleep(IDLE_SECONDS)
+
+    def _received(self) -> int:
+        return sum(channel.counts.received for channel in self.channels)
+
+    async def _busy(self) -> bool:
+        for channel in self.channels:
+            if channel.held or await channel.depth():
+                return True
+        return False
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drain: stop producers and receiving, finish what runs, put back the rest, let go of everything.
+
+        It takes `grace` and a few seconds: what does not end when it is cancelled is left behind, and said so.
+        """
+        self.started = False
+        deadline = asyncio.get_running_loop().time() + self._grace + STOP_SECONDS
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(ended(self._tasks), *(channel.drain(self._grace) for channel in self.channels))
+        try:
+            async with AsyncExitStack() as stack:
+                for lifespan in self._lifespans:
+                    stack.push_async_callback(lifespan.close, deadline)
+                await self._stack.aclose()
+        finally:
+            await self.brokers.close()
