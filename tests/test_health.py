@@ -8,9 +8,9 @@ import pytest
 
 from mqasync import Message, consumer, producer
 from mqasync.brokers.broker import Brokers
+from mqasync.complaints import Complaints
 from mqasync.config.settings import Settings
 from mqasync.core.channel import Channel
-from mqasync.core.complaints import Complaints
 from mqasync.handlers.step import Step
 from mqasync.observe.lag import LoopWatch
 from mqasync.service.discovery import Service
@@ -101,7 +101,7 @@ def test_the_same_complaint_is_made_once_a_minute(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("mqasync.core.complaints.time.monotonic", lambda: now)
+    monkeypatch.setattr("mqasync.complaints.time.monotonic", lambda: now)
     complaints = Complaints()
     for text, now in (("a", 1000.0), ("a", 1001.5), ("b", 1003.0), ("b", 1062.0), ("b", 1064.0)):  # noqa: B007
         complaints.say(text)

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lines of code: at most 150 for the interface of one broker, all its files together; a few may take more, and why.
 BROKERS = {
     "memory": (["memory"], 150),
-    "sqlite": (["sqlite"], 330),
+    "sqlite": (["sqlite"], 370),
     "postgres": (["postgres"], 180),  # of which the SQL is 46
     "redis": (["redis"], 874),
     "nats": (["nats"], 787),
@@ -32,7 +32,7 @@ MAX_LINES = 13_100
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
-    {"masking", "errors", "duration"},
+    {"masking", "errors", "duration", "complaints"},
     {"message"},
     {"transport", "contract"},
     {"handler"},

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from ..complaints import Complaints
 from ..config.settings import Settings
 from ..config.urls import each_host
-from ..core.complaints import Complaints
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..masking import masked
 from ..message import Message

@@ -16,7 +16,7 @@ import msgspec
 
 from ..brokers.broker import Broker
 from ..brokers.publisher import unfit
-from ..core.complaints import printable
+from ..complaints import printable
 from ..core.dead_letter import PREFIX, buried_at, revived
 from ..errors import ConfigurationError, MqasyncError
 from ..handlers.codec import not_json

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ..core.complaints import printable
+from ..complaints import printable
 from ..handlers.current_message import HANDLING
 from ..masking import hide
 from .traces import indented, their_trace, theirs

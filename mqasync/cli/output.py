@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from ..core.complaints import printable
+from ..complaints import printable
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:

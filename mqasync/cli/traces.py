@@ -9,7 +9,7 @@ from types import TracebackType
 import click
 
 from .. import __file__ as package
-from ..core.complaints import printable
+from ..complaints import printable
 from ..masking import hide
 
 # what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop

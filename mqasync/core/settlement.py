@@ -12,13 +12,13 @@ import msgspec
 from ..brokers.backoff import pause
 from ..brokers.broker import Broker
 from ..brokers.publisher import unfit
+from ..complaints import Complaints
 from ..errors import BrokerError, BrokerLost, InvalidMessage
 from ..handler import Binding
 from ..handlers.attempt import Outcome
 from ..handlers.failure import describe
 from ..message import Message
 from ..transport import DEAD, Delivery, Subscription
-from .complaints import Complaints
 from .dead_letter import dead_letter
 
 ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company

@@ -18,6 +18,7 @@ from tzlocal import reload_localzone
 
 from ..brokers.backoff import pause
 from ..brokers.broker import Brokers
+from ..complaints import Complaints
 from ..duration import seconds
 from ..errors import BrokerDamaged, ConfigurationError, MessageTooLarge, Unroutable
 from ..handler import Source, where
@@ -26,7 +27,6 @@ from ..handlers.outbox import Outbox
 from ..handlers.signature import of_producer
 from ..handlers.step import arguments, outgoing
 from ..message import Message
-from .complaints import Complaints
 
 log = logging.getLogger("mqasync")
 
