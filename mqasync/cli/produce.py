@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, BinaryIO
 
 import click
@@ -22,6 +23,8 @@ from .lines import read_lines
 from .loop import run as run_loop
 from .output import counted
 
+Lines = AsyncIterator[tuple[int, bytes]]
+
 
 @click.command()
 @queue
@@ -32,72 +35,56 @@ def produce(exchange: str, id: str, settings: Settings, wait: float | None, sour
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
     brokers = Brokers(settings)
     brokers.route(exchange)
-    job = _Job(brokers, exchange, id, wait)
-    if source == "-":
-        complete = run_loop(job.produce_lines(sys.stdin.buffer, nullcontext()))
-    elif os.path.isfile(source):
-        with open(source, "rb") as file:
-            complete = run_loop(job.produce_lines(file, _progress(file)))
-    else:
-        body = source.encode("utf-8", "surrogateescape")
-        if problem := not_json(body):
-            raise ConfigurationError(f"the argument is neither a file nor JSON: {problem}")
-        complete = run_loop(job.produce_one(body))
-    if not complete:
-        raise MqasyncError("stopped before the end of the input")
+    bar: AbstractContextManager[Any] = nullcontext()
+    with ExitStack() as stack:
+        if source == "-":
+            lines = read_lines(sys.stdin.buffer)
+        elif os.path.isfile(source):
+            file = stack.enter_context(open(source, "rb"))
+            lines, bar = read_lines(file), _progress(file)
+        else:
+            body = source.encode("utf-8", "surrogateescape")
+            if problem := not_json(body):
+                raise ConfigurationError(f"the argument is neither a file nor JSON: {problem}")
+            lines = _alone(body)
+        if not run_loop(_produce(brokers, exchange, id, wait, lines, bar)):
+            raise MqasyncError("stopped before the end of the input")
 
 
-class _Job:
-    """One run of the command."""
+async def _alone(body: bytes) -> Lines:
+    yield 1, body
 
-    def __init__(self, brokers: Brokers, exchange: str, id: str, wait: float | None) -> None:
-        self._brokers = brokers
-        self._wait = wait
-        self._exchange, self._id = exchange, id
-        self._publish = waiting_for_queues(brokers.publish, wait)
-        self._confirmed = 0
-        self._started = time.monotonic()
 
-    async def produce_one(self, body: bytes) -> None:
-        """Publish what the command line says."""
-        try:
-            await self._reach()
-            await self._put(body)
-        finally:
-            await self._end()
+async def _produce(
+    brokers: Brokers, exchange: str, id: str, wait: float | None, lines: Lines, progress: AbstractContextManager[Any]
+) -> None:
+    """Publish each line, many at a time, up to the first one that is not JSON."""
+    publish, confirmed, started = waiting_for_queues(brokers.publish, wait), 0, time.monotonic()
 
-    async def produce_lines(self, file: BinaryIO, progress: AbstractContextManager[Any]) -> None:
-        """Publish each line of `file`, many at a time, up to the first one that is not JSON."""
-        problem = ""
-        try:
-            await self._reach()
-            with progress as bar:
-                async with Outbox() as outbox:
-                    async for number, line in read_lines(file):
-                        if problem := not_json(line):
-                            problem = f"line {number} is not JSON: {problem}"
-                            break
-                        await outbox.put(self._put(line.strip()))
-                        if bar:
-                            bar.update(len(line) + 1)
-        finally:
-            await self._end()
-        if problem:
-            raise ConfigurationError(problem)
+    async def put(body: bytes) -> None:
+        nonlocal confirmed
+        await publish(Message(body=body, exchange=exchange, producer=id))
+        confirmed += 1
 
-    async def _reach(self) -> None:
-        await reach(self._brokers.route(self._exchange), self._wait)
-
-    async def _put(self, body: bytes) -> None:
-        await self._publish(Message(body=body, exchange=self._exchange, producer=self._id))
-        self._confirmed += 1
-
-    async def _end(self) -> None:
-        await self._brokers.close()
-        elapsed = time.monotonic() - self._started
-        rate = f"{self._confirmed / elapsed:,.0f}/s"
-        published = counted(self._confirmed, "message")
-        click.echo(f"published {published} to {self._exchange} in {elapsed:.1f} s ({rate})", err=True)
+    problem = ""
+    try:
+        await reach(brokers.route(exchange), wait)
+        with progress as bar:
+            async with Outbox() as outbox:
+                async for number, line in lines:
+                    if problem := not_json(line):
+                        problem = f"line {number} is not JSON: {problem}"
+                        break
+                    await outbox.put(put(line.strip()))
+                    if bar:
+                        bar.update(len(line) + 1)
+    finally:
+        await brokers.close()
+        elapsed = time.monotonic() - started
+        rate = f"{confirmed / elapsed:,.0f}/s"
+        click.echo(f"published {counted(confirmed, 'message')} to {exchange} in {elapsed:.1f} s ({rate})", err=True)
+    if problem:
+        raise ConfigurationError(problem)
 
 
 def _progress(file: BinaryIO) -> AbstractContextManager[Any]:
