@@ -127,6 +127,11 @@ class RabbitMQ:
                 return
         raise BrokerUnavailable("RabbitMQ elects no leader for its quorum queues")
 
+    def leaderless(self) -> str:
+        """The quorum queues that have no leader, as Erlang says it."""
+        queues = "{Name, _} <- ra_directory:list_registered(quorum_queues)"
+        return self.control("eval", f"[Name || {queues}, ra_leaderboard:lookup_leader(Name) =:= undefined].")
+
     def set(self, **parameters: int) -> None:
         """Set parameters of the running server that its command line does not offer."""
         for name, value in parameters.items():

@@ -23,7 +23,7 @@ from mqasync.transport import DEAD, Transport
 from mqasync.transports import load
 from mqasync.transports.memory import MemoryTransport
 
-from .brokers import RabbitMQ
+from .brokers import RabbitMQ, rabbitmq
 from .commands import CommandLine
 from .conftest import url_of
 
@@ -255,6 +255,35 @@ async def test_a_queue_that_exists_with_other_arguments_is_an_error(
     assert "inequivalent arg" in error["detail"]
 
 
+def test_a_queue_whose_leader_is_gone_is_an_error(tmp_path: Path) -> None:
+    with rabbitmq() as server:
+        cli = CommandLine(tmp_path, server.url)
+        # Given quorum queues of which RabbitMQ, killed in the second of their birth, has elected no leader
+        names = [f"n{n}" for n in range(30)]
+        leaderless: list[str] = []
+        while not leaderless:
+            cli.declare("in", *names)
+            server.kill()
+            server.start()
+            leaderless = [name for name in names if f"in.{name}'" in server.leaderless()]
+            names = [f"{name}x" for name in names]
+        # When
+        cli.file(
+            "mine.py",
+            f"""
+from mqasync import consumer
+
+@consumer(exchange="in", id="{leaderless[0]}")
+async def step(body): ...
+""",
+        )
+        done = cli.run("check", "mine", "--json")
+    # Then
+    assert done.returncode == 1, done.stderr
+    told_of = {finding["about"]: finding for finding in json.loads(done.stdout) if finding["result"] == "error"}
+    assert "the queue has not answered for 3 s: see whether it has a leader" in told_of[f"in/{leaderless[0]}"]["detail"]
+
+
 @pytest.mark.parametrize(
     "cli", ["sqlite", "rabbitmq", "postgres", "redis", "nats", "kafka", "activemq", "sqs"], indirect=True
 )
@@ -264,6 +293,9 @@ def test_every_broker_is_checked_before_and_after_its_queues_are_made(cli: Comma
     assert (f"{exchange}/step", NOTHING_YET) in told(before.stdout)
     assert (f"{exchange}/step", NOTHING_YET) in told(cli.run("check", "mine", "--json").stdout), "it makes no queue"
     cli.declare(exchange, "step", "old")
+    empty = cli.run("check", "mine", "--json")
+    assert empty.returncode == 0, empty.stderr
+    assert (f"{exchange}/step", "it is there; messages: 0") in told(empty.stdout)
     cli.publish(exchange, "{}")
     after = cli.run("check", "mine", "--json")
     assert after.returncode == 0, after.stderr

@@ -17,6 +17,8 @@ from ..service.discovery import Service
 from ..service.startup import lifespan_settings
 from ..transport import DEAD, QueueStats
 
+ANSWER_SECONDS = 3.0  # of one queue
+
 OK, WARNING, ERROR = "ok", "warning", "error"
 
 
@@ -87,9 +89,14 @@ class Checks:
         try:
             if found:
                 await broker.call(lambda transport: transport.declare(exchange, id))
-        except BrokerRefused as error:
+                await _ask(broker, exchange, id, found)
+        except (BrokerRefused, SilentQueue) as error:
             findings = [Finding(ERROR, name, str(error))]
         dead = await stats(broker, exchange, id + DEAD)
+        try:
+            await _ask(broker, exchange, id + DEAD, dead)
+        except SilentQueue as error:
+            findings.append(Finding(ERROR, name + DEAD, str(error)))
         if dead and dead.total:
             findings.append(Finding(WARNING, name, f"dead letters: {dead.total:,}"))
         return findings
@@ -120,6 +127,25 @@ class Checks:
         consumers = f"consumers elsewhere: {found.consumers}, " if found.consumers else ""
         detail = f"nothing here consumes it; {consumers}{_holds(found)}"
         return [Finding(OK if consumers else WARNING, f"{exchange}/{id}", detail)]
+
+
+class SilentQueue(Exception):
+    """The broker has the queue's name, and nobody answers in its place: a quorum queue without a leader."""
+
+
+async def _ask(broker: Broker, exchange: str, id: str, found: QueueStats | None) -> None:
+    """Receive from a queue that seems to be empty; one that tells what it holds has answered. Raises SilentQueue."""
+    if found is None or found.total or found.consumers:
+        return
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            transport = await broker.connected()
+            subscription = await transport.subscribe(exchange, id, 1)
+            await subscription.release(await subscription.receive(1, 0.0))
+            await subscription.close()
+    except TimeoutError:
+        what = f"its name is there, but the queue has not answered for {ANSWER_SECONDS:g} s"
+        raise SilentQueue(f"{what}: see whether it has a leader, or lost it when the broker died") from None
 
 
 def _holds(found: QueueStats) -> str:
