@@ -104,6 +104,12 @@ class Subscription(Protocol):
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Back to the queue at once, not counted as a return."""
 
+    async def postpone(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        """Back to the queue, to come again in `delay` seconds or earlier, since it has come too early.
+
+        Only where the broker can: where a subscription has no such method the core sends the message anew.
+        """
+
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Renew the lease from now; only called where there is one."""
 

@@ -59,11 +59,11 @@ class Connection:
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Return when the broker has all of them safely. Raises Unroutable, BrokerBusy and BrokerLost."""
-        if time.monotonic() - self._bound.get(exchange, -KNOWN_SECONDS) >= KNOWN_SECONDS:
-            if not await self._calls.call(self._transport.bound(exchange), CALL_SECONDS):
-                raise Unroutable(f"no queue is bound to exchange {exchange!r}")
-            self._bound[exchange] = time.monotonic()
         try:
+            if time.monotonic() - self._bound.get(exchange, -KNOWN_SECONDS) >= KNOWN_SECONDS:
+                if not await self._calls.call(self._transport.bound(exchange), CALL_SECONDS):
+                    raise Unroutable("nobody is bound")
+                self._bound[exchange] = time.monotonic()
             await self._each(messages, lambda some: self._transport.publish(exchange, some))
         except (NoSuchQueue, Unroutable) as error:
             self._bound.pop(exchange, None)

@@ -46,6 +46,7 @@ class Inbox:
         self._changed = asyncio.Event()
         self._leaving: asyncio.Task[None] | None = None
         self._cancellable = features.cancellable_receive
+        self._postpone = getattr(inner, "postpone", None)  # not every broker can
         self._batch = features.batch
         self._longest = min(features.longest_wait, inner.lease / 3) if inner.lease else features.longest_wait
 
@@ -93,7 +94,9 @@ class Inbox:
         early = {one: self._delay(one) for one in deliveries if DUE in one.message.headers}
         self._surplus += [one for one in deliveries if not early.get(one)] if early else deliveries
         for delivery, delay in early.items():
-            if delay:
+            if delay and self._postpone:
+                await self._settle([delivery], partial(self._postpone, delay=delay))
+            elif delay:
                 await self._again(delivery, delivery.message, delay)
 
     def _delay(self, delivery: Delivery) -> float:
@@ -101,9 +104,11 @@ class Inbox:
         headers = dict(delivery.message.headers)
         due = headers.pop(DUE)
         delivery.message = replace(delivery.message, headers=headers)
+        if self._postpone:
+            delivery.returned = max(0, delivery.returned - 1)  # that it was too early is no return
         with suppress(ValueError):
             delay = float(due) - time.time()
-            return delay if EARLY_SECONDS < delay < LONGEST_DELAY else 0.0
+            return delay if (0 if self._postpone else EARLY_SECONDS) < delay < LONGEST_DELAY else 0.0
         return 0.0
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
