@@ -19,7 +19,8 @@ from ...message import Message, new_id
 ID, TIME, ATTEMPT = "mqasync-id", "mqasync-time", "mqasync-attempt"
 KEY, PRODUCER = "mqasync-key", "mqasync-producer"
 PACKED = "mqasync-packed"  # headers that cannot travel as they are, as JSON in ASCII
-OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PACKED))
+BEFORE = "mqasync-before"  # so many bytes before the body are all the headers, in MessagePack
+OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PACKED, BEFORE))
 NAME = re.compile(r"(?!nats-|status$|description$)[!#$%&'*+\-.^_`|~0-9a-z]+", re.IGNORECASE)  # nats- commands NATS
 TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # client libraries trim spaces and drop empty ones
 MAX_ATTEMPT = 1_000_000
@@ -54,20 +55,31 @@ def from_headers(
     )
 
 
-def to_ascii(headers: Mapping[str, str]) -> dict[str, str]:
-    """`headers` for a broker whose headers are plain ASCII: the others are packed into one."""
+def to_ascii(message: Message, most: int) -> tuple[dict[str, str], bytes]:
+    """Headers and body for a broker whose headers are plain ASCII, of at most so many bytes.
+
+    Other headers are packed into one; what is too much for that goes before the body.
+    """
+    headers = to_headers(message)
     plain = {name: text for name, text in headers.items() if NAME.fullmatch(name) and TEXT.fullmatch(text)}
     if len(plain) < len(headers):
         plain[PACKED] = json.dumps({name: text for name, text in headers.items() if name not in plain})
-    return plain
+    if sum(map(len, plain)) + sum(map(len, plain.values())) <= most:
+        return plain, message.body
+    before = msgspec.msgpack.encode(headers)
+    return {BEFORE: str(len(before))}, before + message.body
 
 
-def from_ascii(headers: Mapping[str, str]) -> dict[str, str]:
-    """What `to_ascii` was given; a stranger's as they are."""
+def from_ascii(exchange: str, headers: Mapping[str, str], body: bytes, id: str = "", time: float = 0.0) -> Message:
+    """The message, as from_headers has it: what `to_ascii` was given, a stranger's as it is."""
     found = dict(headers)
     with suppress(KeyError, msgspec.MsgspecError):
-        found |= msgspec.json.decode(found.pop(PACKED), type=dict[str, str])
-    return found
+        found |= msgspec.json.decode(found[PACKED], type=dict[str, str])
+    with suppress(KeyError, ValueError, msgspec.MsgspecError):
+        length = int(found[BEFORE])
+        found |= msgspec.msgpack.decode(body[:length], type=dict[str, str])
+        body = body[length:]
+    return from_headers(exchange, body, found, id, time)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
