@@ -19,18 +19,19 @@ class Complaints:
         self._unsaid = 0
         self._last = ""
 
-    def say(self, text: str, error: BaseException | None = None) -> None:
-        """Warn, with the error's traceback if there is one.
+    def say(self, text: str, error: BaseException | None = None) -> bool:
+        """Warn, with the error's traceback if there is one; whether it was said.
 
         Only count if the last warning was less than PAUSE_SECONDS ago, or this one SAME_PAUSE_SECONDS.
         """
         now = time.monotonic()
         if now - self._said_at < (SAME_PAUSE_SECONDS if text == self._last else PAUSE_SECONDS):
             self._unsaid += 1
-            return
+            return False
         more = f" (and {self._unsaid:,} more not shown)" if self._unsaid else ""
         self._said_at, self._unsaid, self._last = now, 0, text
         log.warning("%s%s", printable(text), more, exc_info=error)
+        return True
 
 
 def printable(text: str) -> str:

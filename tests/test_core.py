@@ -637,6 +637,17 @@ async def test_a_key_goes_on_after_a_message_that_failed(brokers: Brokers, excha
     assert handled == [0, 2, 3]
 
 
+async def test_a_broker_that_comes_and_goes_is_told_in_pairs_and_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    brokers = Brokers(Settings(brokers={"main": f"memory:{new_id()}"}))
+    broker = brokers.named("main")
+    for _ in range(5):
+        broker.lost(await broker.connected(), BrokerLost("gone"))
+        await broker.call(lambda transport: transport.queues())
+    await brokers.close()
+    about = f"broker main at {broker.address}"
+    assert caplog.messages == [f"{about} is lost: gone; connecting again", f"{about} is connected again"]
+
+
 @pytest.mark.parametrize("ordered", ["id", True, 1, ""])
 def test_ordered_takes_key_and_nothing_else(ordered: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"ordered is {ordered!r}; it takes 'key'"):

@@ -53,6 +53,8 @@ class Broker:
         self._connecting = asyncio.Lock()
         self._complaints = Complaints()
         self._failures = 0
+        self._said = False  # that it does not work
+        self.trouble = ""  # why not, until it does
         self._ever_connected = False
         self._silent = self._closed = False
         self.reconnects = 0
@@ -93,15 +95,11 @@ class Broker:
                 raise self._refused(error) from None  # libraries repeat what they were told
             if not self._ever_connected and isinstance(error, ConfigurationError):
                 raise
-            self._failures += 1
-            if self._failures == 1:
-                log.warning("broker %s at %s cannot be reached: %s; trying again", self.name, self.address, error)
+            self._failed(error, "cannot be reached: {}; trying again")
             return None
         except BaseException:
             await transport.close()
             raise
-        if self._failures:
-            log.warning("broker %s at %s is connected again", self.name, self.address)
         if transport.warning and not self._ever_connected:
             log.warning("broker %s at %s: %s", self.name, self.address, transport.warning)
         self.reconnects += self._ever_connected
@@ -113,12 +111,23 @@ class Broker:
         if self._transport is not transport or isinstance(error, NoSuchQueue):
             return  # somebody else told already, or it is there
         self._transport = None
-        self._failures += 1
-        if self._failures == 1:
-            log.warning("broker %s at %s is lost: %s; connecting again", self.name, self.address, error)
+        self._failed(error, "is lost: {}; connecting again")
         task = asyncio.ensure_future(transport.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+    def _failed(self, error: Exception, what: str) -> None:
+        """Say once that it does not work; if it flaps, not more often than Complaints do."""
+        self._failures += 1
+        self.trouble = str(error)
+        text = f"broker {self.name} at {self.address} {what.format(error)}"
+        self._said = self._said or self._complaints.say(text)
+
+    def _works(self) -> None:
+        """Something was done: say so, if it was said that it does not work."""
+        if self._said:
+            log.warning("broker %s at %s is connected again", self.name, self.address)
+        self._failures, self._said, self.trouble = 0, False, ""
 
     async def call(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
         """Run `operation` on the open transport, again until it is neither lost nor put off on the way."""
@@ -139,7 +148,7 @@ class Broker:
                 self._complaints.say(f"broker {self.name} at {self.address}: {error}; trying again")
                 await asyncio.sleep(pause(refusals, FIRST_PAUSE, LONGEST_PAUSE))
             else:
-                self._failures = 0
+                self._works()
                 self._answered()
                 return result
             finally:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..brokers.backoff import pause
 from ..brokers.broker import Broker
+from ..brokers.queues import stats
 from ..errors import BrokerBusy, BrokerDamaged, BrokerError, BrokerLost, BrokerRefused
 from ..transport import Delivery, Subscription
 from .ordering import Lanes
@@ -47,6 +49,7 @@ class Receiver:
         self._ready = ready
         self._arrived = arrived
         self._lost = 0  # times that a subscription was lost
+        self._said = False  # that it is, and not yet that it is taken up again
         self._closed = False
 
     async def declare(self) -> None:
@@ -72,12 +75,14 @@ class Receiver:
                     raise
                 declared = False  # somebody may have deleted them
                 failures = 1 if self._settlement.counts.received > received else failures + 1
-                complaints.say(f"{self._name}: the subscription is lost ({error}); taking it up again")
+                lost = f"{self._name}: the subscription is lost ({error}); taking it up again"
+                self._said = complaints.say(lost) or self._said
                 await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
 
     async def _subscribe(self, declared: bool) -> None:
         """The life of one subscription. Raises BrokerLost at its end, or returns when closed."""
         if not declared:
+            await self._miss()
             await self.declare()
         transport = await self._broker.connected()
         try:
@@ -85,8 +90,9 @@ class Receiver:
         except BrokerLost as error:
             self._broker.lost(transport, error)
             raise
-        if self.subscription:
+        if self._said:
             log.warning("%s: the subscription is taken up again", self._name)
+            self._said = False
         self.subscription = subscription
         self.consuming = True
         keeper = asyncio.create_task(self._settlement.keep(subscription))
@@ -105,6 +111,12 @@ class Receiver:
             self.consuming = False
             keeper.cancel()
             await subscription.close()
+
+    async def _miss(self) -> None:
+        """Say so if the queue that was consumed is gone: the broker forgot it, or somebody deleted it."""
+        with suppress(BrokerRefused):  # not everybody may ask
+            if self.subscription and await stats(self._broker, self._exchange, self._id) is None:
+                log.warning("%s: its queue is gone with all that was in it; it is made again", self._name)
 
     async def _receive(self, subscription: Subscription) -> None:
         room = await self._settlement.room()

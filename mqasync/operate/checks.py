@@ -76,7 +76,8 @@ class Checks:
                 findings += await self._others(broker)
         except TimeoutError:
             what = "not everything was answered" if findings else f"no answer from {broker.address}"
-            findings.append(Finding(ERROR, about, f"{what} within {self._wait:g} s"))
+            why = f": {broker.trouble}" if broker.trouble else ""
+            findings.append(Finding(ERROR, about, f"{what} within {self._wait:g} s{why}"))
         except BrokerError as error:
             findings.append(Finding(ERROR, about, str(error)))
         return findings
