@@ -118,7 +118,7 @@ class Subscription(Protocol):
 
 
 class Seen(Protocol):
-    """The ids of the messages that one queue has handled. `known` and `add` raise BrokerLost."""
+    """The ids of the messages that one queue has handled. `known` and `add` raise what their library does."""
 
     async def known(self, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that are remembered."""

@@ -392,7 +392,11 @@ class Conformance:
             assert await asyncio.to_thread(child.stdout.readline) == b"in hand\n"
             child.send_signal(signal.SIGKILL)
         subscription = await transport.subscribe(exchange, "q", 100)
-        returned = {int(delivery.message.body): delivery.returned for delivery in await receive(subscription, 7)}
+        returned: dict[int, int] = {}  # softened: who does not extend what it has received may get it again
+        async with asyncio.timeout(PATIENCE):
+            while len(returned) < 7:
+                for delivery in await subscription.receive(100, 0.5):
+                    returned.setdefault(int(delivery.message.body), delivery.returned)
         assert returned.keys() == {1, 3, 5, 7, 9, 10, 11}
         if self.features.counts_returns:
             assert {returned[n] for n in (1, 3, 5, 7, 9)} == {1}

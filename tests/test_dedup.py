@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -331,7 +332,7 @@ async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_c
         await until(lambda: channel.counts.handled == 600, "all are handled")
         assert time.monotonic() - since < 4.5, "all wait once for a Redis that does not answer, not one after another"
     (complaint,) = warnings_of(caplog)
-    assert complaint.startswith(f"{exchange}/q: {private_redis.url} cannot be asked: ")
+    assert complaint.startswith(f"{exchange}/q: the Redis that remembers ids cannot be asked: ")
     assert complaint.endswith("; until it answers, repeated messages are handled again")
     assert channel.counts.repeated == 0
 
@@ -385,7 +386,7 @@ async def test_a_redis_that_was_never_there_is_complained_about_without_its_pass
         await publish(brokers, exchange, "a", "b")
         await until(lambda: channel.counts.handled == 2, "both are handled")
     assert len(warnings_of(caplog)) == 1
-    assert "redis://user:***@127.0.0.1" in caplog.text
+    assert f"127.0.0.1:{urlsplit(REFUSING).port}" in caplog.text
     assert "hidden" not in caplog.text
 
 
@@ -490,9 +491,10 @@ def test_a_wrong_dedup_in_code_is_one_sentence() -> None:
 async def lambda_handler(body: dict[str, Any]) -> None: ...
 
 
-def test_an_option_that_redis_does_not_know_is_refused_at_start() -> None:
-    with pytest.raises(ConfigurationError, match=r"dedup redis://u:\*\*\*@h/\?nonsense=1 cannot be used: .*nonsense"):
-        load_seen("redis://u:hidden@h/?nonsense=1", "CTH", "q", 60.0)
+@pytest.mark.parametrize("option", ["nonsense=1", "ssl_cert_reqs=none", "ssl_check_hostname=false"])
+def test_an_option_that_redis_does_not_know_or_that_switches_off_tls_is_refused_at_start(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"'{option.partition('=')[0]}' cannot be set in a rediss URL; there"):
+        load_seen(f"rediss://u:hidden@h/?{option}", "CTH", "q", 60.0)
 
 
 def test_without_the_redis_package_the_sentence_says_what_to_install() -> None:
@@ -505,9 +507,3 @@ def test_without_the_redis_package_the_sentence_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.startswith("ConfigurationError the URL scheme 'redis' needs the package 'redis")
     assert done.stdout.endswith("pip install 'mqasync[redis]'\n")
-
-
-@pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_check_hostname=false"])
-def test_no_url_switches_off_that_tls_is_verified(option: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"cannot set {option.partition('=')[0]}: TLS is always verified"):
-        load_seen(f"rediss://:secret@redis.example:6379/0?{option}", "e", "q", 60.0)

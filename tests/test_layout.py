@@ -20,15 +20,15 @@ BROKERS = {
     "memory": (["memory"], 150),
     "sqlite": (["sqlite"], 370),
     "postgres": (["postgres"], 180),  # of which the SQL is 46
-    "redis": (["redis"], 874),
+    "redis": (["redis"], 188),  # of which 36 are Lua, and 16 what dedup remembers
     "nats": (["nats"], 180),  # nats-py is guarded against headers, servers without TLS, answers that never come
     "sqs": (["sqs"], 886),
     "activemq": (["activemq"], 796),
     "kafka": (["kafka"], 1033),
     "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
 }
-FOLDERS = {".": 700, "transports": 5300, "transports/common": 285, "cli": 1760, "web": 450}
-MAX_LINES = 12_500
+FOLDERS = {".": 700, "transports": 4630, "transports/common": 285, "cli": 1760, "web": 450}
+MAX_LINES = 11_830
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from ..contract import Seen
-from ..errors import BrokerLost
 from ..handler import Binding
 from ..masking import masked
 from ..transport import Delivery
@@ -72,7 +71,7 @@ class Dedup:
         if time.monotonic() >= self._ask_again:
             try:
                 return await self._seen.known(ids)
-            except BrokerLost as error:
+            except Exception as error:
                 self._away(error)
         return set()
 
@@ -81,12 +80,13 @@ class Dedup:
         if time.monotonic() >= self._ask_again:
             try:
                 await self._seen.add([delivery.message.id for delivery in deliveries])
-            except BrokerLost as error:
+            except Exception as error:
                 self._away(error)
 
-    def _away(self, error: BrokerLost) -> None:
+    def _away(self, error: Exception) -> None:
         self._ask_again = time.monotonic() + AWAY_SECONDS
-        self._settlement.complaints.say(f"{self._name}: {error}; until it answers, repeated messages are handled again")
+        what = f"the Redis that remembers ids cannot be asked: {error}"
+        self._settlement.complaints.say(f"{self._name}: {what}; until it answers, repeated messages are handled again")
 
 
 def seen_of(consumer: Binding, url: str | None) -> Seen | None:

@@ -31,7 +31,7 @@ SCHEMES = {
     "postgres": ("postgres", "PostgresTransport", "postgres"),
 }
 # the same for what remembers ids
-SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis_seen", "SeenInRedis", "redis"))
+SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis", "SeenInRedis", "redis"))
 
 # loggers of client libraries: the core says in one line what they say in tracebacks, and at DEBUG they show bodies
 LOUD = ("aio_pika", "aiormq", "redis", "push_response", "aiokafka", "stompman", "nats", "asyncpg")

@@ -1,132 +1,295 @@
-"""Redis Streams through redis-py; Redis only, no retrying, decoding or handling.
+"""Redis Streams through redis-py, and the ids that dedup remembers there; nothing is retried or handled here.
 
 URL: redis://user:password@host:port/database, or rediss:// for TLS, always verified. After "?":
-    lease (seconds until an unsettled delivery comes back by itself, default 30; the same in every process),
-    cafile, certfile, keyfile.
+    lease (seconds until an unsettled delivery comes back by itself, default 30; the same in every
+    process), cafile, certfile, keyfile.
 Options: none.
-Delivery: a stream for each exchange and id; publish is one script, which puts a message into all streams of
-    the exchange or into none. A delivery is leased: who holds it longer without extending it loses it, and
-    settling it then has no effect. What a killed process held comes back one lease later and is counted.
-    One connection sends and settles, and each subscription has one to wait on.
-Order: first in, first out with one consumer and no retries; what is released comes last.
-Delay: by the clock of Redis; up to a second more where a process waits for what another one has delayed, or
-    if the user of the URL must not use CLIENT UNBLOCK.
+Delivery: a stream for each exchange and id; publish is one script, which puts a message into all
+    streams of the exchange or into none. A delivery is leased: who holds it longer without extending
+    it shares it with who takes it then. What a killed process held comes back one lease later and is
+    counted. An entry that somebody else has added is a message if its first field is called body.
+Order: first in, first out with one consumer and no retries; what is released comes before what is new.
+Delay: by the clock of Redis, up to a second late.
 Dead letters: a queue like any other, "id.dead".
-What it cannot do: use a Redis Cluster or ask Sentinels, keep more than fits into memory, use Redis before 7.0,
-    tell how many consume a queue before 7.2.
-    A replica that becomes the master lacks what was not copied yet, confirmed or not. Of a queue that has expired,
-    delayed messages stay in memory until its exchange is published to or declared again.
+What it cannot do: use a Redis Cluster or ask Sentinels, keep more than fits into memory, use Redis
+    before 7.0, tell how many consume a queue.
+    A Redis that takes no writes, such as a replica, counts as not connected. A replica that becomes
+    the master lacks what was not copied yet, confirmed or not.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-import os
-import platform
+import re
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
-from ..errors import BrokerLost, ConfigurationError, Unroutable
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.exceptions import ResponseError
+
+from ..contract import Errors
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, NoSuchQueue, Unroutable
 from ..message import Message, new_id
-from ..transport import Features, Options, QueueStats
-from . import redis_leases, redis_server
-from . import redis_scripts as scripts
-from .redis_connection import Connection
-from .redis_message import to_arguments
-from .redis_scripts import PREFIX, exchange_key, keys_of
-from .redis_subscription import WATCH_SECONDS, RedisSubscription
-from .redis_url import Address
+from ..transport import Delivery, Features, Options, QueueStats
+from .common.envelope import pack, unpack
+from .common.url import Address, Key, check_options, parse, value
+
+FORM = "redis://user:password@host:port/database"
+KEYS = {"lease": Key(30.0, least=0.1)}
+REPLY_SECONDS = 60.0  # that large messages may take on a slow line; the core asks meanwhile by ping
+SEEN_SECONDS = 2.0  # a Redis that does not answer must not stall a queue for the sake of dedup
+MAX_CONNECTIONS = 10_000  # redis-py lends one to each command; its own limit of 100 would count as an outage
+GROUP = "mqasync"  # of every stream, and its one consumer: nobody needs to know who holds what
+
+ONE_SERVER = "mqasync needs one Redis server, 7.0 or newer: no Sentinel, no node of a Cluster"
+
+# What Redis says of itself, bad values (or none, if we may not ask), and how it can lose messages then
+RISKS = (
+    ("maxmemory_policy", "(allkeys.*)?", "full, it throws messages away: set maxmemory-policy to noeviction"),
+    ("aof_enabled", "0?", "it keeps messages in memory, and its end loses them: set appendonly to yes"),
+    ("appendfsync", "everysec|no", "a power cut loses what is not on disk yet: set appendfsync to always"),
+)
+
+WRITABLE = "#!lua flags=allow-oom\nreturn 1"  # a Redis that takes no writes refuses even this,
+ROOM = "#!lua\nreturn 1"  # and one that has no memory for messages refuses this
+
+# KEYS: the ids that are bound to an exchange. ARGV: messages
+PUBLISH = """#!lua
+local ids = redis.call('SMEMBERS', KEYS[1])
+for _, id in ipairs(ids) do
+    for _, message in ipairs(ARGV) do
+        redis.call('XADD', KEYS[1] .. id, '*', 'mqasync', message)
+    end
+end
+return #ids
+"""
+
+# KEYS: stream, delayed. ARGV: seconds, messages; those delayed are made unique by 36 characters before them.
+# Also without memory: what was retried or buried makes room.
+SEND = """#!lua flags=allow-oom
+local time = redis.call('TIME')
+for n = 2, #ARGV do
+    if ARGV[1] == '0' then
+        redis.call('XADD', KEYS[1], '*', 'mqasync', ARGV[n])
+    else
+        redis.call('ZADD', KEYS[2], time[1] + time[2] / 1000000 + ARGV[1], ARGV[n])
+    end
+end
+"""
+
+# KEYS: stream, delayed. ARGV: lease in milliseconds, limit. What is due can be received from now on; what was
+# held for longer than the lease is taken. Returns that, and in how many milliseconds to look again.
+LOOK = """#!lua flags=allow-oom
+local time, taken = redis.call('TIME'), {}
+local now = time[1] + time[2] / 1000000
+for _, unique in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 256)) do
+    redis.call('XADD', KEYS[1], '*', 'mqasync', string.sub(unique, 37))
+    redis.call('ZREM', KEYS[2], unique)
+end
+for _, held in ipairs(redis.call('XPENDING', KEYS[1], 'mqasync', 'IDLE', ARGV[1], '-', '+', ARGV[2])) do
+    local entry = redis.call('XCLAIM', KEYS[1], 'mqasync', 'mqasync', ARGV[1], held[1])[1]
+    taken[#taken + 1] = entry and {entry[1], entry[2], held[4]}
+end
+local due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or now + 1
+return {taken, #taken == 0 and math.ceil(math.min(due - now, 1) * 1000) or 0}
+"""
+
+
+class VerifiedConnection(SSLConnection):
+    """TLS by a context of ours: redis-py's own would trust public authorities beside the cafile."""
+
+    def __init__(self, context: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.ssl_context.context = context
+
+
+def address_of(url: str) -> Address:
+    """Where a Redis is. Raises ConfigurationError."""
+    address = parse(url, form=FORM, port=6379, keys=KEYS, secure="rediss")
+    value("the database", address.path or "0", Key(0, least=0))
+    return address
+
+
+def client(address: Address, patience: float) -> Redis:
+    """Who connects there when first asked, and waits so many seconds for an answer."""
+    (host, port), context = address.hosts[0], address.ssl_context()
+    settings: dict[str, Any] = {"host": host, "port": port, "db": int(address.path or 0), "protocol": 2}
+    settings |= {"username": address.user or None, "password": address.password or None}
+    settings |= {"socket_timeout": patience, "socket_connect_timeout": patience}
+    settings |= {"connection_class": VerifiedConnection, "context": context} if context else {}
+    return Redis.from_pool(ConnectionPool(max_connections=MAX_CONNECTIONS, **settings))
+
+
+def keys(exchange: str, id: str = "") -> list[str]:
+    """The stream of a queue, and the sorted set of what is delayed; without an id, the set of those bound.
+
+    The braces keep all of an exchange on one server behind a proxy that spreads keys.
+    """
+    stream = f"mqasync:{{{exchange}}}:{id}"
+    return [stream, f"{stream}:delayed"]
+
+
+def packed(messages: Sequence[Message]) -> list[bytes]:
+    """The one field of an entry: envelope, which has no line feed, and body."""
+    return [pack(message) + b"\n" + message.body for message in messages]
 
 
 class RedisTransport:
-    """One connection to one Redis, and one more for each subscription."""
+    """One Redis; redis-py has a connection for each command under way."""
 
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
-    blocked = ""
-    warning = ""
+    errors: Errors = (
+        (NoSuchQueue, ("NOGROUP", "no longer exists")),
+        (BrokerLost, ("ReadOnlyError", "MasterDownError", "UNBLOCKED")),  # another server was made the master
+        (BrokerBusy, ("OutOfMemoryError", "MISCONF", "NOREPLICAS", "BUSY Redis")),
+        (BrokerRefused, ("ClusterDown", "cluster mode", "unknown command", "unexpected symbol"), ONE_SERVER),
+        (BrokerRefused, ("AuthenticationError", "AuthorizationError", ResponseError)),
+    )
 
     def __init__(self, url: str, options: Options) -> None:
-        self._address = Address(url)
-        for exchange, given in options.items():
-            for name in given:
-                problem = f"unknown option {name!r}: Redis has no options"
-                raise ConfigurationError(problem, "exchanges", exchange, "options", name)
-        self._commands = Connection(self._address)
-        self._subscriptions: list[RedisSubscription] = []
+        """Check URL and options."""
+        self._address = address_of(url)
+        check_options(options, {}, "Redis")
 
     async def open(self) -> None:
-        await self._commands.open()
-        self.warning = await redis_server.check(self._commands)
-        for script in (*scripts.ALL, *redis_leases.ALL):
-            await script.load(self._commands)
+        """Connect, and see whether that is one server which takes writes."""
+        self.redis = client(self._address, REPLY_SECONDS)
+        self._publish, self._send, self.look = map(self.redis.register_script, (PUBLISH, SEND, LOOK))
+        del self.redis.response_callbacks["XREADGROUP"]  # entries as they are in LOOK
+        await self.redis.eval(WRITABLE, 0)
+        about: dict[Any, Any] = {}
+        with suppress(ResponseError):  # not everybody may ask
+            about |= await self.redis.info()
+            about |= await self.redis.config_get("appendfsync")
+        if about.get("redis_mode") == "cluster":
+            raise BrokerRefused(ONE_SERVER)
+        risks = (text for name, bad, text in RISKS if re.fullmatch(bad, str(about.get(name, ""))))
+        self.warning = ("" if about else "as far as this user may ask, ") + "; ".join(risks)
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
-        milliseconds = math.ceil((expires or 0) * 1000)
-        state = "bound" if bound else "unbound"
-        await scripts.DECLARE.run(self._commands, keys_of(exchange, id), id, state, milliseconds)
+    async def ping(self) -> None:
+        """Ask whether a message would be taken."""
+        await self.redis.eval(ROOM, 0)
 
-    async def delete(self, exchange: str, id: str) -> None:
-        await scripts.DELETE.run(self._commands, keys_of(exchange, id), id)
+    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
+        """Make the stream and its group, which gets all that is in it; then let publish find it."""
+        try:
+            await self.redis.xgroup_create(keys(exchange, id)[0], GROUP, "0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):  # which says that it is there
+                raise
+        if bound:
+            await self.redis.sadd(keys(exchange)[0], id)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        arguments = to_arguments(exchange, messages)
-        if not await scripts.PUBLISH.run(self._commands, (exchange_key(exchange),), *arguments):
+        """Add them to all streams of the exchange, in one step."""
+        if not await self._publish(keys(exchange)[:1], packed(messages)):
             raise Unroutable(f"no queue is bound to exchange {exchange!r}")
 
+    async def bound(self, exchange: str) -> bool:
+        """Publish tells by itself."""
+        return True
+
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        keys = keys_of(exchange, id)
-        milliseconds = max(0, math.ceil(delay * 1000))
-        if not await scripts.SEND.run(self._commands, keys, id, milliseconds, *to_arguments(exchange, messages)):
-            raise _no_queue(exchange, id)
-        if milliseconds:
-            for subscription in self._subscriptions:
-                if subscription.keys == keys:
-                    await subscription.expect(delay)
+        """Add them to that stream or to what is delayed; the stream is made if it has just been deleted."""
+        unique = [new_id().encode() + message for message in packed(messages)] if delay else packed(messages)
+        await self._send(keys(exchange, id), [delay or 0, *unique])
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> RedisSubscription:
-        subscription = RedisSubscription(
-            self._commands,
-            Connection(self._address),
-            exchange,
-            id,
-            f"{platform.node()}-{os.getpid()}-{new_id()}",
-            prefetch,
-            self._address.lease,
-        )
-        self._subscriptions.append(subscription)
-        await subscription.open()
-        return subscription
+        """Redis is not told."""
+        return RedisSubscription(self, exchange, keys(exchange, id), self._address.settings["lease"])
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count what is not settled. A consumer that has room asks every second, one that has none extends leases."""
-        silence = math.ceil((self._address.lease + 2 * WATCH_SECONDS) * 1000)
-        found = await scripts.STATS.run(self._commands, keys_of(exchange, id), id, silence)
-        return QueueStats(*found) if found else None
+        """Count what is not settled, and what was delayed and nobody has looked for since it is due."""
+        stream, delayed = keys(exchange, id)
+        found = QueueStats(await self.redis.xlen(stream), await self.redis.zcard(delayed))
+        return found if await self.redis.exists(stream) else None
 
     async def queues(self) -> list[tuple[str, str]] | None:
-        """Look through all keys for those of exchanges; queues that expire are left out."""
-        found: list[tuple[str, str]] = []
-        for key in sorted(await self._exchanges()):
-            values: list[bytes] = await self._commands.call("HGETALL", key)
-            states = zip(values[::2], values[1::2], strict=True)
-            exchange = key.decode().removeprefix(PREFIX).removesuffix("}")
-            found += [(exchange, id.decode()) for id, state in states if state in (b"bound", b"unbound")]
-        return found
+        """Look through all keys for streams of ours."""
+        found = {key.decode() async for key in self.redis.scan_iter(keys("*", "*")[0], 1000, "stream")}
+        return [(exchange, id) for _, exchange, id in (re.split("[{}]:?", key) for key in found)]
 
-    async def _exchanges(self) -> set[bytes]:
-        """The keys of all exchanges; Redis may show one twice."""
-        scan = ("MATCH", f"{PREFIX}*}}", "COUNT", 1000, "TYPE", "hash")
-        cursor, found = await self._commands.call("SCAN", 0, *scan)
-        keys = set(found)
-        while cursor != b"0":
-            cursor, found = await self._commands.call("SCAN", cursor, *scan)
-            keys.update(found)
-        return keys
+    async def delete(self, exchange: str, id: str) -> None:
+        """Unbind it, and drop what is in it."""
+        await self.redis.srem(keys(exchange)[0], id)
+        await self.redis.delete(*keys(exchange, id))
 
     async def close(self) -> None:
-        await asyncio.gather(*(subscription.leave() for subscription in self._subscriptions))
-        await self._commands.close()
+        """Close all connections; what is unsettled comes back by its lease."""
+        await self.redis.aclose()
 
 
-def _no_queue(exchange: str, id: str) -> BrokerLost:
-    return BrokerLost(f"Redis has no queue of {id!r} at exchange {exchange!r}")
+class RedisSubscription:
+    """One consumer of one queue."""
+
+    def __init__(self, transport: RedisTransport, exchange: str, keys: list[str], lease: float) -> None:
+        self.lease: float | None = lease
+        self._redis, self._look, self._exchange = transport.redis, transport.look, exchange
+        self._keys, self._stream, self._milliseconds = keys, keys[0], round(lease * 1000)
+        self._look_at = 0.0  # on the monotonic clock
+
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
+        """Take what was held for too long, if it is time to look; else wait for what is new."""
+        if time.monotonic() >= self._look_at:
+            taken, pause = await self._look(self._keys, [self._milliseconds, limit])
+            self._look_at = time.monotonic() + pause / 1000
+            if taken:
+                return [self._delivery(*entry) for entry in taken]
+        block = max(1, round(1000 * min(timeout, self._look_at - time.monotonic())))  # 0 would be for ever
+        new: Any = await self._redis.xreadgroup(GROUP, GROUP, {self._stream: ">"}, limit, block)
+        return [self._delivery(*entry) for _, entries in new or () for entry in entries]
+
+    def _delivery(self, entry: bytes, fields: list[bytes], returned: int = 0) -> Delivery:
+        id, envelope, body, problem = entry.decode(), None, fields[1], ""
+        if fields[0] == b"mqasync":
+            envelope, _, body = body.partition(b"\n")
+        elif fields[0] != b"body":
+            problem = f"it has neither a field 'mqasync' nor a field 'body', but {fields}"
+        message, unreadable = unpack(self._exchange, envelope, body, id)
+        return Delivery(message, tag=id, returned=returned, unreadable=problem or unreadable)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete the entries, then forget that they were held: in this order nothing is left behind."""
+        ids = [delivery.tag for delivery in deliveries]
+        pipeline: Any = self._redis.pipeline(transaction=False)  # out of memory, Redis refuses transactions
+        await pipeline.xdel(self._stream, *ids).xack(self._stream, GROUP, *ids).execute()
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Let them look as if their lease had ended, for whoever looks next."""
+        for one in deliveries:
+            how: Any = {"idle": self._milliseconds, "retrycount": one.returned, "justid": True}
+            await self._redis.xclaim(self._stream, GROUP, GROUP, 0, [one.tag], **how)
+        self._look_at = 0.0
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Let them look as if they had just come."""
+        await self._redis.xclaim(self._stream, GROUP, GROUP, 0, [one.tag for one in deliveries], justid=True)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class SeenInRedis:
+    """One key for each id, which Redis drops after `ttl` seconds; mqasync/core/dedup.py says what is promised."""
+
+    def __init__(self, url: str, exchange: str, id: str, ttl: float) -> None:
+        self._redis = client(address_of(url), SEEN_SECONDS)
+        self._prefix = f"mqasync:seen:{exchange}/{id}:"
+        self._milliseconds = max(1, round(ttl * 1000))
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """Ask for all at once."""
+        values = await self._redis.mget([self._prefix + id for id in ids])
+        return {id for id, value in zip(ids, values, strict=True) if value}
+
+    async def add(self, ids: Sequence[str]) -> None:
+        """Set all at once."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for id in ids:
+            pipeline.set(self._prefix + id, 1, px=self._milliseconds)
+        await pipeline.execute()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()

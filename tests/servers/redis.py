@@ -28,8 +28,8 @@ class DurableRedis(Server):
 
     def start(self) -> None:
         """Return when it has read its data and answers."""
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory)]
-        self.launch([*command, *self.arguments], self._answers)
+        here = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory)]
+        self.launch(["redis-server", *self.arguments, *here], self._answers)
 
     def _answers(self) -> bool:
         """With TLS or a password it answers too, with an error."""
