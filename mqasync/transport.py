@@ -60,6 +60,7 @@ class Delivery(msgspec.Struct, eq=False):
     tag: Any = None  # the transport's own
     returned: int = 0  # how often it came back because nobody settled it, where the broker counts
     unreadable: str = ""  # why the transport cannot read it, only its body
+    alone: int = 0  # how often it was about to be handled while nothing else was; the core's own
 
 
 class Transport(Protocol):

@@ -459,21 +459,6 @@ async def test_a_message_that_no_broker_can_carry_is_refused_and_the_others_go_t
     assert kinds == [type(None), MessageTooLarge, ConfigurationError, ConfigurationError, type(None)]
 
 
-async def test_a_message_whose_process_died_again_and_again_is_buried(
-    brokers: Brokers, exchange: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mqasync.core.poison.MAX_RETURNS", -1)  # as if it had come back that often
-    monkeypatch.setattr("mqasync.core.poison.SUSPECT_RETURNS", 0)
-
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any]) -> None:
-        raise AssertionError("it must not be handled any more")
-
-    async with working(brokers, handler) as (channel,):
-        await publish(brokers, exchange, b"{}")
-        await until(lambda: channel.counts.buried == 1, "it is buried")
-
-
 async def test_closing_is_safe_twice(brokers: Brokers, exchange: str) -> None:
     @consumer(exchange=exchange, id="q")
     async def handler(body: dict[str, Any]) -> None: ...

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mqasync.core.poison import Quarantine
+from mqasync import Message, consumer
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.core.poison import MAX_ALONE, SUSPECT_RETURNS, Quarantine
+from mqasync.handlers.step import Step
+from mqasync.message import new_id
 
 from .commands import CommandLine
+from .conftest import url_of
 from .waiting import until
 
 SERVICE = """
@@ -53,6 +60,75 @@ def test_poison_that_kills_its_process_is_buried_alone(
     assert 3 <= deaths <= 15
 
 
+@pytest.mark.parametrize("kind", ["rabbitmq", "nats", "sqs", "sqlite"])
+async def test_a_graceful_stop_is_no_death_however_often(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    exchange, handled, stop = f"E{new_id()}", list[int](), True
+
+    @consumer(exchange=exchange, id="q", concurrency=1, prefetch=10)
+    async def handler(body: dict[str, int]) -> None:
+        if stop:
+            begun.set()
+            await asyncio.Event().wait()
+        handled.append(body["n"])
+
+    # Given ten messages, when a process that had begun one of them is stopped again and again
+    for life in range(2 * MAX_ALONE + SUSPECT_RETURNS + 2):
+        begun = asyncio.Event()
+        brokers = Brokers(Settings(brokers={"main": url_of(kind, request, tmp_path)}))
+        channel = Channel(Step(handler, brokers.publish, {}), brokers.route(exchange))
+        await channel.declare()
+        if life == 0:
+            messages = [Message(body=b'{"n": %d}' % n, exchange=exchange) for n in range(10)]
+            await asyncio.gather(*map(brokers.publish, messages))
+        channel.start()
+        await asyncio.wait_for(begun.wait(), 20)
+        await channel.drain(0.0)
+        await brokers.close()
+    # Then none of them is to blame
+    stop = False
+    brokers = Brokers(Settings(brokers={"main": url_of(kind, request, tmp_path)}))
+    channel = Channel(Step(handler, brokers.publish, {}), brokers.route(exchange))
+    channel.start()
+    await until(lambda: len(set(handled)) == 10, "all are handled", 60)
+    assert (channel.counts.buried, channel.counts.failed) == (0, 0)
+    await channel.drain(1.0)
+    await brokers.close()
+
+
+BLOCKER = """
+import time, asyncio
+from mqasync import consumer
+
+@consumer(exchange="EXCHANGE", id="q", concurrency=10)
+async def handler(body: dict):
+    print(body["n"], flush=True)
+    if body["n"] == 7:
+        time.sleep(8)
+    await asyncio.sleep(0.01)
+"""
+
+
+def test_a_handler_that_blocks_the_loop_runs_once_and_its_neighbours_are_not_to_blame(
+    rabbitmq_url: str, tmp_path: Path
+) -> None:
+    exchange = f"E{new_id()}"
+    command = CommandLine(tmp_path, f"{rabbitmq_url}?heartbeat=2")
+    command.file("victim.py", BLOCKER.replace("EXCHANGE", exchange))
+    command.declare(exchange, "q")
+    command.publish(exchange, *(json.dumps({"n": n}) for n in range(200)))
+    # When one message blocks the process for longer than the broker waits for a heartbeat
+    done = command.run("run", "victim", "--until-idle")
+    assert done.returncode == 0, done.stderr
+    assert "is lost" in done.stderr and "stands still" in done.stderr
+    # Then that is said, nothing is buried, and what was done by then is not done again
+    handled = [int(line) for line in done.stdout.split()]
+    assert set(handled) == set(range(200)), (command.depth(exchange, "q"), done.stderr)
+    assert len(handled) == 200, sorted(n for n in set(handled) if handled.count(n) > 1)
+    assert command.depth(exchange, "q.dead") == 0
+
+
 async def test_a_suspect_runs_alone_and_everybody_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mqasync.core.poison.SETTLE_SECONDS", 0.0)
     quarantine = Quarantine()
@@ -81,7 +157,7 @@ async def test_a_suspect_runs_alone_and_everybody_gets_a_turn(monkeypatch: pytes
             quarantine.enter()
             tasks.add(asyncio.create_task(handle(waiting.popleft(), False)))
 
-    quarantine.reopened.append(begin)
+    quarantine.join(begin, list)
     # Given two that run, when two suspects and two more come
     for name in ("a", "b", "suspect 1", "c", "suspect 2", "d"):
         if name.startswith("suspect"):

@@ -27,19 +27,20 @@ from ..message import Message
 from ..transport import Delivery
 from .dedup import Dedup
 from .ordering import Lanes
-from .poison import Quarantine, needs_care, problem, suspect
+from .poison import ALONE, Quarantine, problem, read, suspect
 from .receiver import Receiver
-from .settlement import Observe, Settlement, ignore
+from .settlement import Observe, Settlement, ignore, key
 
 log = logging.getLogger("mqasync")
 
+LATER_SECONDS = 1.0  # before what has to run alone comes again when something else does
 TROUBLE_SECONDS = 5.0  # before what could not be settled is put back
 
 
 class Job(msgspec.Struct, eq=False):
     """Deliveries that are handled together."""
 
-    deliveries: Sequence[Delivery]
+    deliveries: list[Delivery]
     alone: bool  # while no other handler runs
     attempt: Attempt | None = None
     carrier: asyncio.Task[None] | None = None  # does what is neither the handler's nor done at once
@@ -73,13 +74,15 @@ class Channel:
         self._handler = f"the handler {where(step.consumer.handler)} of {self.name}"
         self._context = context
         self._quarantine = quarantine or Quarantine()
-        self._quarantine.reopened.append(self._go_on)
         self._size = options.batch_size if step.signature.batch else 1
         self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
         prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
         self._settlement = Settlement(step.consumer, prefetch, broker, observe)
+        self._quarantine.join(self._go_on, lambda: self._settlement.held)
         self._ready = Lanes(ordered=options.ordered is not None)
-        self._receiver = Receiver(self.exchange, self.id, prefetch, broker, self._settlement, self._ready, self._go_on)
+        self._receiver = Receiver(
+            self.exchange, self.id, prefetch, broker, self._settlement, self._ready, self._arrived
+        )
         self.declare = self._receiver.declare
         self.counts = self._settlement.counts
         self._dedup = Dedup(self.name, seen, self._settlement) if seen else None
@@ -119,13 +122,49 @@ class Channel:
         self._receiving = asyncio.create_task(self._receiver.run(declared))
         return self._receiving
 
+    async def _arrived(self, deliveries: list[Delivery]) -> None:
+        suspects: list[Delivery] = []
+        later: list[Delivery] = []
+        if any(one.returned or ALONE in one.message.headers for one in deliveries):
+            deliveries, suspects, later = self._sorted(deliveries)
+        for delivery in deliveries:
+            self._ready.put(delivery)
+        self._go_on()
+        if suspects:
+            what = "came back again and again from processes that died or lost their connection"
+            self._settlement.complaints.say(f"{self.name}: {len(suspects):,} of its messages {what}; each runs alone")
+            await self._settlement.exchange(suspects, 1)
+        if later:
+            await self._settlement.exchange(later, delay=LATER_SECONDS)
+
+    def _sorted(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery], list[Delivery]]:
+        """Those that are to be handled now, the suspects, and those that are to run alone later; see poison.py."""
+        for delivery in deliveries:
+            if ALONE in delivery.message.headers:
+                read(delivery)
+        if self._receiver.again:
+            deliveries = [delivery for delivery in deliveries if not self._at_work_on(delivery)]
+        suspects = [one for one in deliveries if suspect(one) and not self._settlement.known(one)]
+        later = self._quarantine.too_many(deliveries)
+        return [one for one in deliveries if one not in suspects and one not in later], suspects, later
+
+    def _at_work_on(self, delivery: Delivery) -> bool:
+        """Whether an attempt at it goes on, which a lost connection did not end: then this is what it settles."""
+        for job in self._jobs:
+            for index, old in enumerate(job.deliveries if job.carrier is None else ()):
+                if old.subscription is not delivery.subscription and key(old) == key(delivery):
+                    job.deliveries[index] = delivery
+                    self._settlement.forget([old])
+                    return True
+        return False
+
     def _go_on(self) -> None:
         """Begin what waits, as far as there is room: called whenever something has come or has ended."""
         while len(self._jobs) < self._concurrency and self._quarantine.open and not self._draining:
             if not (deliveries := self._next()):
                 return
-            special = any(map(needs_care, deliveries))
-            job = Job(deliveries, special and any(map(suspect, deliveries)))
+            special = any(map(self._needs_care, deliveries))
+            job = Job(deliveries, special and any(delivery.alone for delivery in deliveries))
             self._jobs[job] = None
             if not job.alone:
                 self._quarantine.enter()
@@ -134,12 +173,18 @@ class Channel:
             else:
                 self._attempt(job, deliveries, partial(self._handled, job))
 
-    def _next(self) -> Sequence[Delivery]:
+    def _needs_care(self, delivery: Delivery) -> bool:
+        """True if it does not simply get to a handler."""
+        return bool(
+            delivery.alone or delivery.unreadable or (self._settlement.kept and self._settlement.known(delivery))
+        )
+
+    def _next(self) -> list[Delivery]:
         """What is to be handled together; nothing while a batch may grow, for `batch_wait` after its first message."""
         if self._size > len(self._ready) and not self._batch_due:
             if self._ready and self._batch_timer is None:
                 self._batch_timer = asyncio.get_running_loop().call_later(self._options.batch_wait, self._now)
-            return ()
+            return []
         if self._batch_timer:
             self._batch_timer.cancel()
             self._batch_timer, self._batch_due = None, False
@@ -213,11 +258,15 @@ class Channel:
         if not job.alone:
             return await self._handle(job, deliveries)
         async with self._quarantine.alone():
-            await self._handle(job, deliveries)
+            await self._one_by_one(job, deliveries)
 
     async def _handle(self, job: Job, deliveries: Sequence[Delivery]) -> None:
-        if len(deliveries) > 1 and any(map(needs_care, deliveries)):
+        if len(deliveries) > 1 and any(map(self._needs_care, deliveries)):
             return await self._one_by_one(job, deliveries)
+        if outcome := self._settlement.outcome(deliveries[0]):
+            if outcome is DONE:
+                return self._settlement.skip(deliveries)
+            return await self._settle(job, deliveries, outcome)
         if why := problem(deliveries[0]):
             return await self._settle(job, deliveries, failed(why))
         await self._settle(job, deliveries, await self._attempt(job, deliveries).end())

@@ -11,6 +11,7 @@ from ..brokers.publisher import unfit
 from ..errors import Reject
 from ..handlers.failure import MAX_TEXT, kind, text, trace
 from ..message import Message
+from .poison import ALONE
 
 PREFIX = "dead-"
 MAX_ID = 255
@@ -41,9 +42,17 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     return msgspec.structs.replace(message, headers=message.headers | headers)
 
 
+def explained(message: Message) -> Message:
+    """A dead letter; with a reason, if it has none because the broker itself has buried it."""
+    if "dead-reason" in message.headers:
+        return message
+    why = "the broker itself has buried it: it came back too often from processes that died or lost their connection"
+    return msgspec.structs.replace(message, headers=message.headers | {"dead-reason": "returned", "dead-message": why})
+
+
 def revived(message: Message) -> Message:
     """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt."""
-    own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX)}
+    own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX) and name != ALONE}
     return msgspec.structs.replace(message, headers=own, attempt=1)
 
 

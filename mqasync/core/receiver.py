@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from ..brokers.backoff import pause
@@ -14,20 +13,18 @@ from ..brokers.queues import stats
 from ..errors import BrokerBusy, BrokerDamaged, BrokerError, BrokerLost, BrokerRefused
 from ..transport import Delivery, Subscription
 from .ordering import Lanes
-from .poison import suspect
 from .settlement import Settlement
 
 log = logging.getLogger("mqasync")
 
 RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
-SUSPECTS_SECONDS = 0.1  # how long to wait for those that came back together
 
 
 class Receiver:
-    """Puts the deliveries of queue (exchange, id) into `ready`, as many as `settlement` has room for.
+    """Hands the deliveries of queue (exchange, id) to `arrived`, as many as `settlement` has room for.
 
-    `arrived` is called when there are some.
+    What waits in `ready` is forgotten when the subscription is lost, and put back by `close`.
     """
 
     def __init__(
@@ -38,18 +35,17 @@ class Receiver:
         broker: Broker,
         settlement: Settlement,
         ready: Lanes,
-        arrived: Callable[[], None],
+        arrived: Callable[[list[Delivery]], Awaitable[None]],
     ) -> None:
         self.subscription: Subscription | None = None
-        self.consuming = False
+        self.consuming = self.again = False  # again: it is not the first subscription
         self._exchange, self._id, self._prefetch = exchange, id, prefetch
         self._name = f"{exchange}/{id}"
         self._broker = broker
         self._settlement = settlement
         self._ready = ready
         self._arrived = arrived
-        self._lost = 0  # times that a subscription was lost
-        self._said = False  # that it is, and not yet that it is taken up again
+        self._said = False  # that it is lost, and not yet that it is taken up again
         self._closed = False
 
     async def declare(self) -> None:
@@ -90,6 +86,7 @@ class Receiver:
         except BrokerLost as error:
             self._broker.lost(transport, error)
             raise
+        self.again = self.subscription is not None
         if self._said:
             log.warning("%s: the subscription is taken up again", self._name)
             self._said = False
@@ -104,7 +101,7 @@ class Receiver:
                     self._settlement.complaints.say(f"{self._name}: {error}; trying again")
                     await asyncio.sleep(LONGEST_PAUSE)
         except BrokerLost:
-            self._lost += 1
+            self._settlement.lost()
             self._settlement.forget(self._ready.take_all())  # they are no longer ours and come again
             raise
         finally:
@@ -120,25 +117,10 @@ class Receiver:
 
     async def _receive(self, subscription: Subscription) -> None:
         room = await self._settlement.room()
-        deliveries = await self._take(subscription, room, RECEIVE_SECONDS)
-        if any(map(suspect, deliveries)):
-            await asyncio.sleep(SUSPECTS_SECONDS)
-            deliveries += await self._take(subscription, room - len(deliveries), 0.0)
-            random.shuffle(deliveries)
+        deliveries = await subscription.receive(room, RECEIVE_SECONDS)
         for delivery in deliveries:
             self._settlement.take(delivery)
-            self._ready.put(delivery)
-        self._arrived()
-
-    async def _take(self, subscription: Subscription, limit: int, timeout: float) -> list[Delivery]:
-        """Receive; a return that a lost connection explains is not one from a dead process.
-
-        After a crash nothing was lost in the new process yet, and every return counts again.
-        """
-        deliveries = await subscription.receive(limit, timeout)
-        for delivery in deliveries:
-            delivery.returned = max(0, delivery.returned - self._lost)
-        return deliveries
+        await self._arrived(deliveries)
 
     async def close(self) -> None:
         """Stop receiving and put back what nobody has begun."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -15,17 +16,27 @@ from ..brokers.publisher import unfit
 from ..complaints import Complaints
 from ..errors import BrokerError, BrokerLost, InvalidMessage
 from ..handler import Binding
-from ..handlers.attempt import Outcome
+from ..handlers.attempt import DONE, Outcome
 from ..handlers.failure import describe
 from ..message import Message
 from ..transport import DEAD, Delivery, Subscription
 from .dead_letter import dead_letter
+from .poison import copy
 
 ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
 FLUSH_SECONDS = 5.0
+MAX_KEPT = 10_000  # outcomes of deliveries that the connection was lost of; the oldest go first
 
 Observe = Callable[[str, Message], None]
 """Told what became of each message: "acknowledged", "retried" or "buried"."""
+
+
+Key = tuple[str, int]
+
+
+def key(delivery: Delivery) -> Key:
+    """Which attempt at which message it is."""
+    return delivery.message.id, delivery.message.attempt
 
 
 def ignore(event: str, message: Message) -> None:
@@ -55,6 +66,8 @@ class Settlement:
         self._broker = broker
         self._observe = observe
         self._held: dict[Delivery, None] = {}  # oldest first
+        self.kept: dict[Key, Outcome] = {}  # see keep_outcome
+        self._acknowledged: deque[Key] = deque(maxlen=2 * prefetch)  # the last ones
         self._done: list[Delivery] = []  # handled, to be acknowledged together
         self._acking = 0  # of those in hand
         self._timer: asyncio.TimerHandle | None = None
@@ -125,8 +138,11 @@ class Settlement:
     async def _ack(self, done: list[Delivery]) -> None:
         self._acking += len(done)
         for subscription, deliveries in by_subscription(done):
-            with suppress(BrokerError):  # then they come back
+            try:
                 await subscription.ack(deliveries)
+            except BrokerError:
+                self.keep_outcome(deliveries, DONE)
+            self._acknowledged.extend([key(delivery) for delivery in deliveries])
         self._acking -= len(done)
         self.forget(done)
 
@@ -149,10 +165,33 @@ class Settlement:
         try:
             await delivery.subscription.retry(delivery, delay)
         except BrokerLost:  # perhaps only on the way to the retries: then put back, else back by itself
+            self.keep_outcome([delivery], outcome)
             return await self.release([delivery])
         self.counts.retried += 1
         self._observe("retried", message)
         self.forget([delivery])
+
+    def keep_outcome(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        """It could not be told to the broker: to be applied when they come back, instead of another attempt."""
+        self._keep(map(key, deliveries), outcome)
+
+    def _keep(self, keys: Iterable[Key], outcome: Outcome) -> None:
+        self.kept |= dict.fromkeys(keys, outcome)
+        while len(self.kept) > MAX_KEPT:
+            del self.kept[next(iter(self.kept))]
+
+    def lost(self) -> None:
+        """The connection is: what was acknowledged a moment ago, but has not arrived, comes back, and is done."""
+        self._keep(self._acknowledged, DONE)
+        self._acknowledged.clear()
+
+    def known(self, delivery: Delivery) -> bool:
+        """Whether there is an outcome for it; see keep_outcome."""
+        return delivery.returned > 0 and key(delivery) in self.kept  # else somebody has published the id once more
+
+    def outcome(self, delivery: Delivery) -> Outcome | None:
+        """The one that was kept for it."""
+        return self.kept.pop(key(delivery)) if self.known(delivery) else None
 
     def answered(self, delivery: Delivery, error: BaseException) -> None:
         """Not handled, and who asked for it knows: neither retried nor buried."""
@@ -175,10 +214,25 @@ class Settlement:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Put back what was not handled, not counted as an attempt."""
-        for subscription, mine in by_subscription(delivery for delivery in deliveries if delivery in self._held):
+        held = [delivery for delivery in deliveries if delivery in self._held]
+        for subscription, mine in by_subscription(one for one in held if not one.alone):
             with suppress(BrokerError):
                 await subscription.release(mine)
+        if alone := [delivery for delivery in held if delivery.alone]:
+            with suppress(BrokerError):
+                await self.exchange(alone)  # its broker may count what is put back as one that came back
         self.forget(deliveries)
+
+    async def exchange(self, deliveries: Sequence[Delivery], more: int = 0, delay: float = 0.0) -> None:
+        """For each a fresh copy in its queue, which the broker has not counted yet; it is to run alone `more` times."""
+        copies = [copy(delivery, delivery.alone + more) for delivery in deliveries]
+        try:
+            await self._broker.call(lambda transport: transport.send(self._exchange, self._id, copies, delay))
+            for subscription, mine in by_subscription(deliveries):
+                with suppress(BrokerError):  # then they come back, beside their copies
+                    await subscription.ack(mine)
+        finally:
+            self.forget(deliveries)
 
     def forget(self, deliveries: Sequence[Delivery]) -> None:
         """They are not ours any more."""

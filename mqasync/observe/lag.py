@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any, Self
 
+from ..complaints import Complaints
 from ..handler import where
-
-log = logging.getLogger("mqasync")
 
 TICK_SECONDS = 0.25
 LATE_TICKS = 4  # so many without a sign of life from the loop are too many
@@ -32,7 +30,7 @@ class LoopWatch:
             getattr(inspect.unwrap(handler), "__code__", None): handler for handler in handlers
         }
         self._beats = 0
-        self._said: set[str] = set()
+        self._complaints = Complaints()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="mqasync-lag", daemon=True)
 
@@ -64,7 +62,7 @@ class LoopWatch:
                 self._warn(sys._current_frames().get(self._loop_thread))
 
     def _warn(self, frame: FrameType | None) -> None:
-        """Once for each culprit."""
+        """Say who it is, at most once a minute for the same one."""
         inmost = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else "unknown"
         culprit = f"code at {inmost}"
         while frame:
@@ -72,12 +70,8 @@ class LoopWatch:
                 culprit = where(handler)
                 break
             frame = frame.f_back
-        if culprit not in self._said:
-            self._said.add(culprit)
-            log.warning(
-                "the event loop stands still for more than %g s because of %s, now at %s: nothing else runs, and the"
-                " broker may drop the connection; use await, or asyncio.to_thread() for what cannot",
-                TICK_SECONDS * LATE_TICKS,
-                culprit,
-                inmost,
-            )
+        self._complaints.say(
+            f"the event loop stands still for more than {TICK_SECONDS * LATE_TICKS:g} s because of {culprit}, now at"
+            f" {inmost}: nothing else runs, and the broker may drop the connection; use await, or asyncio.to_thread()"
+            " for what cannot"
+        )

@@ -9,9 +9,10 @@ from typing import Self, TypeVar
 
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
+from ..core.dead_letter import explained
 from ..errors import BrokerError, BrokerLost
 from ..message import Message
-from ..transport import Delivery
+from ..transport import DEAD, Delivery
 
 HELD = 60_000  # deliveries that are held at most: they are kept in memory, and RabbitMQ counts to 65,535
 HELD_BYTES = 256 * 1024 * 1024  # about what their bodies may take
@@ -57,6 +58,9 @@ class Reading:
             if not deliveries:
                 return
             self.seen += len(deliveries)
+            if self._id.endswith(DEAD):
+                for delivery in deliveries:
+                    delivery.message = explained(delivery.message)
             self._held.update(dict.fromkeys(deliveries))
             self._bytes += size(deliveries)
             yield [delivery for delivery in deliveries if wanted(delivery.message)]
