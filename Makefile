@@ -22,7 +22,8 @@ soak: .venv/ready ## Random faults for some minutes: make soak SEED=7 MINUTES=10
 bench: .venv/ready ## Figures as ratios against clients written by hand and other frameworks; writes docs/performance.md
 	$(BIN)/python -m bench --write
 
-docs: .venv/ready ## docs/brokers.md, cli.md and configuration.md, from the code itself
+docs: .venv/ready ## docs/architecture.md, brokers.md, cli.md and configuration.md, from the code itself
+	$(BIN)/python -m tests.test_architecture_document
 	$(BIN)/python -m tests.test_brokers_document
 	$(BIN)/python -m tests.test_reference_documents
 
