@@ -33,6 +33,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     `producer` is the id of the producer or consumer that put it out. `time` is when it was
     first published, in seconds since 1970 (UTC). `attempt` is 1 the first time it is handled.
     `headers` are text by text. `key` says which messages belong together (a partition key).
+    `returned` is how often it came back without being settled, its process dead or its connection lost, where
+    the broker counts that.
     """
 
     body: bytes
@@ -43,6 +45,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     headers: dict[str, str] = {}
     key: str | None = None
+    returned: int = 0
 
 
 NaturalKey = str | uuid.UUID | IPv4Address | IPv6Address

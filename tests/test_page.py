@@ -38,7 +38,7 @@ from .commands import CommandLine, Running, eventually
 from .conftest import unavailable
 
 ROOT = Path(__file__).parents[1]
-CONSUMER = ConsumerHealth("in", "step", "main", (), False, 0, None, 0, 0, 0, 0, 0, {}, "")
+CONSUMER = ConsumerHealth("in", "step", "main", (), False, 0, None, 0, 0, 0, 0, 0, 0, {}, "")
 REPORT = Report("other", "host", 1, ("mine",), 0.0, Health(0.0, {}, {"in/step": CONSUMER}, {}, 0), {})
 STRANGE = "<img src=x onerror=alert(1)>"
 BODY = b'{"n": 2, "secret": "body"}'

@@ -92,6 +92,9 @@ class Inbox:
         for delivery in deliveries:
             delivery.subscription = self
         early = {one: self._delay(one) for one in deliveries if DUE in one.message.headers}
+        for delivery in deliveries:
+            if delivery.returned:
+                delivery.message = replace(delivery.message, returned=delivery.returned)
         self._surplus += [one for one in deliveries if not early.get(one)] if early else deliveries
         for delivery, delay in early.items():
             if delay and self._postpone:
@@ -117,7 +120,7 @@ class Inbox:
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
         """Back to this queue alone, with attempt + 1, in `delay` seconds or a second later. Raises BrokerLost."""
-        await self._again(delivery, replace(delivery.message, attempt=delivery.message.attempt + 1), delay)
+        await self._again(delivery, replace(delivery.message, attempt=delivery.message.attempt + 1, returned=0), delay)
 
     async def _again(self, delivery: Delivery, message: Message, delay: float) -> None:
         if delivery in self._held:  # who has settled it already would make a second message of it

@@ -192,6 +192,7 @@ def lines(message: Message) -> list[str]:
         "buried": f"{moment(buried_at(message))}, {age(time.time() - buried_at(message))} ago"
         f" on {why.get('host', '-')} as {why.get('exchange', '-')}/{why.get('id', '-')}",
         "attempts": why.get("attempts"),
+        "returned": why.get("returned"),
         "reason": why.get("reason"),
         "exception": why.get("exception"),
         "error": why.get("message"),

@@ -47,6 +47,7 @@ def row(message: Message) -> dict[str, Any]:
         "id": message.id,
         "age": age(time.time() - message.time),
         "attempt": message.attempt,
+        "returned": message.returned,
         "producer": message.producer or None,
         "key": message.key,
         "body": start(message.body),

@@ -21,8 +21,8 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
 
     Headers: dead-reason (rejected, invalid, failed), dead-exception, dead-message, dead-traceback (its end),
-    dead-attempts, dead-exchange, dead-id, dead-first-time and dead-last-time (seconds since 1970), dead-host,
-    and dead-own-headers where the message's own were larger than any broker takes.
+    dead-attempts, dead-returned (Message.returned), dead-exchange, dead-id, dead-first-time and dead-last-time
+    (seconds since 1970), dead-host, and dead-own-headers where the message's own were larger than any broker takes.
     """
     headers = {
         "dead-reason": "rejected" if isinstance(error, Reject) else type(error).__name__,
@@ -30,6 +30,7 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
         "dead-message": text(error),
         "dead-traceback": trace(error),
         "dead-attempts": str(message.attempt),
+        "dead-returned": str(message.returned),
         "dead-exchange": message.exchange,
         "dead-id": id,
         "dead-first-time": f"{message.time:.3f}",
@@ -53,7 +54,7 @@ def explained(message: Message) -> Message:
 def revived(message: Message) -> Message:
     """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt."""
     own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX) and name != ALONE}
-    return msgspec.structs.replace(message, headers=own, attempt=1)
+    return msgspec.structs.replace(message, headers=own, attempt=1, returned=0)
 
 
 def buried_at(message: Message) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -11,12 +12,13 @@ from ..brokers.backoff import pause
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
 from ..errors import BrokerBusy, BrokerDamaged, BrokerError, BrokerLost, BrokerRefused
-from ..transport import Delivery, Subscription
+from ..transport import Delivery, Subscription, Transport
 from .ordering import Lanes
 from .settlement import Settlement
 
 log = logging.getLogger("mqasync")
 
+SILENT_SECONDS = 30.0  # without a message before it is asked whether any wait
 RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
 
@@ -47,6 +49,8 @@ class Receiver:
         self._arrived = arrived
         self._said = False  # that it is lost, and not yet that it is taken up again
         self._closed = False
+        self._quiet = 0.0  # seconds in which there was room and nothing came
+        self._stands_still = False  # although messages wait
 
     async def declare(self) -> None:
         """Make sure that the queue and its dead letters exist. Raises BrokerRefused."""
@@ -91,10 +95,10 @@ class Receiver:
             log.warning("%s: the subscription is taken up again", self._name)
             self._said = False
         self.subscription = subscription
-        self.consuming = True
+        self.consuming = not self._stands_still
         keeper = asyncio.create_task(self._settlement.keep(subscription))
         try:
-            while not self._closed:
+            while not self._closed and not await self._nothing_comes(transport, subscription):
                 try:
                     await self._receive(subscription)
                 except BrokerBusy as error:
@@ -117,10 +121,37 @@ class Receiver:
 
     async def _receive(self, subscription: Subscription) -> None:
         room = await self._settlement.room()
+        began = time.monotonic()
         deliveries = await subscription.receive(room, RECEIVE_SECONDS)
+        self._quiet = 0.0 if deliveries else self._quiet + time.monotonic() - began
+        self.consuming = self.consuming or bool(deliveries)
+        self._stands_still = self._stands_still and not deliveries
         for delivery in deliveries:
             self._settlement.take(delivery)
         await self._arrived(deliveries)
+
+    async def _nothing_comes(self, transport: Transport, subscription: Subscription) -> bool:
+        """True, and said, where messages wait and none has come for SILENT_SECONDS: it has to be taken up anew.
+
+        A broker, or what stands between, may forget a subscription and keep the connection alive. The second time
+        the connection is given up too. Where there is a lease every receive asks anew, and nothing can be forgotten.
+        """
+        if self._quiet < SILENT_SECONDS or subscription.lease is not None:
+            return False
+        found = await stats(self._broker, self._exchange, self._id)
+        waiting = found.waiting - len(self._settlement.held) if found else 0
+        others = (found.consumers or 1) - 1 if found else 0
+        if waiting <= 0:
+            self._quiet, self._stands_still = 0.0, False
+            self.consuming = True
+        if waiting <= 0 or self._quiet < SILENT_SECONDS * (1 + others):  # what waits may be in the hands of others
+            return False
+        why = f"{waiting:,} messages wait and none has come for {self._quiet:.0f} s"
+        self._settlement.complaints.say(f"{self._name}: {why}; taking the subscription up anew")
+        if self._stands_still:
+            self._broker.lost(transport, BrokerLost(f"{self._name}: {why}"))
+        self._quiet, self._stands_still = 0.0, True
+        return True
 
     async def close(self) -> None:
         """Stop receiving and put back what nobody has begun."""

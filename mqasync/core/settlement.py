@@ -51,6 +51,7 @@ class Counts(msgspec.Struct):
     failed: int = 0  # attempts that did not succeed
     retried: int = 0
     buried: int = 0
+    returned: int = 0  # came back without having been settled
     repeated: int = 0  # known to `dedup`, and not handled again
     last_error: str = ""
 
@@ -82,6 +83,7 @@ class Settlement:
     def take(self, delivery: Delivery) -> None:
         """Have one more in hand."""
         self.counts.received += 1
+        self.counts.returned += bool(delivery.returned)
         self._held[delivery] = None
 
     async def room(self) -> int:

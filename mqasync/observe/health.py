@@ -25,7 +25,8 @@ class ConsumerHealth(msgspec.Struct, frozen=True):
 
     `consuming`: the broker sends its messages here. `held`: deliveries in hand. `oldest`: seconds since the
     oldest of them was first published, None if there are none. `failed`: attempts that did not succeed.
-    `repeated`: not handled again, by `dedup`. `published`: its outputs, by exchange. `to`: its declared ones.
+    `returned`: came back without having been settled. `repeated`: not handled again, by `dedup`.
+    `published`: its outputs, by exchange. `to`: its declared ones.
     """
 
     exchange: str
@@ -39,6 +40,7 @@ class ConsumerHealth(msgspec.Struct, frozen=True):
     failed: int
     retried: int
     buried: int
+    returned: int
     repeated: int
     published: dict[str, int]
     last_error: str
@@ -108,6 +110,7 @@ def _consumer(channel: Channel) -> ConsumerHealth:
         failed=counts.failed,
         retried=counts.retried,
         buried=counts.buried,
+        returned=counts.returned,
         repeated=counts.repeated,
         published=dict(channel.step.outputs),
         last_error=counts.last_error,

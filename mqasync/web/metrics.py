@@ -21,6 +21,7 @@ COUNTERS = {
     "failed": "Attempts to handle a message that did not succeed.",
     "retried": "Messages given back for a later attempt.",
     "buried": "Messages put among the dead letters.",
+    "returned": "Messages that came back without having been settled: a process died, or a connection was lost.",
     "repeated": "Messages that dedup knew, and that were not handled again.",
 }
 DEPTHS = {

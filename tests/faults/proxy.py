@@ -22,6 +22,7 @@ class Link:
         self.flows = {UP: asyncio.Event(), DOWN: asyncio.Event()}
         for flow in self.flows.values():
             flow.set()
+        self.withheld = b""  # what comes from the broker with this in it gets lost
         self.spoil: dict[str, str] = {}  # direction: what is done to its next frame, "cut" or "corrupt"
 
 
@@ -95,6 +96,8 @@ class Proxy:
                 await link.flows[direction].wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)
+                if link.withheld and direction == DOWN and link.withheld in data:
+                    continue
                 if data[-1] == FRAME_END and (spoil := link.spoil.pop(direction, "")):
                     data = data[:-1] if spoil == "cut" else data[:-1] + b"\0"
                     writer.write(data)
@@ -134,6 +137,10 @@ class Proxy:
             link.writers[UP].transport.abort()
 
         self._on_links(change)
+
+    def withhold(self, data: bytes) -> None:
+        """Of what comes from the broker, lose what has `data` in it, and let the rest through."""
+        self._on_links(lambda link: setattr(link, "withheld", data))
 
     def spoil(self, what: str, direction: str) -> None:
         """`cut` the next frame in that direction one byte short and reset, or `corrupt` its last byte."""
