@@ -19,6 +19,7 @@ from .settlement import Settlement
 log = logging.getLogger("mqasync")
 
 SILENT_SECONDS = 30.0  # without a message before it is asked whether any wait
+ANSWER_SECONDS = 5.0  # for the answer to that
 RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
 
@@ -138,15 +139,17 @@ class Receiver:
         """
         if self._quiet < SILENT_SECONDS or subscription.lease is not None:
             return False
-        found = await stats(self._broker, self._exchange, self._id)
-        waiting = found.waiting - len(self._settlement.held) if found else 0
-        others = (found.consumers or 1) - 1 if found else 0
-        if waiting <= 0:
-            self._quiet, self._stands_still = 0.0, False
-            self.consuming = True
-        if waiting <= 0 or self._quiet < SILENT_SECONDS * (1 + others):  # what waits may be in the hands of others
-            return False
-        why = f"{waiting:,} messages wait and none has come for {self._quiet:.0f} s"
+        why = f"none has come for {self._quiet:.0f} s, and the broker does not tell how many messages wait"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = await stats(self._broker, self._exchange, self._id)
+                waiting = found.waiting - len(self._settlement.held) if found else 0
+                if waiting <= 0:
+                    self._quiet, self._stands_still, self.consuming = 0.0, False, True
+                    return False
+                if found and self._quiet < SILENT_SECONDS * (found.consumers or 1):  # others may hold what waits
+                    return False
+                why = f"{waiting:,} messages wait and none has come for {self._quiet:.0f} s"
         self._settlement.complaints.say(f"{self._name}: {why}; taking the subscription up anew")
         if self._stands_still:
             self._broker.lost(transport, BrokerLost(f"{self._name}: {why}"))

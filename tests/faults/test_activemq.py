@@ -7,15 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from mqasync import Message
+from mqasync import Message, consumer
+from mqasync.config.settings import Settings
+from mqasync.service.discovery import Service
+from mqasync.service.runner import Runner
 from mqasync.transports import load
 
 from ..conformance import numbers, receive
 from ..conftest import required
 from ..servers.activemq import ActiveMQ, running_activemq
-from ..waiting import depth
+from ..waiting import depth, until
 from .conftest import Record
 from .load import loads
+from .proxy import Proxy
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +78,30 @@ async def test_a_queue_that_never_had_a_message_survives_a_kill(fragile_activemq
         assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
     finally:
         await transport.close()
+
+
+async def test_messages_that_wait_while_nothing_comes_are_noticed_and_handled(
+    fragile_activemq: ActiveMQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mqasync.core.receiver.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("mqasync.core.receiver.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("mqasync.core.receiver.RECEIVE_SECONDS", 0.5)
+    handled: list[int] = []
+
+    @consumer(exchange="silent", id="q")
+    async def handler(body: int) -> None:
+        handled.append(body)
+
+    with Proxy(fragile_activemq.port) as proxy:
+        url = fragile_activemq.url.replace(str(fragile_activemq.port), str(proxy.port))
+        async with Runner([Service("test", [handler], [], None)], Settings(brokers={"main": url})) as runner:
+            await runner.brokers.publish(Message(body=b"1", exchange="silent"))
+            await until(lambda: handled == [1], "it consumes")
+            # When the way from the broker loses messages, and lets heartbeats and receipts pass
+            proxy.withhold(b"MESSAGE\n")
+            await runner.brokers.publish(Message(body=b"2", exchange="silent"))
+            # Then that is noticed, said, seen by probes, and mended
+            await until(lambda: not runner.health().ready, "it is not ready")
+            await until(lambda: handled == [1, 2], "what waited is handled")
+            await until(lambda: runner.health().ready, "it is ready again")
+    assert "none has come for" in caplog.text
