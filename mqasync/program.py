@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 from .duration import seconds
 from .errors import BrokerLost, ConfigurationError
 from .handler import Binding, where
+from .handlers.outbox import Outbox
+from .handlers.step import Step, outgoing
 from .message import NaturalKey, Out
 from .transport import check_name
 
@@ -76,8 +78,6 @@ class Producer:
         away for `timeout` seconds (the message may or may not be there: repeat it with its `id`),
         MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or what is no text.
         """
-        from .handlers.step import outgoing
-
         brokers, limit = self._brokers, seconds(timeout)
         out = Out(body, key=key, headers={} if headers is None else headers, id=id)
         message = outgoing(out, self.exchange, self.id)
@@ -95,9 +95,6 @@ class Producer:
         An item that is an Out says more than the body: key, headers, id, exchange. Raises what `produce` raises,
         for the first one that fails; those before it are safe, and some after it may be there as well.
         """
-        from .handlers.outbox import Outbox
-        from .handlers.step import outgoing
-
         brokers, count = self._brokers, 0
         async with Outbox(seconds(timeout)) as outbox:
             async for body in each(bodies):
@@ -170,7 +167,6 @@ async def consume(consumer: Binding, config: str | None = None, broker: str | No
     from .config.settings import load_settings
     from .core.channel import Channel
     from .core.dedup import seen_of
-    from .handlers.step import Step
     from .observe.telemetry import traced
 
     settings = load_settings(config, broker)

@@ -35,7 +35,8 @@ class Lanes:
 
     def take(self, limit: int) -> list[Delivery]:
         """The first ones."""
-        return [self._free.popleft() for _ in range(min(limit, len(self._free)))]
+        free = self._free
+        return [free.popleft() for _ in range(min(limit, len(free)))]
 
     def done(self, delivery: Delivery) -> None:
         """One that was taken is done: the next of its key is free."""
