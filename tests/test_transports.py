@@ -1,5 +1,7 @@
 """From a URL to its transport."""
 
+from typing import Any
+
 import pytest
 
 from mqasync import ConfigurationError
@@ -8,7 +10,8 @@ from mqasync.transports.memory import MemoryTransport
 
 
 def test_a_scheme_with_dots_names_the_users_own_class() -> None:
-    assert isinstance(load("mqasync.transports.memory.MemoryTransport:x"), MemoryTransport)
+    connection: Any = load("mqasync.transports.memory.MemoryTransport:x")
+    assert isinstance(connection._transport, MemoryTransport)
 
 
 @pytest.mark.parametrize(

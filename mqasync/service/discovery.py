@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from .. import __file__ as package
 from ..errors import ConfigurationError
 from ..handler import Binding, Source, where
 from ..handlers.signature import Signature, of_consumer, of_producer
@@ -132,7 +133,7 @@ def _import(name: str) -> ModuleType:
             raise  # the module is there; what it imports is not
         raise ConfigurationError(f"there is no module {missing!r}; {_hint(*missing.rpartition('.'))}") from error
     except ConfigurationError as error:
-        own = os.path.dirname(__file__)
+        own = os.path.dirname(package)
         line = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)][-1]
         if line.filename in str(error):
             raise
