@@ -24,7 +24,9 @@ BROKERS = {
     "nats": (["nats"], 180),  # nats-py is guarded against headers, servers without TLS, answers that never come
     "sqs": (["sqs"], 886),
     "activemq": (["activemq"], 796),
-    "kafka": (["kafka"], 1033),
+    # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 110 of
+    # these lines; 90 are for rebalances and for commits with notes, so that only what was running comes again
+    "kafka": (["kafka"], 410),
     "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
 }
 FOLDERS = {".": 700, "transports": 4630, "transports/common": 285, "cli": 1760, "web": 450}

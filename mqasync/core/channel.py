@@ -176,7 +176,10 @@ class Channel:
     def _needs_care(self, delivery: Delivery) -> bool:
         """True if it does not simply get to a handler."""
         return bool(
-            delivery.alone or delivery.unreadable or (self._settlement.kept and self._settlement.known(delivery))
+            delivery.alone
+            or delivery.unreadable
+            or delivery.moved
+            or (self._settlement.kept and self._settlement.known(delivery))
         )
 
     def _next(self) -> list[Delivery]:
@@ -261,6 +264,11 @@ class Channel:
             await self._one_by_one(job, deliveries)
 
     async def _handle(self, job: Job, deliveries: Sequence[Delivery]) -> None:
+        while moved := [delivery for delivery in deliveries if delivery.moved]:
+            await self._settlement.release(moved)
+            deliveries = [delivery for delivery in deliveries if delivery not in moved]
+        if not deliveries:
+            return
         if len(deliveries) > 1 and any(map(self._needs_care, deliveries)):
             return await self._one_by_one(job, deliveries)
         if outcome := self._settlement.outcome(deliveries[0]):

@@ -100,7 +100,7 @@ class Kafka(Server):
         return ["java", "-Xmx512m", "-Xms256m", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, *words]
 
     def start(self) -> None:
-        """Return when the broker tells its metadata."""
+        """Return when the broker tells its metadata and coordinates groups."""
         self.launch(self._java("kafka.Kafka", str(self._properties)), lambda: asyncio.run(self._answers()))
 
     def why(self) -> str:
@@ -113,7 +113,7 @@ class Kafka(Server):
         client = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{self.port}", request_timeout_ms=3000)
         try:
             await client.start()
-            return bool((await client.describe_cluster())["brokers"])
+            return bool((await client.describe_cluster())["brokers"]) and await client.find_coordinator("any") >= 0
         except (KafkaError, OSError, TimeoutError):
             return False
         finally:
