@@ -123,12 +123,12 @@ def serving(http: str, replay: bool, worker: int, around: list[Around]) -> Serve
     """
     try:
         from ..web.metrics import Metrics
-        from ..web.server import Address, Server
+        from ..web.server import Server, address
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"--http needs {error.name}: pip install 'mqasync[http]'") from error
-    address, metrics = Address.parse(http).plus(worker), Metrics()
+    where, metrics = address(http, worker), Metrics()
     around.append(metrics.around)
-    return lambda runner: Server(address, runner, metrics, replay)
+    return lambda runner: Server(where, runner, metrics, replay)
 
 
 async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve, worker: Worker | None) -> None:
