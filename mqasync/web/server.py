@@ -30,7 +30,7 @@ def address(text: str, worker: int) -> tuple[str | None, int]:
 
 
 class Server:
-    """`async with Server(address, runner, metrics, replay)`: it answers inside the block, before and while the runner works.
+    """`async with Server(...)`: it answers inside the block, before and while the runner works.
 
     Entering raises ConfigurationError where the address cannot be listened at.
     """
