@@ -68,7 +68,10 @@ count = functools.partial(click.option, "-n", "--count", show_default=True)
 """The option that says how many messages."""
 
 SERVICES = click.argument(
-    "services", nargs=-1, metavar="[MODULE...]", callback=lambda context, parameter, names: discover(names)
+    "services",
+    nargs=-1,
+    metavar="[MODULE...]",
+    callback=lambda context, parameter, names: discover(names) if names else [],
 )
 MODULES = click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
