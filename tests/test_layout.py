@@ -33,12 +33,12 @@ FOLDERS = {
     ".": 700,
     "transports": 4630,
     "transports/common": 285,
-    "cli": 1265,
+    "cli": 1270,
     "describe": 415,
     "observe": 480,
-    "operate": 370,
+    "operate": 365,
     "service": 760,
-    "web": 375,
+    "web": 380,
 }
 MAX_LINES = 11_830
 # Until all transports are of the smaller contract:
