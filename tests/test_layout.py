@@ -40,7 +40,7 @@ FOLDERS = {
     "service": 760,
     "web": 380,
 }
-MAX_LINES = 11_830
+MAX_LINES = 11_100
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
