@@ -26,7 +26,7 @@ BROKERS = {
     "activemq": (["activemq"], 796),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 110 of
     # these lines; 90 are for rebalances and for commits with notes, so that only what was running comes again
-    "kafka": (["kafka"], 410),
+    "kafka": (["kafka"], 413),
     "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
 }
 FOLDERS = {
