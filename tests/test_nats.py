@@ -307,7 +307,7 @@ async def test_a_strangers_stream_is_refused(nats_server: NATS, opened: Open, st
     exchange = f"E{new_id()}"
     await stranger.jsm().add_stream(name=names(exchange)[0], subjects=[exchange])
     transport = await opened(nats_server.url)
-    with pytest.raises(BrokerRefused, match="has retention 'limits' instead of 'interest'"):
+    with pytest.raises(BrokerRefused, match="exists with retention 'limits' instead of 'interest'"):
         await transport.declare(exchange, "q")
 
 

@@ -18,8 +18,9 @@ from ..contract import Transport
 from ..errors import BrokerLost, NoSuchQueue, Unroutable
 from ..message import Message
 from ..transport import QueueStats
+from ..transports.common.envelope import DUE
 from .calls import CALL_SECONDS, Calls, abandon
-from .inbox import DUE, Inbox
+from .inbox import Inbox
 
 KNOWN_SECONDS = 10.0  # how long it is believed that a queue is there, or that one is bound
 CLOSE_SECONDS = 3.0  # for what is put back at the end
@@ -88,16 +89,9 @@ class Connection:
     async def _each(
         self, messages: Sequence[Message], call: Callable[[Sequence[Message]], Coroutine[Any, Any, None]]
     ) -> None:
-        """One call for each portion of the messages; side by side where the broker keeps no order."""
-        portions = list(split(messages, self.features.batch, self.features.batch_bytes))
-        if len(portions) == 1 or self.features.keeps_keys_together:
-            for some in portions:
-                await self._calls.call(call(some))
-            return
-        done = await asyncio.gather(*(self._calls.call(call(some)) for some in portions), return_exceptions=True)
-        for error in done:
-            if error:
-                raise error
+        """One call for each portion of the messages, one after another: brokers may keep their order."""
+        for some in split(messages, self.features.batch, self.features.batch_bytes):
+            await self._calls.call(call(some))
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> Inbox:
         """Start to receive from a declared queue. Raises NoSuchQueue, BrokerBusy and BrokerLost."""

@@ -15,11 +15,11 @@ from ..contract import Subscription
 from ..errors import BrokerBusy, BrokerError, MqasyncError
 from ..message import Message
 from ..transport import Delivery, Features
+from ..transports.common.envelope import DUE
 from .backoff import pause
 from .calls import CALL_SECONDS, Calls
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a settlement that the broker put off is repeated
-DUE = "mqasync-due"  # header: seconds since 1970 before which a message is not handled
 EARLY_SECONDS = 1.0  # what comes so little before that time is handled
 LONGEST_DELAY = 400 * 86_400.0  # a later time in that header is a stranger's
 
@@ -59,7 +59,7 @@ class Inbox:
         while not self._closed:
             self._changed.clear()
             left = max(0.0, deadline - time.monotonic())
-            room = min(limit, self._batch, self._prefetch - len(self._held))
+            room = min(limit, self._prefetch - len(self._held))
             if not self._surplus and room > 0:
                 await self._take(room, min(left, self._longest))
             elif not self._surplus:
@@ -133,14 +133,16 @@ class Inbox:
 
     async def _settle(self, deliveries: Sequence[Delivery], call: Settle) -> None:
         mine = [delivery for delivery in deliveries if delivery in self._held]
-        for some in portions(mine, self._batch):
-            await self._repeated(partial(self._settle_some, call, some))
-            self._held.difference_update(some)
+        if len(mine) > self._batch:
+            await asyncio.gather(*(self._settle_some(call, some) for some in portions(mine, self._batch)))
+        elif mine:
+            await self._settle_some(call, mine)
         self._calls.check()
         self._changed.set()
 
     async def _settle_some(self, call: Settle, some: Sequence[Delivery]) -> None:
-        await self._calls.call(call(some), CALL_SECONDS)
+        await self._repeated(lambda: self._calls.call(call(some), CALL_SECONDS))
+        self._held.difference_update(some)
 
     async def _repeated(self, call: Callable[[], Awaitable[None]]) -> None:
         """`call` until the broker takes it."""

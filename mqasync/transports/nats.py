@@ -43,7 +43,7 @@ from ..errors import BrokerBusy, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import from_ascii, to_ascii
-from .common.url import Key, check_options, parse
+from .common.url import Key, check_options, check_same, parse
 
 FORM = "nats://user:password@host:port"
 URL_KEYS = {"token": Key(""), "lease": Key(30.0, 0.1), "sync": Key("", choices=("always",))}
@@ -167,9 +167,7 @@ class NATSTransport:
         except js.NotFoundError:
             wanted |= {"subjects": [subject(exchange), subject(exchange, "*")], "storage": "file"}
             found = await self._js.add_stream(name=stream, discard="new", **wanted)
-        for key, value in wanted.items():
-            if (other := getattr(found.config, key)) != value:
-                raise BrokerRefused(f"the stream {stream} has {key} {other!r} instead of {value!r}; edit it")
+        check_same(f"the stream {stream}", vars(found.config), wanted)
         await self._js.add_consumer(
             stream,
             durable_name=consumer,

@@ -18,6 +18,7 @@ from ...message import Message, new_id
 
 ID, TIME, ATTEMPT = "mqasync-id", "mqasync-time", "mqasync-attempt"
 KEY, PRODUCER = "mqasync-key", "mqasync-producer"
+DUE = "mqasync-due"  # seconds since 1970 before which a message is not handled, where its broker cannot delay it
 PACKED = "mqasync-packed"  # headers that cannot travel as they are, as JSON in ASCII
 BEFORE = "mqasync-before"  # so many bytes before the body are all the headers, in MessagePack
 OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PACKED, BEFORE))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ...errors import ConfigurationError
+from ...errors import BrokerRefused, ConfigurationError
 from ...transport import Options
 from . import tls
 
@@ -99,6 +99,13 @@ def _range(key: Key) -> str:
     least, most = (f"{bound:,g}" if math.isfinite(bound) else "" for bound in (key.least, key.most))
     bounds = f"from {least} to {most}" if least and most else f"of at least {least}" if least else f"up to {most}"
     return f"a {'whole ' if isinstance(key.default, int) else ''}number {bounds}"
+
+
+def check_same(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise BrokerRefused where what is there already has other settings than are wanted."""
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise BrokerRefused(f"{what} exists with {name} {found.get(name)!r} instead of {value!r}")
 
 
 def check_options(options: Options, keys: Mapping[str, Key], broker: str) -> dict[str, dict[str, Any]]:
