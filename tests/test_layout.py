@@ -22,25 +22,15 @@ BROKERS = {
     "postgres": (["postgres"], 180),  # of which the SQL is 46
     "redis": (["redis"], 188),  # of which 36 are Lua, and 16 what dedup remembers
     "nats": (["nats"], 180),  # nats-py is guarded against headers, servers without TLS, answers that never come
-    "sqs": (["sqs"], 886),
+    "sqs": (["sqs"], 199),  # two services and what binds them, and FIFO
     "activemq": (["activemq"], 796),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 110 of
     # these lines; 90 are for rebalances and for commits with notes, so that only what was running comes again
-    "kafka": (["kafka"], 413),
+    "kafka": (["kafka"], 410),
     "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
 }
-FOLDERS = {
-    ".": 700,
-    "transports": 4630,
-    "transports/common": 285,
-    "cli": 1270,
-    "describe": 415,
-    "observe": 480,
-    "operate": 365,
-    "service": 760,
-    "web": 380,
-}
-MAX_LINES = 11_100
+FOLDERS = {".": 700, "transports": 3350, "transports/common": 290, "cli": 1760, "web": 450}
+MAX_LINES = 10_650
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

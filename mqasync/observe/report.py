@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Self
 
 import msgspec
@@ -124,30 +124,24 @@ def output(name: str, to: str) -> str:
 
 
 class Reports:
-    """`async with Reports(brokers) as reports`: what the processes on these brokers report, from entering on.
-
-    Each is listened to as soon as it answers; of one that refuses, which is said, nothing is heard.
-    """
+    """`async with Reports(brokers) as reports`: what the processes on these brokers report, from entering on."""
 
     def __init__(self, brokers: Iterable[Broker]) -> None:
         self._brokers = list(brokers)
+        self._stack = AsyncExitStack()
         self._heard: dict[str, tuple[float, Report]] = {}
 
     async def __aenter__(self) -> Self:
-        self._listening = [asyncio.create_task(self._listen(broker)) for broker in self._brokers]
+        try:
+            for broker in self._brokers:
+                await self._stack.enter_async_context(TemporaryQueue(broker, STATUS, new_id(), self._take))
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for task in self._listening:
-            task.cancel()
-        await asyncio.gather(*self._listening, return_exceptions=True)
-
-    async def _listen(self, broker: Broker) -> None:
-        try:
-            async with TemporaryQueue(broker, STATUS, new_id(), self._take) as queue:
-                await queue.working
-        except MqasyncError as error:
-            log.warning("what processes report on broker %s is not heard: %s", broker.name, error)
+        await self._stack.aclose()
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

@@ -5,15 +5,16 @@ URL: sqs://REGION, as in sqs://eu-central-1. Credentials come from the AWS envir
     endpoint (http://127.0.0.1:5000 for a compatible server; default AWS itself),
     lease (whole seconds until an unsettled delivery comes back by itself, default 30),
     wait (whole seconds that one request waits for messages, default 2, at most 20). A longer wait costs fewer
-    requests, and a consumer that stops takes as long; after 4 seconds it goes, and what SQS sends it then
+    requests, and a consumer that stops takes as long; after 3 seconds it goes, and what SQS sends it then
     comes back one lease later.
     TLS is always verified; AWS_CA_BUNDLE names a file of trusted certificates.
 Options: by exchange, fifo (true: FIFO topic and queues, Message.key as message group; another queue than
     without) and the queue attributes MessageRetentionPeriod, MaximumMessageSize, KmsMasterKeyId,
     KmsDataKeyReusePeriodSeconds, SqsManagedSseEnabled, DeduplicationScope, FifoThroughputLimit.
 Delivery: a topic for each exchange, a queue for each id, subscribed with raw delivery; its policy lets that topic
-    send. A delivery is leased; after its end settling has no effect. What a killed process held comes back one
-    lease later and is counted (ApproximateReceiveCount).
+    send. A body that SQS does not take as text travels as base64. A delivery is leased; who settles it after its
+    end may make a duplicate. What a killed process held comes back one lease later and is counted
+    (ApproximateReceiveCount).
 Order: about first in, first out with one consumer. FIFO: exactly, within a key and until one of its messages is
     retried or put back; AWS drops what is published again with the same id within five minutes.
 Delay: rounded up to whole seconds. What waits longer than 15 minutes, or in a FIFO queue at all, is received and
@@ -21,9 +22,7 @@ Delay: rounded up to whole seconds. What waits longer than 15 minutes, or in a F
 Dead letters: "exchange.id.dead".
 What it cannot do: keep a message longer than 14 days, hold a delivery longer than 12 hours, carry a body larger
     than 140 KiB, tell a drained delivery from one whose process died (returned counts both), count exactly, tell
-    who consumes, list queues whose "exchange.id" has about 80 characters and more (their names are cut), let a
-    queue expire. For that tags say when a queue was last used: who next makes a queue that expires, at the same
-    exchange, deletes what has expired. Until then nobody counts it as bound; it keeps a message for 10 minutes.
+    who consumes, list queues whose "exchange.id" has about 80 characters and more (their names are cut).
     AWS may take some seconds until a new subscription is in effect, and a minute until a deleted queue is gone for
     all and can be made again. For 10 seconds after an exchange lost its last queue, who published there just
     before is not told (it is no error, and nobody gets it).
@@ -32,122 +31,273 @@ What it cannot do: keep a message longer than 14 days, hold a delivery longer th
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import math
+import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any
 
-from ..errors import BrokerLost, BrokerRefused, Unroutable
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore import exceptions as aws
+from msgspec.structs import replace
+
+from ..errors import BrokerBusy, BrokerRefused, ConfigurationError, MessageTooLarge, NoSuchQueue
 from ..message import Message, new_id
-from ..transport import Features, Options, QueueStats
-from . import sqs_settings
-from .sqs_connection import Connection
-from .sqs_errors import absent, check_batch
-from .sqs_expiry import USES, Expiry
-from .sqs_inventory import Inventory
-from .sqs_message import MAX_BYTES, Packed, batches, check_sizes, pack
-from .sqs_queue import Queue
-from .sqs_subscription import SQSSubscription
-from .sqs_topology import Topology
+from ..transport import Delivery, Features, Options, QueueStats
+from .common.envelope import DUE, pack, unpack
+from .common.url import Key, check_options, check_same, parse
+from .names import named
 
-MAX_DELAY = 900  # seconds, of SQS's own
-CLOSE_SECONDS = 4.0  # the core gives 5
-IN_MEMORY = (
-    "{} is not AWS: moto, LocalStack, ElasticMQ and their like keep messages in memory unless they are told"
-    " otherwise, and lose them when they restart; switch their persistence on, or use AWS"
-)
+URL_KEYS = {"endpoint": Key(""), "lease": Key(30, 1, 43_200), "wait": Key(2, 1, 20)}
+FLAGS = dict.fromkeys(("fifo", "SqsManagedSseEnabled"), Key(False))
+NUMBERS = ("MessageRetentionPeriod", "MaximumMessageSize", "KmsDataKeyReusePeriodSeconds")
+TEXTS = ("KmsMasterKeyId", "DeduplicationScope", "FifoThroughputLimit")
+OPTIONS = FLAGS | dict.fromkeys(NUMBERS, Key(1, 1)) | dict.fromkeys(TEXTS, Key(""))
+# SQS takes the characters of XML 1.0; \r is left out because XML readers change it, a leading space because
+# SNS calls a message of spaces alone empty, \ufffd because it stands for what is no UTF-8
+PLAIN = re.compile("(?=\\S)[\t\n\x20-\ud7ff\ue000-\ufffc\U00010000-\U0010ffff]+")
+BASE64 = "mqasync-base64"  # the attribute with the envelope, where the body could not be text; else "mqasync"
+COUNTS = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+BUSY = "(5 (429 Throttl RequestLimit TooMany OverLimit RequestTimeout Internal Unavailable DeletedRecently"
+NOBODY = "CredentialsError ProfileNotFound ConfigParse ConfigNotFound TokenRetrieval SSO Login MissingDep"
+IN_MEMORY = "no AWS: such servers keep messages in memory and lose them at a restart unless told otherwise"
 
 
 class SQSTransport:
-    """One user of SNS and SQS, good until a request gets no answer."""
+    """The clients of SNS and SQS of one user."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=MAX_BYTES)
-    blocked = ""
+    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=143_360, batch_bytes=2**16)
+    errors = (
+        (NoSuchQueue, ("QueueDoesNotExist", "NonExistentQueue", "(NotFound")),
+        (BrokerBusy, BUSY.split()),
+        (BrokerRefused, NOBODY.split(), "the AWS credentials cannot be had from the environment"),
+        (BrokerRefused, (aws.ClientError, aws.ValidationError, aws.ParamValidationError, "EndpointProvider")),
+    )
     warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
-        self._settings = sqs_settings.parse(url)
-        sqs_settings.check(options)
-        self._connection = Connection(self._settings)
-        self._expiry = Expiry(self._connection)
-        self._topology = Topology(self._connection, options, self._expiry)
-        self._inventory = Inventory(self._connection, self._topology, self._expiry)
-        self._subscriptions: list[SQSSubscription] = []
+        """Check URL and options."""
+        address = parse(url, form="sqs://REGION", port=443, keys=URL_KEYS)
+        self._region, self._settings = address.hosts[0][0], address.settings
+        if address.user or not re.fullmatch(r"(https?://[^@?#\s]+)?", self._settings["endpoint"]):
+            raise ConfigurationError("endpoint takes http://host:port, and credentials the AWS environment")
+        if not re.fullmatch("[a-z0-9-]+", self._region) or address.path:
+            raise ConfigurationError(f"{self._region + address.path!r} is not an AWS region: eu-central-1 is")
+        self._options = check_options(options, OPTIONS, "SQS")
+        self.features = replace(self.features, batch=10, max_delay=900, longest_wait=self._settings["wait"])
+        self._stack = AsyncExitStack()
+        self._topics: dict[str, str] = {}  # ARN by exchange
 
     async def open(self) -> None:
-        await self._connection.open()
-        try:  # any request will do, to hear whether somebody answers and knows us
-            await self._connection.sqs("list_queues", MaxResults=1)
-        except BrokerRefused as error:
+        """Make the clients, and ask whether somebody answers and knows us."""
+        config = AioConfig(retries={"total_max_attempts": 1}, max_pool_connections=1_000)  # the core repeats
+        where = {"region_name": self._region, "endpoint_url": self._settings["endpoint"] or None}
+        session, enter = get_session(), self._stack.enter_async_context
+        self._sns: Any = await enter(session.create_client("sns", config=config, **where))
+        self._sqs: Any = await enter(session.create_client("sqs", config=config, **where))
+        await self.ping()
+        self.warning = "" if ".amazonaws.com" in (where["endpoint_url"] or ".amazonaws.com") else IN_MEMORY
+
+    async def ping(self) -> None:
+        """Any request will do; who may not list is known all the same."""
+        try:
+            await self._sqs.list_queues(MaxResults=1)
+        except aws.ClientError as error:
             if "AccessDenied" not in str(error):
-                raise  # to list is not needed: who may not is known all the same
-        if self._settings.endpoint and ".amazonaws.com" not in self._settings.endpoint:
-            self.warning = IN_MEMORY.format(self._settings.endpoint)
+                raise
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
-        if expires is not None:  # who makes queues that expire takes away what others have left
-            await self._inventory.delete_expired(exchange)
-        await self._topology.declare(exchange, id, bound, expires)
+    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
+        """Make topic and queue, and subscribe it. Raises BrokerRefused for a queue with other attributes."""
+        topic, name = await self._topic(exchange), self._name(exchange, id)
+        arn = f"{topic.rpartition(':')[0].replace(':sns:', ':sqs:')}:{name}"
+        options = self._options.get(exchange, {}).items()
+        given = {key: json.dumps(value).strip('"') for key, value in options if key != "fifo"}
+        try:
+            url = await self._url(exchange, id)
+        except self._sqs.exceptions.QueueDoesNotExist:
+            made = {"MessageRetentionPeriod": "1209600", **given}
+            made |= {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+            made |= policy("{}", arn, topic) if bound else {}  # a later one takes a minute
+            url = (await self._sqs.create_queue(QueueName=name, Attributes=made))["QueueUrl"]
+        found = (await self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+        check_same(f"the queue {name}", found, given)
+        if bound and topic not in (had := found.get("Policy", "{}")):  # somebody else has made the queue
+            await self._sqs.set_queue_attributes(QueueUrl=url, Attributes=policy(had, arn, topic))
+        if bound:
+            raw = {"RawMessageDelivery": "true"}
+            await self._sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=raw)
 
-    async def delete(self, exchange: str, id: str) -> None:
-        await self._inventory.delete(exchange, id)
+    def _name(self, exchange: str, id: str = "") -> str:
+        """Of a queue, or of a topic. AWS takes letters, digits, - and _; of a queue up to 80."""
+        suffix = ".fifo" if self._options.get(exchange, {}).get("fifo") else ""
+        name = (f"{exchange}.{id}" if id else exchange).replace("_", "__").replace(".", "_-")
+        return (hashed(name) if id and len(name + suffix) > 80 else name) + suffix
+
+    async def _topic(self, exchange: str) -> str:
+        """The ARN of the topic, made where it is not there."""
+        name = self._name(exchange)
+        made = {"FifoTopic": "true"} if name.endswith(".fifo") else {}
+        self._topics[exchange] = (await self._sns.create_topic(Name=name, Attributes=made))["TopicArn"]
+        return self._topics[exchange]
+
+    async def _url(self, exchange: str, id: str) -> str:
+        return str((await self._sqs.get_queue_url(QueueName=self._name(exchange, id)))["QueueUrl"])
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        packed = [pack(message) for message in messages]
-        check_sizes(packed, exchange)
-        fifo = self._topology.fifo(exchange)
-        try:
-            topic = await self._topology.bound_topic(exchange)
-            for batch in batches(packed):  # one after another keeps their order; the core has several calls under way
-                entries = _numbered(batch, "Message", fifo)
-                answer = await self._connection.sns("publish_batch", TopicArn=topic, PublishBatchRequestEntries=entries)
-                check_batch(answer, len(batch))
-        except BrokerLost as error:
-            if not absent(error):
-                raise
-            self._topology.forget(exchange)
-            raise Unroutable(f"no queue is bound to exchange {exchange!r}: its topic was deleted") from error
+        """To the topic, which declare or bound has found."""
+        topic = self._topics[exchange]
+        entries = [entry(n, "Message", one, topic, one.id) for n, one in enumerate(messages)]
+        check(await self._sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=entries), len(entries))
+
+    async def bound(self, exchange: str) -> bool:
+        """Whether any subscription is in effect; others are "PendingConfirmation" or "Deleted"."""
+        subscriptions = await self._subscriptions(await self._topic(exchange))
+        return any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions)
+
+    async def _subscriptions(self, topic: str) -> list[dict[str, str]]:
+        pages = self._sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+        return list((await pages.build_full_result()).get("Subscriptions", ()))
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        fifo = self._topology.fifo(exchange)
-        seconds = math.ceil(delay)
-        due = time.time() + delay if (fifo and delay > 0) or seconds > MAX_DELAY else 0.0
-        url = await self._topology.queue(exchange, id)
-        for batch in batches(pack(message, due, new_id()) for message in messages):
-            entries = _numbered(batch, "MessageBody", fifo)
-            if not fifo:
-                entries = [entry | {"DelaySeconds": min(seconds, MAX_DELAY)} for entry in entries]
-            check_batch(await self._connection.sqs("send_message_batch", QueueUrl=url, Entries=entries), len(batch))
+        """To the queue. In a FIFO queue nothing has its own delay: a header says until when to hide it."""
+        url, more = await self._url(exchange, id), {"DelaySeconds": math.ceil(delay)}
+        if url.endswith(".fifo"):
+            due, more = {DUE: f"{time.time() + delay:.3f}"}, {}
+            messages = [replace(one, headers=one.headers | due) for one in messages] if delay else messages
+        entries = [entry(n, "MessageBody", one, url, new_id()) | more for n, one in enumerate(messages)]
+        check(await self._sqs.send_message_batch(QueueUrl=url, Entries=entries), len(entries))
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> SQSSubscription:
-        async def send_again(message: Message, delay: float) -> None:
-            await self.send(exchange, id, [message], delay)
-
-        url = await self._topology.queue(exchange, id)
-        queue = Queue(self._connection, exchange, url, self._settings.lease)
-        subscription = SQSSubscription(queue, self._settings.wait, prefetch, send_again)
-        self._subscriptions.append(subscription)
-        expires = await self._expiry.seconds(url)
-        if expires is not None:
-            subscription.keep(partial(self._expiry.use, url, expires), expires / USES)
-        return subscription
+        """Be ready to receive."""
+        return SQSSubscription(self._sqs, exchange, await self._url(exchange, id), self._settings["lease"])
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        return await self._inventory.stats(exchange, id)
+        """All that is there, also what somebody holds: a dead process's messages come back."""
+        url = await self._url(exchange, id)
+        told = (await self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS))["Attributes"]
+        available, held, delayed = (int(told.get(name, 0)) for name in COUNTS)
+        return QueueStats(available + held, delayed)
 
     async def queues(self) -> list[tuple[str, str]] | None:
-        return await self._inventory.queues()
+        """Those whose names can be read."""
+        pages = self._sqs.get_paginator("list_queues").paginate(PaginationConfig={"PageSize": 1000})
+        names = {url.rpartition("/")[2] for url in (await pages.build_full_result()).get("QueueUrls", ())}
+        read = {name.removesuffix(".fifo").replace("__", " ").replace("_-", ".") for name in names}
+        queues = [named(name.replace(" ", "_")) for name in read]
+        return [queue for queue in queues if queue and self._name(*queue) in names]
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """End its subscription, then delete it."""
+        url, topic = await self._url(exchange, id), await self._topic(exchange)
+        for one in await self._subscriptions(topic):
+            if one["Endpoint"].endswith(f":{self._name(exchange, id)}"):
+                await self._sns.unsubscribe(SubscriptionArn=one["SubscriptionArn"])
+        await self._sqs.delete_queue(QueueUrl=url)
 
     async def close(self) -> None:
-        for subscription in self._subscriptions:
-            subscription.lose()
-        with suppress(TimeoutError):  # in an outage nothing can be given back
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await asyncio.gather(*(subscription.give_back() for subscription in self._subscriptions))
-        await self._connection.close()
+        """Close the clients; what they receive now comes back by its lease."""
+        await self._stack.aclose()
 
 
-def _numbered(batch: Sequence[Packed], body_field: str, fifo: bool) -> list[dict[str, object]]:
-    """The entries of one request; the numbers only tell them apart."""
-    return [{"Id": str(n), **packed.entry(body_field, fifo)} for n, packed in enumerate(batch)]
+class SQSSubscription:
+    """What one consumer asks of the queue at a URL; a receipt handle is the tag."""
+
+    def __init__(self, sqs: Any, exchange: str, url: str, lease: int) -> None:
+        self.lease: float | None = lease
+        self._sqs, self._exchange, self._url = sqs, exchange, url
+        names = {"AttributeNames": ["All"], "MessageAttributeNames": ["All"]}
+        self._asked: dict[str, Any] = {"QueueUrl": url, "VisibilityTimeout": lease, **names}
+
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
+        """Ask once and wait; where that brings as many as it can, ask several times at once, for no wait."""
+        found = await self._receive(limit, math.floor(timeout + 0.6))  # SQS waits whole seconds
+        if len(found) == 10:
+            more = [self._receive(limit - have, 0) for have in range(10, min(limit, 80), 10)]
+            for some in await asyncio.gather(*more, return_exceptions=True):
+                found += some if isinstance(some, list) else ()  # else the next receive meets the reason
+        return found
+
+    async def _receive(self, limit: int, wait: int) -> list[Delivery]:
+        asked = {"MaxNumberOfMessages": min(limit, 10), "WaitTimeSeconds": wait, **self._asked}
+        return [self._delivery(one) for one in (await self._sqs.receive_message(**asked)).get("Messages", ())]
+
+    def _delivery(self, one: Mapping[str, Any]) -> Delivery:
+        """What somebody else sent is taken as it is, its text attributes as headers."""
+        told, attributes = one["Attributes"], one.get("MessageAttributes", {})
+        texts = {name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value}
+        envelope, body = texts.get(BASE64, texts.get("mqasync")), one["Body"].encode(errors="replace")
+        if BASE64 in texts:
+            with suppress(ValueError):
+                body = base64.b64decode(body)
+        sent, count = int(told["SentTimestamp"]) / 1000, int(told["ApproximateReceiveCount"])
+        message, why = unpack(self._exchange, envelope, body, one["MessageId"], sent)
+        if envelope is None:
+            message = replace(message, headers=texts, key=told.get("MessageGroupId"))
+        return Delivery(message, tag=one["ReceiptHandle"], returned=count - 1, unreadable=why)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete them."""
+        await self._sqs.delete_message_batch(QueueUrl=self._url, Entries=receipts(deliveries))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hide them no longer."""
+        await self.postpone(deliveries, 0.0)
+
+    async def postpone(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        """Hide them from everybody for so long from now; SQS takes 12 hours from when they were received."""
+        entries = receipts(deliveries, VisibilityTimeout=math.ceil(min(delay, 43_000.0)))
+        await self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Hide them for another lease."""
+        await self.postpone(deliveries, self.lease or 0.0)
+
+    async def close(self) -> None:
+        """Nothing to do: who does not ask gets nothing."""
+
+
+def entry(n: int, field: str, message: Message, to: str, once: str) -> dict[str, Any]:
+    """What a request has for the n-th message; to a FIFO queue, nothing goes twice with the same `once`."""
+    text, attribute = message.body.decode(errors="replace"), "mqasync"
+    if not PLAIN.fullmatch(text):
+        text, attribute = base64.b64encode(message.body).decode() or "-", BASE64  # SQS takes no empty body
+    envelope = pack(message).decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+    if (size := len(text.encode()) + len(envelope.encode()) + 32) > 2**18:
+        raise MessageTooLarge(f"a message of {size:,} bytes; {2**18:,} are allowed with the headers")
+    attributes = {attribute: {"DataType": "String", "StringValue": envelope}}
+    made: dict[str, Any] = {"Id": str(n), field: text, "MessageAttributes": attributes}
+    if to.endswith(".fifo"):
+        made |= {"MessageGroupId": hashed(message.key or message.id), "MessageDeduplicationId": hashed(once)}
+    return made
+
+
+def hashed(name: str) -> str:
+    """What AWS takes as a name, whatever `name` is."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def check(answer: Mapping[str, Any], sent: int) -> None:
+    """Raise unless a request that was answered has taken all; moto leaves some out of both lists."""
+    if (taken := len(answer.get("Successful", ()))) < sent:
+        whose = {one.get("Code"): one.get("SenderFault") for one in answer.get("Failed", ())}
+        kind = BrokerRefused if True in whose.values() else BrokerBusy
+        raise kind(f"AWS took {taken} of {sent} messages: {', '.join(whose) or 'it does not say why'}")
+
+
+def receipts(deliveries: Sequence[Delivery], **more: Any) -> list[dict[str, Any]]:
+    """The entries of a request that settles."""
+    return [{"Id": str(n), "ReceiptHandle": one.tag, **more} for n, one in enumerate(deliveries)]
+
+
+def policy(given: str, queue: str, topic: str) -> dict[str, str]:
+    """The policy of a queue with one statement more: this topic may send."""
+    whole = {"Version": "2012-10-17", "Statement": [], **json.loads(given)}
+    others = whole["Statement"] if isinstance(whole["Statement"], list) else [whole["Statement"]]
+    may = {"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    from_topic = {"Resource": queue, "Condition": {"ArnEquals": {"aws:SourceArn": topic}}}
+    return {"Policy": json.dumps(whole | {"Statement": [*others, may | from_topic]})}
