@@ -194,7 +194,7 @@ def test_without_a_module_all_configured_brokers_are_checked(cli: CommandLine) -
         {
             "result": "error",
             "about": "broker spare",
-            "detail": "no answer from amqp://guest:***@127.0.0.1:1/ within 0.5 s",
+            "detail": "no answer from amqp://guest:***@127.0.0.1:1/ within 0.5 s: [Errno 111] Connection refused",
         },
     ]
     assert done.stderr.endswith("mqasync: errors: 1, warnings: 0\n") and "geheim" not in done.stderr

@@ -122,6 +122,18 @@ def test_list_shows_a_line_each_oldest_first_and_they_stay_where_they_are(cli: G
         assert listed.stderr == ""
 
 
+def test_what_the_broker_itself_has_buried_has_a_reason_and_can_be_replayed(cli: Graveyard) -> None:
+    async def bury(transport: Transport) -> None:  # as RabbitMQ does behind its x-delivery-limit: as it is
+        await transport.declare("CTH", "q" + DEAD, bound=False)
+        await transport.send("CTH", "q" + DEAD, numbered(1))
+
+    cli._on_broker(bury)
+    shown = cli.run("dead", "show", "CTH", "q").stdout
+    assert "reason       returned" in shown and "the broker itself has buried it" in shown
+    assert cli.ids("--reason", "returned") == ["id-1"]
+    assert cli.said("dead", "replay", "CTH", "q") == "replayed 1 dead letter of CTH/q\n"
+
+
 def test_the_options_choose_by_reason_age_text_and_id_and_limit_how_many(cli: Graveyard) -> None:
     cli.bury(*numbered(1, 2))
     cli.bury(*numbered(3), error=Reject("it is three"))

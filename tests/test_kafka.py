@@ -206,6 +206,21 @@ class TestKafka(Conformance):
         await other.close()
         assert numbers(await receive(await transport.subscribe(exchange, "q", 200), 1)) == [0]
 
+    async def test_what_a_consumer_knows_to_be_delayed_does_not_count_as_waiting(
+        self, connect: Open, transport: Transport, exchange: str
+    ) -> None:
+        await transport.declare(exchange, "q")
+        await transport.send(exchange, "q", [message(1), message(2)], delay=60.0)
+        await transport.send(exchange, "q", [message(3)], delay=8.0)
+        subscription = await (await connect()).subscribe(exchange, "q", 10)
+        for total, delayed in ((3, 3), (3, 2)):
+            async with asyncio.timeout(20):
+                while (stats := await transport.stats(exchange, "q")) and (stats.total, stats.delayed) != (
+                    total,
+                    delayed,
+                ):
+                    assert len(numbers(await subscription.receive(10, 0.2))) <= (delayed == 2)
+
     async def test_a_forged_time_delays_nothing_for_long(
         self, transport: Transport, kafka_server: Kafka, exchange: str
     ) -> None:
@@ -487,13 +502,15 @@ def test_a_tracker_commits_no_gap_and_its_note_tells_the_next_one_exactly_what_i
 
 
 def test_a_tracker_forgets_what_the_log_lost() -> None:
-    tracker = Tracker(10, "mqasync 10 0 1 5")
+    tracker = Tracker(10, "mqasync/2 0 10 0 1 5")
     assert tracker.rewind() == 10
     assert offsets(tracker.read([record(offset) for offset in (15, 20)])) == [15, 20]
-    assert tracker.committable() == (15, "mqasync 6 0 5")
+    assert tracker.committable() == (15, "mqasync/2 0 6 0 5")
 
 
-@pytest.mark.parametrize("note", ["", "somebody's", "mqasync", "mqasync x", "mqasync x y", "mqasync -1 5", "\0"])
+@pytest.mark.parametrize(
+    "note", ["", "somebody's", "mqasync/2", "mqasync/2 1", "mqasync/2 x y", "mqasync/2 -1 5", "\0"]
+)
 def test_a_strangers_note_says_nothing(note: str) -> None:
     assert Tracker(7, note).committable() == (7, "")
 

@@ -26,11 +26,21 @@ BROKERS = {
     "activemq": (["activemq"], 796),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 110 of
     # these lines; 90 are for rebalances and for commits with notes, so that only what was running comes again
-    "kafka": (["kafka"], 410),
+    "kafka": (["kafka"], 413),
     "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
 }
-FOLDERS = {".": 700, "transports": 3350, "transports/common": 290, "cli": 1760, "web": 450}
-MAX_LINES = 10_650
+FOLDERS = {
+    ".": 700,
+    "transports": 3350,
+    "transports/common": 290,
+    "cli": 1270,
+    "describe": 415,
+    "observe": 480,
+    "operate": 365,
+    "service": 760,
+    "web": 380,
+}
+MAX_LINES = 10_450
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mqasync.cli.loop import TOGETHER_SECONDS
+from mqasync.service.loop import TOGETHER_SECONDS
 
 from .commands import PATIENCE, CommandLine, Running, eventually
 

@@ -12,14 +12,14 @@ import click
 from .. import __version__
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from ..handlers.failure import describe
+from ..observe.logs import set_up
+from ..service.loop import finish
 from .check import check
 from .config import config
 from .consume import consume
 from .dead import dead
 from .docs import docs
 from .graph import graph
-from .logs import set_up
-from .loop import finish
 from .peek import peek
 from .process import process
 from .produce import produce

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import msgspec
@@ -17,40 +19,69 @@ from ..brokers.queues import is_users, queues, stats
 from ..config.settings import Settings, load_settings
 from ..duration import seconds
 from ..errors import BrokerLost, ConfigurationError
+from ..handlers.codec import not_json
+from ..service.discovery import discover
+from ..service.loop import run
 from ..transport import check_name
 
 NAMED = 20  # queues that an error names
 
-Command = Callable[..., Any]
+Function = Callable[..., Any]
 
 
-class Duration(click.ParamType[float]):
-    """Seconds as a number or with a unit: 30, 30s, 5m."""
+class Command(click.Command):
+    """A command that may be a coroutine function: it runs in the single event loop, with its own way to end."""
 
-    name = "duration"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """Seconds; click says what is wrong otherwise."""
-        try:
-            return seconds(value)
-        except ConfigurationError as error:
-            self.fail(str(error), parameter, context)
+    def invoke(self, context: click.Context) -> Any:
+        """Run it."""
+        result = super().invoke(context)
+        return run(result) if inspect.iscoroutine(result) else result
 
 
-MODULES = click.argument("modules", nargs=-1, metavar="[MODULE...]")  # what looks on takes none as well
-SERVICES = click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
+def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else seconds(value)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    return check_name(str(parameter.name), value)
+
+
+def json_or_file(context: click.Context, parameter: click.Parameter, value: str) -> BinaryIO | bytes:
+    """Stdin for "-", the file of that name, which is closed with the command, or the JSON value that `value` is."""
+    if value == "-":
+        return sys.stdin.buffer
+    if os.path.isfile(value):
+        return context.with_resource(open(value, "rb"))
+    body = value.encode("utf-8", "surrogateescape")
+    if problem := not_json(body):
+        what = "the argument" if isinstance(parameter, click.Argument) else parameter.opts[0]
+        raise ConfigurationError(f"{what} is neither a file nor JSON: {problem}")
+    return body
+
+
+duration = functools.partial(click.option, metavar="DURATION", callback=_seconds)
+"""An option that takes seconds as a number or with a unit: 30, 30s, 5m."""
+count = functools.partial(click.option, "-n", "--count", show_default=True)
+"""The option that says how many messages."""
+
+SERVICES = click.argument(
+    "services",
+    nargs=-1,
+    metavar="[MODULE...]",
+    callback=lambda context, parameter, names: discover(names) if names else [],
+)
+MODULES = click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
-WAIT = click.option(
-    "--wait", type=Duration(), help="Give up when broker or queue are not there after this time [default: never]."
-)
-GIVE_UP = click.option(
-    "--wait", type=Duration(), default="10s", show_default=True, help="Give up on a broker after this time."
-)
+WAIT = duration("--wait", help="Give up when broker or queue are not there after this time [default: never].")
+GIVE_UP = duration("--wait", default="10s", show_default=True, help="Give up on a broker after this time.")
 BROKER = click.option("--broker", metavar="URL", help="Use this broker instead of config.yml's default.")
 CONFIG = click.option("--config", metavar="FILE", help="Configuration; else $MQASYNC_CONFIG or ./config.yml.")
 
 
-def settings(command: Command) -> Command:
+def settings(command: Function) -> Function:
     """Add --config and --broker; the command gets the Settings for both."""
 
     @functools.wraps(command)
@@ -60,15 +91,10 @@ def settings(command: Command) -> Command:
     return CONFIG(BROKER(with_settings))
 
 
-def queue(command: Command) -> Command:
+def queue(command: Function) -> Function:
     """Add --exchange and --id."""
-
-    @functools.wraps(command)
-    def with_queue(*, exchange: str, id: str, **others: Any) -> Any:
-        return command(exchange=check_name("exchange", exchange), id=check_name("id", id), **others)
-
-    with_id = click.option("--id", required=True, help="Who produces, or which queue is consumed.")(with_queue)
-    return click.option("--exchange", required=True, help="The exchange by name.")(with_id)
+    id = click.option("--id", required=True, callback=_name, help="Who produces, or which queue is consumed.")
+    return click.option("--exchange", required=True, callback=_name, help="The exchange by name.")(id(command))
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -88,11 +114,9 @@ class Place(msgspec.Struct, frozen=True):
 
         And BrokerLost if it does not answer in time.
         """
-        async with opened(self.settings, self.exchange, self.wait) as broker:
-            for id in (self.id, *ids):
-                if await stats(broker, self.exchange, id):
-                    break
-            else:
+        async with connected(self.settings, self.wait, self.exchange) as brokers:
+            broker = brokers.route(self.exchange)
+            if not any([await stats(broker, self.exchange, id) for id in (self.id, *ids)]):
                 raise ConfigurationError(f"there is no queue {self} on {broker.address}{await _there_are(broker)}")
             yield broker
 
@@ -104,25 +128,30 @@ async def _there_are(broker: Broker) -> str:
     return "" if there is None else f"; there are: {', '.join(names[:NAMED]) or 'none'}{more}"
 
 
-def place(command: Command) -> Command:
+EXCHANGE = click.argument("exchange", callback=_name)
+
+
+def place(command: Function) -> Function:
     """Add the arguments EXCHANGE and ID, --config, --broker and --wait; the command gets a Place for all of them."""
 
     @functools.wraps(command)
     def with_place(*, exchange: str, id: str, settings: Settings, wait: float | None, **others: Any) -> Any:
-        where = Place(check_name("exchange", exchange), check_name("id", id), settings, wait)
-        return command(place=where, **others)
+        return command(place=Place(exchange, id, settings, wait), **others)
 
-    return click.argument("exchange")(click.argument("id")(WAIT(settings(with_place))))
+    return EXCHANGE(click.argument("id", callback=_name)(WAIT(settings(with_place))))
 
 
 @asynccontextmanager
-async def opened(settings: Settings, exchange: str, wait: float | None) -> AsyncIterator[Broker]:
-    """The broker of that exchange, connected. Raises BrokerLost if it does not answer in time."""
+async def connected(settings: Settings, wait: float | None, *exchanges: str) -> AsyncIterator[Brokers]:
+    """The brokers, closed at the end; those that carry the `exchanges` answer.
+
+    Raises BrokerLost if one has not within `wait` seconds, BrokerRefused, ConfigurationError.
+    """
     brokers = Brokers(settings)
     try:
-        broker = brokers.route(exchange)
-        await reach(broker, wait)
-        yield broker
+        for exchange in exchanges:
+            await reach(brokers.route(exchange), wait)
+        yield brokers
     finally:
         await brokers.close()
 

@@ -7,41 +7,29 @@ from collections import Counter
 import click
 import msgspec
 
-from ..brokers.broker import Brokers
 from ..config.settings import Settings
 from ..errors import MqasyncError
-from ..operate.checks import ERROR, WARNING, Checks, Finding
-from ..service.discovery import discover
-from .arguments import GIVE_UP, MODULES, settings
-from .loop import run as run_loop
+from ..operate.checks import ERROR, WARNING, Checks
+from ..service.discovery import Service
+from .arguments import GIVE_UP, SERVICES, Command, connected, settings
 from .output import JSON, show
 
 
-@click.command()
-@MODULES
+@click.command(cls=Command)
+@SERVICES
 @settings
 @JSON
 @click.option("--strict", is_flag=True, help="Take warnings for errors.")
 @GIVE_UP
-def check(modules: tuple[str, ...], settings: Settings, as_json: bool, strict: bool, wait: float) -> None:
+async def check(services: list[Service], settings: Settings, as_json: bool, strict: bool, wait: float) -> None:
     """Check the configuration, the brokers, and the queues of each MODULE; without one, all configured brokers.
 
     Errors: a broker that does not answer, a queue that exists with other arguments than declared. Warnings: a
     broker that can lose messages, queues that nothing consumes, outputs that nobody consumes, dead letters. Queues
     that are not there are not made. Exit code 0 without errors, 1 with some, 2 for a mistake in the configuration.
     """
-    brokers = Brokers(settings)
-    checks = Checks(discover(modules) if modules else [], brokers, wait)
-    findings: list[Finding] = []
-
-    async def work() -> None:
-        try:
-            findings.extend(await checks.run())
-        finally:
-            await brokers.close()
-
-    if not run_loop(work()):
-        raise MqasyncError("stopped before the end of the checks")
+    async with connected(settings, wait) as brokers:
+        findings = await Checks(services, brokers, wait).run()
     show([msgspec.structs.asdict(finding) for finding in findings], as_json, "nothing to check", wrapped="detail")
     counts = Counter(finding.result for finding in findings)
     if counts[ERROR] or (strict and counts[WARNING]):

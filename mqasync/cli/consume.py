@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import click
 import msgspec
 
-from ..brokers.broker import Brokers
 from ..config.settings import Settings
 from ..core.channel import Channel
 from ..handler import Binding
 from ..handlers.step import Step
-from .arguments import WAIT, queue, reach, settings
+from .arguments import WAIT, Command, connected, count, queue, settings
 from .lines import write_line
-from .loop import run as run_loop
 
 LOOK = 1000  # messages that --no-ack holds at most
 GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put back
@@ -63,29 +62,26 @@ def on_one_line(body: bytes) -> bytes:
         return msgspec.json.encode(body.decode("utf-8", "replace"))
 
 
-@click.command()
+@click.command(cls=Command)
 @queue
 @settings
 @WAIT
-@click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
+@count(type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
-def consume(exchange: str, id: str, settings: Settings, wait: float | None, count: int | None, no_ack: bool) -> None:
+async def consume(
+    exchange: str, id: str, settings: Settings, wait: float | None, count: int | None, no_ack: bool
+) -> None:
     """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
-    run_loop(_consume(Printer(exchange, id, count, not no_ack), settings, wait))
-
-
-async def _consume(printer: Printer, settings: Settings, wait: float | None) -> None:
-    brokers = Brokers(settings)
-    broker = brokers.route(printer.exchange)
-    channel = Channel(Step(printer, brokers.publish, {}), broker)
-    enough = asyncio.create_task(printer.enough.wait())
-    try:
-        await reach(broker, wait)
-        working = channel.start()
-        await asyncio.wait({working, enough}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            await working
-    finally:
-        enough.cancel()
-        await channel.drain(GRACE)
-        await brokers.close()
+    printer = Printer(exchange, id, count, not no_ack)
+    with suppress(asyncio.CancelledError):
+        async with connected(settings, wait, exchange) as brokers:
+            channel = Channel(Step(printer, brokers.publish, {}), brokers.route(exchange))
+            enough = asyncio.create_task(printer.enough.wait())
+            try:
+                working = channel.start()
+                await asyncio.wait({working, enough}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    await working
+            finally:
+                enough.cancel()
+                await channel.drain(GRACE)

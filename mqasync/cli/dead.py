@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -23,27 +23,32 @@ from ..handlers.codec import not_json
 from ..message import Message
 from ..operate.browse import FEW, HELD, PORTION, Reading, all_of
 from ..operate.dead_letters import Choice, chosen, from_record, to_record
+from ..service.loop import run
 from ..transport import DEAD, Delivery
-from .arguments import YES, Command, Duration, Place, confirm, place
+from .arguments import YES, Command, Function, Place, confirm, duration, place
 from .lines import read_lines, write_line
-from .loop import result_of
-from .output import JSON, START, age, counted, say, start
+from .output import JSON, START, age, counted, progress, say, start
 from .output import show as show_rows
 
 LETTER = "dead letter"
-CHOICE: dict[str, dict[str, Any]] = {
-    "reason": dict(default="", help="Those whose error is called so: rejected, ValueError, or a part."),
-    "older": dict(type=Duration(), help="Those buried longer ago than this: 1h."),
-    "newer": dict(type=Duration(), help="Those buried less long ago than this."),
-    "text": dict(default="", help="Those with this in body, id or what the error said."),
-    "message": dict(metavar="ID", default="", help="The one with this id; how it begins is enough."),
-}
+CHOICE = (
+    click.option("--reason", default="", help="Those whose error is called so: rejected, ValueError, or a part."),
+    duration("--older", help="Those buried longer ago than this: 1h."),
+    duration("--newer", help="Those buried less long ago than this."),
+    click.option("--text", default="", help="Those with this in body, id or what the error said."),
+    click.option("--message", metavar="ID", default="", help="The one with this id; how it begins is enough."),
+)
 
 Each = Callable[[Broker, Reading, list[Delivery]], Awaitable[None]]
-Write = Callable[[Sequence[bytes]], Awaitable[None]]
 
 
-@click.group()
+class Dead(click.Group):
+    """Its commands may be coroutine functions."""
+
+    command_class = Command
+
+
+@click.group(cls=Dead)
 def dead() -> None:
     """Look at the dead letters of a queue, replay, edit, move or drop them.
 
@@ -51,22 +56,19 @@ def dead() -> None:
     """
 
 
-def choice(limit: int | None = None) -> Callable[[Command], Command]:
+def choice(limit: int | None = None) -> Callable[[Function], Function]:
     """Add the options that choose dead letters; the command gets a Choice. `limit` is the default of --limit."""
     most = click.option(
         "-n", "--limit", type=click.IntRange(min=1), default=limit, show_default=True, help="So many at most."
     )
 
-    def add(command: Command) -> Command:
+    def add(command: Function) -> Function:
         @functools.wraps(command)
         def with_choice(**given: Any) -> Any:
-            means = {name: given.pop(name) for name in (*CHOICE, "limit")}
+            means = {name: given.pop(name) for name in Choice.__struct_fields__ if name in given}
             return command(choice=Choice(**means), **given)
 
-        with_options = most(with_choice)
-        for name, options in reversed(CHOICE.items()):
-            with_options = click.option(f"--{name}", **options)(with_options)
-        return with_options
+        return functools.reduce(lambda function, option: option(function), (most, *reversed(CHOICE)), with_choice)
 
     return add
 
@@ -98,14 +100,12 @@ async def deal(
     count = 0
     try:
         async with dead_letters(place, choice, back=back, held=held) as (broker, reading):
-            progress = click.progressbar(length=reading.most, label=verb, file=sys.stderr)
-            with progress if bar and sys.stderr.isatty() else nullcontext() as shown:
+            with progress(reading.most, verb, wanted=bar) as shown:
                 async for found in chosen(reading, choice):
                     if found:
                         await each(broker, reading, found)
                     count += len(found)
-                    if shown:
-                        shown.update(reading.seen - shown.pos)
+                    shown.update(reading.seen - shown.pos)
     finally:
         if count:
             click.echo(f"{verb} {counted(count, LETTER)} of {place}", err=True)
@@ -148,9 +148,9 @@ async def send(broker: Broker, exchange: str, id: str, messages: Sequence[Messag
 @place
 @choice(limit=100)
 @JSON
-def list_(place: Place, choice: Choice, as_json: bool) -> None:
+async def list_(place: Place, choice: Choice, as_json: bool) -> None:
     """A line for each dead letter of the queue (EXCHANGE, ID), oldest first."""
-    messages, reading = result_of(messages_of(place, choice))
+    messages, reading = await messages_of(place, choice)
     show_rows([to_record(message) if as_json else row(message) for message in messages], as_json, none(choice))
     tell_rest(reading, choice, len(messages))
 
@@ -159,9 +159,9 @@ def list_(place: Place, choice: Choice, as_json: bool) -> None:
 @place
 @choice(limit=1)
 @JSON
-def show(place: Place, choice: Choice, as_json: bool) -> None:
+async def show(place: Place, choice: Choice, as_json: bool) -> None:
     """Everything about a dead letter of the queue (EXCHANGE, ID): headers, traceback, body."""
-    messages, reading = result_of(messages_of(place, choice))
+    messages, reading = await messages_of(place, choice)
     if as_json or not messages:
         show_rows([to_record(message) for message in messages], as_json, none(choice))
     for message in () if as_json else messages:
@@ -223,7 +223,7 @@ def moment(seconds: float) -> str:
 @dead.command()
 @place
 @choice()
-def replay(place: Place, choice: Choice) -> None:
+async def replay(place: Place, choice: Choice) -> None:
     """Let the consumers of the queue (EXCHANGE, ID) handle its dead letters again, from the first attempt on.
 
     Other ids do not get them. Killed half-way it can be run again: what it had in hand may be handled twice, with
@@ -234,7 +234,7 @@ def replay(place: Place, choice: Choice) -> None:
         await send(broker, place.exchange, place.id, [revived(delivery.message) for delivery in found])
         await reading.take(found)
 
-    result_of(deal(place, choice, "replayed", each, back=True))
+    await deal(place, choice, "replayed", each, back=True)
 
 
 @dead.command()
@@ -245,12 +245,12 @@ def edit(place: Place, message: str) -> None:
 
     The dead letter stays as it is when nothing is changed or saved.
     """
-    letter = result_of(_replace(place, Choice(message=message), None))
+    letter = run(_replace(place, Choice(message=message), None))
     body = edited(letter)
     if body is None:
         return click.echo("unchanged", err=True)
     try:
-        result_of(_replace(place, Choice(ids={letter.id}), body))
+        run(_replace(place, Choice(ids={letter.id}), body))
     except Exception:
         click.echo(body)  # the user's work
         raise
@@ -292,7 +292,7 @@ async def _replace(place: Place, choice: Choice, body: bytes | None) -> Message:
 def drop(place: Place, choice: Choice, yes: bool) -> None:
     """Throw away dead letters of the queue (EXCHANGE, ID), after a question that says how many."""
     if not yes:  # those that come while the user thinks are not meant
-        messages, _ = result_of(messages_of(place, choice))
+        messages, _ = run(messages_of(place, choice))
         if not messages:
             return click.echo(none(choice), err=True)
         choice = msgspec.structs.replace(choice, ids={message.id for message in messages})
@@ -301,7 +301,7 @@ def drop(place: Place, choice: Choice, yes: bool) -> None:
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
         await reading.take(found)
 
-    result_of(deal(place, choice, "dropped", each))
+    run(deal(place, choice, "dropped", each))
 
 
 # to a file, and back
@@ -310,74 +310,61 @@ def drop(place: Place, choice: Choice, yes: bool) -> None:
 @dead.command()
 @place
 @choice()
-@click.option("-o", "--output", metavar="FILE", help="Write to this new file, not to stdout.")
+@click.option(
+    "-o", "--output", type=click.File("xb"), default="-", metavar="FILE", help="Write to this new file, not to stdout."
+)
 @click.option("--drop", is_flag=True, help="Drop each dead letter once it is on the disk; only with --output.")
-def export(place: Place, choice: Choice, output: str | None, drop: bool) -> None:
+async def export(place: Place, choice: Choice, output: BinaryIO, drop: bool) -> None:
     """Print dead letters of the queue (EXCHANGE, ID), all of each as a JSON line; without --drop they stay there."""
-    if drop and output is None:
+    to_stdout = output.fileno() == sys.stdout.fileno()
+    if drop and to_stdout:
         raise ConfigurationError("--drop needs --output FILE: what goes to a pipe may get lost on its way")
-    if output is None:
-        with suppress(BrokenPipeError):  # nobody reads any more
-            result_of(_export(place, choice, to_stdout, drop, bar=False))
-        return
-    try:
-        file = open(output, "xb")  # noqa: SIM115, closed below
-    except OSError as error:
-        raise ConfigurationError(f"{output} cannot be made: {error.strerror}") from error
-    with file:
-        result_of(_export(place, choice, functools.partial(to_disk, file), drop, bar=True))
 
-
-async def to_stdout(lines: Sequence[bytes]) -> None:
-    """Return when they were read, if stdout is a pipe."""
-    for line in lines:
-        await write_line(line)
-
-
-async def to_disk(file: BinaryIO, lines: Sequence[bytes]) -> None:
-    """Return when they are on the disk."""
-    file.writelines(line + b"\n" for line in lines)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-async def _export(place: Place, choice: Choice, write: Write, drop: bool, bar: bool) -> None:
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
-        await write([msgspec.json.encode(to_record(delivery.message)) for delivery in found])
+        lines = [msgspec.json.encode(to_record(delivery.message)) for delivery in found]
+        if to_stdout:
+            for line in lines:
+                await write_line(line)  # if that is a pipe, it is read now
+        else:
+            output.writelines(line + b"\n" for line in lines)
+            output.flush()
+            os.fsync(output.fileno())
         if drop:
             await reading.take(found)
 
-    await deal(place, choice, "exported and dropped" if drop else "exported", each, taking=drop, bar=bar)
+    with suppress(BrokenPipeError):  # nobody reads any more
+        verb = "exported and dropped" if drop else "exported"
+        await deal(place, choice, verb, each, taking=drop, bar=not to_stdout)
 
 
 @dead.command("import")
 @place
 @click.argument("file", type=click.File("rb"), default="-", metavar="[FILE | -]")
 @click.option("--replay", is_flag=True, help="Put them into the queue itself, to be handled.")
-def import_(place: Place, file: BinaryIO, replay: bool) -> None:
+async def import_(place: Place, file: BinaryIO, replay: bool) -> None:
     """Put what `mqasync dead export` has written back among the dead letters of the queue (EXCHANGE, ID).
 
     Run twice, it puts everything there twice, with the same message ids.
     """
-    result_of(_import(place, file, replay))
-
-
-async def _import(place: Place, file: BinaryIO, replay: bool) -> None:
-    id, count = place.id if replay else place.id + DEAD, 0
-    waiting: list[Message] = []
+    id, to = (place.id, place) if replay else (place.id + DEAD, f"the dead letters of {place}")
+    count, waiting = 0, list[Message]()
     async with place.opened() as broker:
         await broker.call(lambda transport: transport.declare(place.exchange, place.id + DEAD, bound=False))
+
+        async def put() -> None:
+            nonlocal count
+            await send(broker, place.exchange, id, waiting)
+            count += len(waiting)
+            waiting.clear()
+
         try:
             async for number, line in read_lines(file):
                 waiting.append(await _checked(broker, number, line, replay))
                 if len(waiting) >= PORTION:
-                    await send(broker, place.exchange, id, waiting)
-                    count, waiting = count + len(waiting), []
+                    await put()
             if waiting:
-                await send(broker, place.exchange, id, waiting)
-                count += len(waiting)
+                await put()
         finally:
-            to = place if replay else f"the dead letters of {place}"
             click.echo(f"imported {counted(count, 'message')} to {to}", err=True)
 
 

@@ -8,12 +8,12 @@ import msgspec
 from ..config.settings import Settings
 from ..describe.asyncapi import document
 from ..service.discovery import discover
-from .arguments import SERVICES, settings
+from .arguments import MODULES, settings
 from .output import OUTPUT, write
 
 
 @click.command()
-@SERVICES
+@MODULES
 @settings
 @click.option("--title", help="What the document is called [default: the MODULEs].")
 @click.option("--version", default="0.0.0", show_default=True, help="Which version of the services it describes.")

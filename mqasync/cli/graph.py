@@ -8,12 +8,12 @@ from ..config.settings import Settings
 from ..describe.drawing import DRAWINGS
 from ..describe.pipeline import pipeline
 from ..service.discovery import discover
-from .arguments import SERVICES, settings
+from .arguments import MODULES, settings
 from .output import OUTPUT, write
 
 
 @click.command()
-@SERVICES
+@MODULES
 @settings
 @click.option("--format", type=click.Choice(list(DRAWINGS)), default="mermaid", show_default=True)
 @OUTPUT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,11 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
     return printable(str(value))
+
+
+def progress(length: int, label: str, wanted: bool = True) -> AbstractContextManager[Any]:
+    """A bar on stderr where a person looks on and it is `wanted`; elsewhere nothing is shown."""
+    return click.progressbar(length=length, label=label, file=sys.stderr, hidden=not (wanted and sys.stderr.isatty()))
 
 
 def counted(count: int, what: str) -> str:

@@ -3,53 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from ..brokers.broker import Brokers
 from ..config.settings import Settings
 from ..core.source import waiting_for_queues
 from ..errors import ConfigurationError, Reject
 from ..handler import Binding, where
 from ..handlers.attempt import STOP_SECONDS, Attempt, Outcome
-from ..handlers.codec import not_json
 from ..handlers.current_message import Handling
 from ..handlers.outbox import Outbox
 from ..handlers.signature import of_consumer
 from ..handlers.step import Step
 from ..message import Message
+from ..observe.logs import their_trace
 from ..operate.dead_letters import to_record
 from ..service.discovery import Service, discover
 from ..service.lifespan import Lifespan
-from .arguments import WAIT, settings
-from .loop import result_of
+from ..service.loop import run
+from .arguments import WAIT, connected, json_or_file, settings
 from .output import JSON, counted, show
-from .traces import their_trace
 
 
-class Header(click.ParamType[tuple[str, str]]):
-    """A header of a message, name=text."""
-
-    name = "name=text"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, str]:
-        """Name and text."""
-        name, equals, text = str(value).partition("=")
-        if not name or not equals:
-            self.fail(f"{value!r} is not name=text", parameter, context)
-        return name, text
+def named(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Headers by name, from name=text."""
+    for value in values:
+        if not all(value.partition("=")[:2]):
+            raise click.BadParameter(f"{value!r} is not name=text")
+    return dict(value.split("=", 1) for value in values)
 
 
 @click.command()
 @click.argument("name", metavar="MODULE:HANDLER")
 @settings
 @WAIT
-@click.option("--msg", required=True, metavar="JSON|-|FILE", help="The body; for a list handler JSON lines, one batch.")
-@click.option("--header", "headers", type=Header(), multiple=True, help="A header of the message; repeatable.")
+@click.option(
+    "--msg",
+    required=True,
+    metavar="JSON|-|FILE",
+    callback=json_or_file,
+    help="The body; for a list handler JSON lines, one batch.",
+)
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME=TEXT",
+    multiple=True,
+    callback=named,
+    help="A header of the message; repeatable.",
+)
 @click.option("--key", help="Its key.")
 @click.option("--publish", is_flag=True, help="Publish what the handler puts out, once it has returned.")
 @JSON
@@ -57,8 +60,8 @@ def process(
     name: str,
     settings: Settings,
     wait: float | None,
-    msg: str,
-    headers: tuple[tuple[str, str], ...],
+    msg: BinaryIO | bytes,
+    headers: dict[str, str],
     key: str | None,
     publish: bool,
     as_json: bool,
@@ -66,17 +69,16 @@ def process(
     """Run one message through one handler, as `run` does, and print what it puts out, unpublished."""
     service, consumer = only_consumer(name)
     consumer = settings.configured(consumer)
-    body = read(msg)
+    body = msg if isinstance(msg, bytes) else msg.read()
     bodies = [line for line in body.splitlines() if line.strip()] if of_consumer(consumer.handler).batch else [body]
     messages = [
-        Message(body=body, exchange=consumer.exchange, producer="process", headers=dict(headers), key=key)
-        for body in bodies
+        Message(body=body, exchange=consumer.exchange, producer="process", headers=headers, key=key) for body in bodies
     ]
-    outputs = result_of(_process(service, consumer, settings, messages), grace=0.0)
+    outputs = run(_process(service, consumer, settings, messages), grace=0.0)
     rows = [to_record(output) if as_json else row(output) for output in outputs]
     show(rows, as_json, "the handler puts out nothing")
     if publish and outputs:
-        result_of(_publish(outputs, settings, wait))
+        run(_publish(outputs, settings, wait))
 
 
 def only_consumer(name: str) -> tuple[Service, Binding]:
@@ -88,18 +90,6 @@ def only_consumer(name: str) -> tuple[Service, Binding]:
         names = ", ".join(f"{service.name}:{consumer.handler.__name__}" for service, consumer in found)
         raise ConfigurationError(f"{name!r} has {len(found)} handlers; name one of them: {names}")
     return found[0]
-
-
-def read(msg: str) -> bytes:
-    """The body that --msg means. Raises ConfigurationError for what is neither a file nor JSON."""
-    if msg == "-":
-        return sys.stdin.buffer.read()
-    if os.path.isfile(msg):
-        return Path(msg).read_bytes()
-    body = msg.encode("utf-8", "surrogateescape")
-    if problem := not_json(body):
-        raise ConfigurationError(f"--msg is neither a file nor JSON: {problem}")
-    return body
 
 
 async def _process(service: Service, consumer: Binding, settings: Settings, messages: list[Message]) -> list[Message]:
@@ -146,12 +136,8 @@ def row(message: Message) -> dict[str, Any]:
 
 async def _publish(outputs: list[Message], settings: Settings, wait: float | None) -> None:
     """Return when the broker has all of them; where no queue is bound yet it waits."""
-    brokers = Brokers(settings)
-    publish = waiting_for_queues(brokers.publish, wait)
-    try:
-        async with Outbox() as outbox:
-            for output in outputs:
-                await outbox.put(publish(output))
-    finally:
-        await brokers.close()
+    async with connected(settings, wait, *{output.exchange for output in outputs}) as brokers, Outbox() as outbox:
+        publish = waiting_for_queues(brokers.publish, wait)
+        for output in outputs:
+            await outbox.put(publish(output))
     click.echo(f"published {counted(len(outputs), 'message')}", err=True)

@@ -6,8 +6,8 @@ import click
 
 from ..brokers.queues import stats
 from ..operate.browse import FEW, Reading
+from ..service.loop import run
 from .arguments import YES, Place, confirm, place
-from .loop import result_of
 from .output import counted
 
 
@@ -21,11 +21,11 @@ def purge(place: Place, yes: bool) -> None:
     the dead letters: for those there is `mqasync dead drop`.
     """
     if not yes:
-        waiting = result_of(_waiting(place))
+        waiting = run(_waiting(place))
         if not waiting:
             return click.echo(f"no message waits in {place}", err=True)
         confirm(f"Purge {counted(waiting, 'message')} of {place} for good?")
-    result_of(_purge(place))
+    run(_purge(place))
 
 
 async def _waiting(place: Place) -> int:
@@ -37,10 +37,9 @@ async def _waiting(place: Place) -> int:
 async def _purge(place: Place) -> None:
     count = 0
     try:
-        async with place.opened() as broker:
-            async with Reading(broker, place.exchange, place.id, held=FEW) as reading:
-                async for found in reading.portions():
-                    await reading.take(found)
-                    count += len(found)
+        async with place.opened() as broker, Reading(broker, place.exchange, place.id, held=FEW) as reading:
+            async for found in reading.portions():
+                await reading.take(found)
+                count += len(found)
     finally:
         click.echo(f"purged {counted(count, 'message')} of {place}", err=True)

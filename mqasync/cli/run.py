@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, NoReturn
 
 import click
@@ -19,12 +19,11 @@ from ..errors import ConfigurationError
 from ..handlers.step import Around
 from ..observe.telemetry import sending_traces
 from ..service.discovery import Service, discover
+from ..service.loop import run as run_loop
 from ..service.runner import Runner
 from ..service.startup import exchanges_of
-from .arguments import BROKER, CONFIG, WAIT, Duration
-from .loop import run as run_loop
-from .reload import reloading
-from .workers import Worker, Workers
+from ..service.workers import Worker, Workers, reloading
+from .arguments import BROKER, CONFIG, MODULES, WAIT, duration
 
 log = logging.getLogger("mqasync")
 
@@ -34,14 +33,12 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
 
 
 @click.command()
-@click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
+@MODULES
 @CONFIG
 @BROKER
 @click.option("--until-idle", is_flag=True, help="Run producers once, drain and end when every queue is empty.")
 @WAIT
-@click.option(
-    "--grace", type=Duration(), default="30s", show_default=True, help="Time for running handlers at the end."
-)
+@duration("--grace", default="30s", show_default=True, help="Time for running handlers at the end.")
 @click.option(
     "--http",
     metavar="[HOST]:PORT",
@@ -101,7 +98,12 @@ def run(
 
 def supervise(workers: Workers, modules: tuple[str, ...], config: str | None, reload: bool) -> NoReturn:
     """Do nothing but start, watch and end the workers, each of which is this command once more."""
-    run_loop(reloading(workers, modules, config) if reload else workers.run(), kill=workers.kill)
+
+    async def work() -> None:
+        with suppress(asyncio.CancelledError):
+            await (reloading(workers, modules, config) if reload else workers.run())
+
+    run_loop(work(), kill=workers.kill)
     raise click.exceptions.Exit(workers.code)
 
 
@@ -121,12 +123,12 @@ def serving(http: str, replay: bool, worker: int, around: list[Around]) -> Serve
     """
     try:
         from ..web.metrics import Metrics
-        from ..web.server import Address, Server
+        from ..web.server import Server, address
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"--http needs {error.name}: pip install 'mqasync[http]'") from error
-    address, metrics = Address.parse(http).plus(worker), Metrics()
+    where, metrics = address(http, worker), Metrics()
     around.append(metrics.around)
-    return lambda runner: Server(address, runner, metrics, replay)
+    return lambda runner: Server(where, runner, metrics, replay)
 
 
 async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve, worker: Worker | None) -> None:
@@ -134,16 +136,17 @@ async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve, worker: W
         worker.watch_parent()
     log.info("mqasync %s: %s", __version__, ", ".join(modules))
     try:
-        async with serve(runner), runner:
-            for line in bindings(runner):
-                log.info("%s", line)
-            if worker:
-                worker.at_work()
-            reports = asyncio.create_task(report(runner))
-            try:
-                await runner.finished()
-            finally:
-                reports.cancel()
+        with suppress(asyncio.CancelledError):
+            async with serve(runner), runner:
+                for line in bindings(runner):
+                    log.info("%s", line)
+                if worker:
+                    worker.at_work()
+                reports = asyncio.create_task(report(runner))
+                try:
+                    await runner.finished()
+                finally:
+                    reports.cancel()
     finally:
         for line in summary(runner):
             log.info("%s", line)

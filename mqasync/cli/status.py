@@ -6,8 +6,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -17,96 +17,95 @@ from ..brokers.queues import Queue
 from ..config.settings import Settings
 from ..observe.report import UNHEARD_SECONDS, Report, Reports
 from ..operate.overview import QueueOverview, overview, queues_of
-from ..service.discovery import discover
-from .arguments import GIVE_UP, MODULES, reach, settings
-from .loop import run as run_loop
+from ..service.discovery import Service
+from .arguments import GIVE_UP, SERVICES, Command, connected, reach, settings
 from .output import JSON, age, say, show, table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
 
 HEAR_SECONDS = UNHEARD_SECONDS + 0.5  # until every process has reported
 REFRESH_SECONDS = 1.0
 
+Rows = list[dict[str, Any]]
 
-@click.command()
-@MODULES
+
+@click.command(cls=Command)
+@SERVICES
 @settings
 @JSON
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C: a live screen, or a JSON line a second.")
 @GIVE_UP
-def status(modules: tuple[str, ...], settings: Settings, as_json: bool, watch: bool, wait: float) -> None:
+async def status(services: list[Service], settings: Settings, as_json: bool, watch: bool, wait: float) -> None:
     """Show the queues of each MODULE, or all that the brokers tell of, and the processes that work on them.
 
     Per queue: messages waiting, delayed and dead, consumers, and, summed over the running processes since
     their start, messages a second, in hand, retried, buried, seconds since the oldest in hand was published,
     the last error. It listens for a few seconds to what the processes report.
     """
-    run_loop(_Status(settings, modules, as_json, wait).run(watch))
+    consumers = [consumer for service in services for consumer in service.consumers]
+    wanted = {(consumer.exchange, consumer.id) for consumer in consumers} if services else None
+    names = settings.brokers.keys() if wanted is None else {settings.broker_of(exchange) for exchange, _ in wanted}
+    async with connected(settings, None) as brokers:
+        for name in settings.brokers:
+            if name in names:
+                await reach(brokers.named(name), wait)
+        async with Reports(list(brokers.opened.values())) as reports:
+            if not watch:
+                await asyncio.sleep(HEAR_SECONDS)
+                return show_once(*await look(brokers, wanted, reports.now()), as_json)
+            screen = live() if sys.stdout.isatty() and not as_json else None
+            with suppress(asyncio.CancelledError), screen or nullcontext():
+                while True:
+                    rows = await look(brokers, wanted, reports.now())
+                    if screen:
+                        screen.update(picture(brokers, *rows), refresh=True)
+                    else:
+                        show_once(*rows, as_json)
+                    await asyncio.sleep(REFRESH_SECONDS)
 
 
-class _Status:
-    """One run of the command."""
-
-    def __init__(self, settings: Settings, modules: Sequence[str], as_json: bool, wait: float) -> None:
-        consumers = [consumer for service in discover(modules) for consumer in service.consumers] if modules else []
-        self._queues: list[Queue] = [(consumer.exchange, consumer.id) for consumer in consumers]
-        self._all = not modules
-        used = {settings.broker_of(exchange) for exchange, _ in self._queues}
-        self._names = [name for name in settings.brokers if self._all or name in used]
-        self._brokers = Brokers(settings)
-        self._as_json = as_json
-        self._wait = wait
-
-    async def run(self, watch: bool) -> None:
-        """Show it once, or again and again."""
-        try:
-            brokers = [self._brokers.named(name) for name in self._names]
-            for one in brokers:
-                await reach(one, self._wait)
-            async with Reports(brokers) as reports:
-                if watch:
-                    await self._watch(reports)
-                else:
-                    await asyncio.sleep(HEAR_SECONDS)
-                    self._print(*await self._look(reports.now()))
-        finally:
-            await self._brokers.close()
-
-    async def _look(self, reports: list[Report]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        queues = await queues_of(self._brokers, self._names) if self._all else self._queues
-        if not self._all:
-            reports = [report for report in reports if report.health.consumers.keys() & {f"{e}/{i}" for e, i in queues}]
-        shown = await overview(self._brokers, queues, reports)
-        several = len(self._brokers.settings.brokers) > 1
-        rows = [_queue_row(queue, several) for queue in shown if self._all or (queue.exchange, queue.id) in queues]
-        return rows, [_process_row(report) for report in reports]
-
-    def _print(self, queues: list[dict[str, Any]], processes: list[dict[str, Any]]) -> None:
-        if self._as_json:
-            say(msgspec.json.encode({"queues": queues, "processes": processes}))
-        else:
-            show(readable(queues), False, "no queues")
-            say("")
-            show(readable(processes), False, "no process reports that it is running")
-
-    async def _watch(self, reports: Reports) -> None:
-        if self._as_json or not sys.stdout.isatty():
-            while True:
-                self._print(*await self._look(reports.now()))
-                await asyncio.sleep(REFRESH_SECONDS)
-        from rich.console import Group
-        from rich.live import Live
-        from rich.text import Text
-
-        logging.disable(logging.WARNING)  # it would go across the screen, which shows the same
-        with Live(screen=True, auto_refresh=False) as screen:
-            while True:
-                queues, processes = await self._look(reports.now())
-                states = "\n".join(f"{broker.address}: {broker.state}" for broker in self._brokers.opened.values())
-                title = Text(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends\n{states}\n")
-                screen.update(Group(title, table(readable(queues)), "", table(readable(processes))), refresh=True)
-                await asyncio.sleep(REFRESH_SECONDS)
+async def look(brokers: Brokers, wanted: set[Queue] | None, reports: list[Report]) -> tuple[Rows, Rows]:
+    """A row for each queue, those that are `wanted` or all, and for each process that works on them."""
+    queues = await queues_of(brokers, list(brokers.opened)) if wanted is None else wanted
+    shown = await overview(brokers, queues, reports)
+    if wanted is not None:
+        shown = [queue for queue in shown if (queue.exchange, queue.id) in wanted]
+        names = {f"{queue.exchange}/{queue.id}" for queue in shown}
+        reports = [report for report in reports if report.health.consumers.keys() & names]
+    several = len(brokers.settings.brokers) > 1
+    return [_queue_row(queue, several) for queue in shown], [_process_row(report) for report in reports]
 
 
-def readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def show_once(queues: Rows, processes: Rows, as_json: bool) -> None:
+    """Two tables, or a JSON object on one line."""
+    if as_json:
+        return say(msgspec.json.encode({"queues": queues, "processes": processes}))
+    show(readable(queues), False, "no queues")
+    say("")
+    show(readable(processes), False, "no process reports that it is running")
+
+
+def live() -> Live:
+    """The whole terminal, to be updated; no log goes across it, since the screen shows the same."""
+    from rich.live import Live
+
+    logging.disable(logging.WARNING)
+    return Live(screen=True, auto_refresh=False)
+
+
+def picture(brokers: Brokers, queues: Rows, processes: Rows) -> Group:
+    """What a live screen shows: the time, the state of the brokers and both tables."""
+    from rich.console import Group
+    from rich.text import Text
+
+    states = "\n".join(f"{broker.address}: {broker.state}" for broker in brokers.opened.values())
+    title = Text(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends\n{states}\n")
+    return Group(title, table(readable(queues)), "", table(readable(processes)))
+
+
+def readable(rows: Rows) -> Rows:
     """The rows with their durations as people say them."""
     durations = ("oldest", "up")
     return [{name: age(value) if value and name in durations else value for name, value in row.items()} for row in rows]

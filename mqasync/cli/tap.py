@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,34 +17,28 @@ from ..config.settings import Settings
 from ..errors import ConfigurationError
 from ..message import Message
 from ..operate.dead_letters import to_record
-from ..transport import Delivery, check_name
-from .arguments import WAIT, opened, settings
+from ..transport import Delivery
+from .arguments import EXCHANGE, WAIT, Command, connected, count, settings
 from .consume import on_one_line
 from .lines import write_line
-from .loop import run as run_loop
 
 
 class Enough(Exception):
     """So many were printed as were asked for."""
 
 
-@click.command()
-@click.argument("exchange")
+@click.command(cls=Command)
+@EXCHANGE
 @settings
 @WAIT
-@click.option("-n", "--count", type=click.IntRange(min=1), help="End after this many messages.")
+@count(type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--full", is_flag=True, help="All of each message: id, time, producer, key, headers, body.")
-def tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
+async def tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
     """Print what is published to EXCHANGE from now on, a JSON line each, while its consumers get it as ever.
 
     The copy waits in a queue of its own on the broker, which grows while this reads slower than others publish. It
     is deleted at the end, or by the broker 60 seconds after a kill -9.
     """
-    check_name("exchange", exchange)
-    run_loop(_tap(exchange, settings, wait, count, full))
-
-
-async def _tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
     printed = 0
 
     async def take(deliveries: Sequence[Delivery]) -> None:
@@ -54,12 +49,14 @@ async def _tap(exchange: str, settings: Settings, wait: float | None, count: int
             if printed == count:
                 raise Enough
 
-    async with opened(settings, exchange, wait) as broker:
-        await check_bound(broker, exchange)
-        async with TemporaryQueue(broker, exchange, f"{TAP}{uuid.uuid4().hex[:8]}", take) as queue:
-            click.echo(f"tapping {exchange} as {queue.id}; Ctrl-C ends it", err=True)
-            with suppress(Enough, BrokenPipeError):  # or nobody reads any more
-                await queue.working
+    with suppress(asyncio.CancelledError):
+        async with connected(settings, wait, exchange) as brokers:
+            broker = brokers.route(exchange)
+            await check_bound(broker, exchange)
+            async with TemporaryQueue(broker, exchange, f"{TAP}{uuid.uuid4().hex[:8]}", take) as queue:
+                click.echo(f"tapping {exchange} as {queue.id}; Ctrl-C ends it", err=True)
+                with suppress(Enough, BrokenPipeError):  # or nobody reads any more
+                    await queue.working
 
 
 async def check_bound(broker: Broker, exchange: str) -> None:

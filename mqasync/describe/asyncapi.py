@@ -44,13 +44,6 @@ class Operation(msgspec.Struct, frozen=True):
     doc: str | None
 
 
-class Body(msgspec.Struct, frozen=True):
-    """A message object by its name in a channel."""
-
-    name: str
-    message: Data
-
-
 def document(services: Sequence[Service], settings: Settings, title: str, version: str) -> Data:
     """The document; in AsyncAPI's words an exchange is a channel and a broker a server.
 
@@ -65,7 +58,7 @@ def document(services: Sequence[Service], settings: Settings, title: str, versio
         broker = settings.broker_of(operation.exchange)
         new = {"address": operation.exchange, "servers": [_reference("servers", broker)], "messages": {}}
         channel = channels.setdefault(operation.exchange, new)
-        channel["messages"] |= {bodies[body].name: bodies[body].message for body in operation.bodies}
+        channel["messages"] |= {bodies[body]["name"]: bodies[body] for body in operation.bodies}
     brokers = {settings.broker_of(exchange): None for exchange in channels}
     modules = [(service.name, sys.modules[service.name].__doc__) for service in services]
     return {
@@ -110,7 +103,7 @@ def told(annotation: Any) -> list[Any]:
     return [member for member in members if member not in UNTOLD]
 
 
-def described(kinds: Iterable[Any]) -> tuple[dict[Any, Body], Data]:
+def described(kinds: Iterable[Any]) -> tuple[dict[Any, Data], Data]:
     """A message object for each type, and the schemas that they refer to, by name."""
     ordered = sorted((kind for kind in kinds if kind is not bytes), key=str)
     models: Data = {}  # pydantic's schemas by name
@@ -129,7 +122,7 @@ def described(kinds: Iterable[Any]) -> tuple[dict[Any, Body], Data]:
     for schema in schemas.values():
         schema.update(_description(schema.get("description")))
     bodies = {kind: _body(kind, payload) for kind, payload in payload_of.items()}
-    return {**bodies, bytes: Body("bytes", {"name": "bytes", "contentType": BYTES})}, schemas
+    return {**bodies, bytes: {"name": "bytes", "contentType": BYTES}}, schemas
 
 
 def _by_pydantic(adapter: TypeAdapter[Any], models: Data) -> Data:
@@ -148,20 +141,20 @@ def _inside(kind: type, models: Data) -> Data:
     return {"type": "string", "format": FORMATS[kind]} if kind in FORMATS else {"type": "string"}
 
 
-def _body(kind: Any, payload: Data) -> Body:
+def _body(kind: Any, payload: Data) -> Data:
     name = str(kind) if get_args(kind) else getattr(kind, "__name__", str(kind))
     if "$ref" in payload:  # a schema of its own, whose name no other type has
         name = payload["$ref"].removeprefix(SCHEMAS)
     name = re.sub(r"[^\w.-]+", "_", name).strip("_")
-    return Body(name, {"name": name, "payload": payload})
+    return {"name": name, "payload": payload}
 
 
-def _operation(operation: Operation, bodies: dict[Any, Body]) -> Data:
-    names = [bodies[body].name for body in operation.bodies]
-    references = [_reference("channels", operation.exchange, "messages", name) for name in names]
+def _operation(operation: Operation, bodies: dict[Any, Data]) -> Data:
+    to = ("channels", operation.exchange)
+    references = [_reference(*to, "messages", bodies[body]["name"]) for body in operation.bodies]
     return {
         "action": operation.action,
-        "channel": _reference("channels", operation.exchange),
+        "channel": _reference(*to),
         **({"messages": references} if references else {}),
         "tags": [{"name": operation.service}],
         **_description(operation.doc),

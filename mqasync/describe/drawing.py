@@ -21,42 +21,26 @@ DOT_SHAPES = {PRODUCER: "ellipse", EXCHANGE: "box", CONSUMER: "box, style=rounde
 ROUND = {PRODUCER: HEIGHT / 2, EXCHANGE: 2.0, CONSUMER: 10.0}
 
 STYLE = """
-  svg { background: #fff; color-scheme: light dark }
-  text { font: 14px ui-monospace, "DejaVu Sans Mono", Consolas, monospace; fill: #1f2328;
+  svg { background: canvas; color: canvastext; color-scheme: light dark }
+  text { font: 14px ui-monospace, "DejaVu Sans Mono", Consolas, monospace; fill: currentColor;
          text-anchor: middle; dominant-baseline: central }
-  .broker { font-size: 11px; fill: #59636e }
-  .caption { font-size: 11px; fill: #59636e; stroke: #fff; stroke-width: 4px; paint-order: stroke }
-  rect { stroke-width: 1.5 }
-  .producer rect { fill: #dafbe1; stroke: #1a7f37 }
-  .exchange rect { fill: #ddf4ff; stroke: #0969da }
-  .consumer rect { fill: #f6f8fa; stroke: #59636e }
-  .line { fill: none; stroke: #59636e; stroke-width: 1.5 }
-  .head { fill: #59636e }
-  @media (prefers-color-scheme: dark) {
-    svg { background: #0d1117 }
-    text { fill: #f0f6fc }
-    .broker { fill: #9198a1 }
-    .caption { fill: #9198a1; stroke: #0d1117 }
-    .producer rect { fill: #12261e; stroke: #3fb950 }
-    .exchange rect { fill: #0c2d4d; stroke: #4493f8 }
-    .consumer rect { fill: #151b23; stroke: #9198a1 }
-    .line { stroke: #9198a1 }
-    .head { fill: #9198a1 }
-  }
+  .broker, .caption { font-size: 11px; fill-opacity: .7 }
+  .caption { stroke: canvas; stroke-width: 4px; paint-order: stroke }
+  rect { stroke: #848d97; fill: #848d97; fill-opacity: .15; stroke-width: 1.5 }
+  .producer rect { stroke: #2da44e; fill: #2da44e }
+  .exchange rect { stroke: #218bff; fill: #218bff }
+  .line { fill: none; stroke: #848d97; stroke-width: 1.5 }
+  .head { fill: #848d97 }
 """
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{title}</title>
-<style>
-  :root {{ color-scheme: light dark }}
-  body {{ margin: 2rem; font: 16px/1.5 system-ui, sans-serif; background: #fff; color: #1f2328 }}
-  figure {{ margin: 0; overflow-x: auto }}
-  @media (prefers-color-scheme: dark) {{ body {{ background: #0d1117; color: #f0f6fc }} }}
-</style>
+<body style="margin: 2rem; font: 16px/1.5 system-ui, sans-serif">
 <h1>{title}</h1>
-<figure>
+<figure style="margin: 0; overflow-x: auto">
 {svg}</figure>
 <p>Green: producers. Blue: exchanges. Grey: consumers.</p>
 <ul>

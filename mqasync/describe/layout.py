@@ -29,6 +29,16 @@ class Box(msgspec.Struct, frozen=True):
     y: float
     width: float
 
+    @property
+    def left(self) -> Point:
+        """Where lines come in."""
+        return self.x, self.y + HEIGHT / 2
+
+    @property
+    def right(self) -> Point:
+        """Where they go out."""
+        return self.x + self.width, self.y + HEIGHT / 2
+
 
 class Line(msgspec.Struct, frozen=True):
     """From the right side of a box to the left side of another, by way of the points in between.
@@ -60,25 +70,25 @@ def layout(widths: Mapping[str, float], edges: Sequence[Edge]) -> Layout:
     chains = {edge: _through(edge, column) for edge in forward}
     for chain in chains.values():
         column |= {bend: column[chain[0]] + step for step, bend in enumerate(chain[:-1])}
-    rows = _rows(column, [link for chain in chains.values() for link in pairwise(chain)])
-    lefts, breadths = _columns(column, widths)
-    boxes = {key: Box(lefts[column[key]], rows[key], breadths[column[key]]) for key in widths}
+    stacks: list[list[str]] = [[] for _ in set(column.values())]  # each as wide as its widest box
+    for key, number in column.items():
+        stacks[number].append(key)
+    breadths = [max(widths.get(key, 0.0) for key in stack) for stack in stacks]
+    lefts = [GAP / 2 + number * GAP + sum(breadths[:number]) for number in range(len(stacks))]
+    rows = _rows(stacks, [link for chain in chains.values() for link in pairwise(chain)])
+    boxes = {key: Box(lefts[column[key]], rows[key], breadths[column[key]]) for key in column}
     lines = []
-    for edge, chain in chains.items():
-        bends = [
-            (x, rows[bend] + HEIGHT / 2)
-            for bend in chain[1:-1]
-            for x in (lefts[column[bend]], lefts[column[bend]] + breadths[column[bend]])
-        ]
-        lines.append(Line(edge, [_right(boxes[edge[0]]), *bends, _left(boxes[edge[1]])]))
+    for (source, target), chain in chains.items():
+        bends = [end for bend in chain[1:-1] for end in (boxes[bend].left, boxes[bend].right)]
+        lines.append(Line((source, target), [boxes[source].right, *bends, boxes[target].left]))
     bottom = max(rows.values(), default=0.0) + HEIGHT
-    for edge in back:
-        (x, y), (to_x, to_y) = _right(boxes[edge[0]]), _left(boxes[edge[1]])
+    for source, target in back:
+        (x, y), (to_x, to_y) = boxes[source].right, boxes[target].left
         bottom += LANE
-        lines.append(Line(edge, [(x, y), (x, bottom), (to_x, bottom), (to_x, to_y)], back=True))
-    last = max(breadths, default=0)
+        lines.append(Line((source, target), [(x, y), (x, bottom), (to_x, bottom), (to_x, to_y)], back=True))
     side = GAP / 2 if back else MARGIN  # a line that runs back turns outside of its columns
-    return Layout(boxes, lines, lefts[last] + breadths[last] + side if breadths else side, bottom + MARGIN)
+    right = lefts[-1] + breadths[-1] if stacks else 0.0
+    return Layout({key: boxes[key] for key in widths}, lines, right + side, bottom + MARGIN)
 
 
 def acyclic(order: Sequence[str], edges: Iterable[Edge]) -> tuple[list[Edge], list[Edge]]:
@@ -120,19 +130,16 @@ def _through(edge: Edge, column: Mapping[str, int]) -> list[str]:
     return [source, *bends, target]
 
 
-def _rows(column: Mapping[str, int], links: Iterable[Edge]) -> Places:
+def _rows(stacks: Sequence[list[str]], links: Iterable[Edge]) -> Places:
     """Upper ends: each about level with its neighbours, no two of a column nearer than ROW."""
     neighbours: dict[str, list[str]] = defaultdict(list)
     for source, target in links:
         neighbours[source].append(target)
         neighbours[target].append(source)
-    stacks: dict[int, list[str]] = defaultdict(list)
-    for key in column:
-        stacks[column[key]].append(key)
-    rows = {key: place * ROW for stack in stacks.values() for place, key in enumerate(stack)}
+    rows = {key: place * ROW for stack in stacks for place, key in enumerate(stack)}
     for sweep in range(SWEEPS):
-        for number in sorted(stacks, reverse=sweep % 2 == 1):
-            _level(stacks[number], neighbours, rows)
+        for stack in stacks[:: -1 if sweep % 2 else 1]:
+            _level(stack, neighbours, rows)
     top = min(rows.values(), default=0.0)
     return {key: round(row - top + MARGIN, 1) for key, row in rows.items()}
 
@@ -145,24 +152,3 @@ def _level(stack: list[str], neighbours: Mapping[str, list[str]], rows: Places) 
     shift = mean(wanted[key] - rows[key] for key in stack)
     for key in stack:
         rows[key] += shift
-
-
-def _columns(column: Mapping[str, int], widths: Mapping[str, float]) -> tuple[dict[int, float], dict[int, float]]:
-    """Left ends and widths of the columns; each is as wide as its widest box."""
-    breadths = {number: 0.0 for number in sorted(set(column.values()))}
-    for key, width in widths.items():
-        breadths[column[key]] = max(breadths[column[key]], width)
-    lefts: dict[int, float] = {}
-    left = GAP / 2
-    for number, breadth in breadths.items():
-        lefts[number] = left
-        left += breadth + GAP
-    return lefts, breadths
-
-
-def _right(box: Box) -> Point:
-    return box.x + box.width, box.y + HEIGHT / 2
-
-
-def _left(box: Box) -> Point:
-    return box.x, box.y + HEIGHT / 2

@@ -45,6 +45,11 @@ class ConsumerHealth(msgspec.Struct, frozen=True):
     published: dict[str, int]
     last_error: str
 
+    @property
+    def lag(self) -> float:
+        """`oldest`, or 0."""
+        return self.oldest or 0.0
+
 
 class ProducerHealth(msgspec.Struct, frozen=True):
     """How a producer is; `published` and `failed`, its runs that did not succeed, count since the start.
@@ -97,7 +102,8 @@ def health(brokers: Iterable[Broker], channels: Iterable[Channel], feeds: Iterab
 
 
 def _consumer(channel: Channel) -> ConsumerHealth:
-    counts = channel.counts
+    counts = msgspec.structs.asdict(channel.counts)
+    del counts["received"]
     return ConsumerHealth(
         exchange=channel.exchange,
         id=channel.id,
@@ -106,14 +112,8 @@ def _consumer(channel: Channel) -> ConsumerHealth:
         consuming=channel.consuming,
         held=channel.held,
         oldest=channel.oldest,
-        handled=counts.handled,
-        failed=counts.failed,
-        retried=counts.retried,
-        buried=counts.buried,
-        returned=counts.returned,
-        repeated=counts.repeated,
         published=dict(channel.step.outputs),
-        last_error=counts.last_error,
+        **counts,
     )
 
 

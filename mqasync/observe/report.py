@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import Self
 
 import msgspec
@@ -124,24 +124,30 @@ def output(name: str, to: str) -> str:
 
 
 class Reports:
-    """`async with Reports(brokers) as reports`: what the processes on these brokers report, from entering on."""
+    """`async with Reports(brokers) as reports`: what the processes on these brokers report, from entering on.
+
+    Each is listened to as soon as it answers; of one that refuses, which is said, nothing is heard.
+    """
 
     def __init__(self, brokers: Iterable[Broker]) -> None:
         self._brokers = list(brokers)
-        self._stack = AsyncExitStack()
         self._heard: dict[str, tuple[float, Report]] = {}
 
     async def __aenter__(self) -> Self:
-        try:
-            for broker in self._brokers:
-                await self._stack.enter_async_context(TemporaryQueue(broker, STATUS, new_id(), self._take))
-        except BaseException:
-            await self._stack.aclose()
-            raise
+        self._listening = [asyncio.create_task(self._listen(broker)) for broker in self._brokers]
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._stack.aclose()
+        for task in self._listening:
+            task.cancel()
+        await asyncio.gather(*self._listening, return_exceptions=True)
+
+    async def _listen(self, broker: Broker) -> None:
+        try:
+            async with TemporaryQueue(broker, STATUS, new_id(), self._take) as queue:
+                await queue.working
+        except MqasyncError as error:
+            log.warning("what processes report on broker %s is not heard: %s", broker.name, error)
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

@@ -15,6 +15,7 @@ from ..observe.report import Report
 from ..transport import DEAD, QueueStats
 
 ANSWER_SECONDS = 5.0  # a broker that needs longer is not waited for
+SUMS = ("held", "handled", "failed", "retried", "buried")  # over all processes
 
 
 class QueueOverview(msgspec.Struct, frozen=True):
@@ -75,11 +76,7 @@ async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) ->
         dead=dead.total if dead else None,
         consumers=consuming if found is None or found.consumers is None else found.consumers,
         rate=sum(report.rates.get(name, 0.0) for report in reports if name in report.health.consumers),
-        held=sum(consumer.held for consumer in working),
-        handled=sum(consumer.handled for consumer in working),
-        failed=sum(consumer.failed for consumer in working),
-        retried=sum(consumer.retried for consumer in working),
-        buried=sum(consumer.buried for consumer in working),
+        **{name: sum(getattr(consumer, name) for consumer in working) for name in SUMS},
         oldest=max((consumer.oldest for consumer in working if consumer.oldest is not None), default=None),
         last_error=next((consumer.last_error for consumer in working if consumer.last_error), ""),
     )

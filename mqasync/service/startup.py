@@ -27,11 +27,8 @@ async def declare(services: Sequence[Service], brokers: Brokers) -> None:
     exchanges = exchanges_of(services)
     in_use = {brokers.route(exchange).name for exchange in exchanges}
     consumed = {(consumer.exchange, consumer.id) for consumer in consumers}
-    required: set[tuple[str, str]] = set()
-    for exchange, own in settings.exchanges.items():
-        if settings.broker_of(exchange) in in_use:
-            required |= {(exchange, id) for id in own.requires}
-    for exchange, id in sorted(consumed | required):
+    required = {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
+    for exchange, id in sorted(consumed | {queue for queue in required if settings.broker_of(queue[0]) in in_use}):
         broker = brokers.route(exchange)
         if (exchange, id) in consumed:
             await broker.call(methodcaller("declare", exchange, id + DEAD, bound=False))

@@ -18,9 +18,10 @@ Dead letters: a queue like any other, "exchange.id.dead", whose topic is "exchan
 What it cannot do: share a queue between more consumers than it has partitions; count the deliveries that a
     crash returned; tell a topic that nobody reads from one that is bound (a message is unroutable where its
     exchange has no topic, and that topic stays when its queues are deleted); tell delayed messages from those
-    that wait; tell queues from topics of others that are called "a.b.retry"; take both of two exchanges whose
-    names differ in . and _ alone; keep messages longer than the topic's retention, or the place of a queue
-    that nobody consumes longer than offsets.retention.minutes (7 days each, unless set otherwise).
+    that wait before a consumer has read them; tell queues from topics of others that are called "a.b.retry";
+    take both of two exchanges whose names differ in . and _ alone; keep messages longer than the topic's
+    retention, or the place of a queue that nobody consumes longer than offsets.retention.minutes (7 days
+    each, unless set otherwise).
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ TOGETHER_SECONDS = 0.02  # between two commits; what is settled within it goes t
 COMMIT_SECONDS = 60.0  # aiokafka would repeat it for ever where the topic has just been deleted
 LOOK_SECONDS = 5.0  # between two looks whether the queue is still there
 TRIES, PAUSE = 3, 0.05  # a cluster that does not answer so often is lost
-NOTE, NOTED = "mqasync", 400  # how many unsettled messages a note names: Kafka takes 4096 bytes
+NOTE, NOTED = "mqasync/2", 400  # how many unsettled messages a note names: Kafka takes 4096 bytes
 RETRIABLE = [error for error in vars(kafka).values() if getattr(error, "retriable", None) is True]
+UNREAD = -1.0
 Committed = dict[TopicPartition, tuple[int, str]]
 """What a group has committed: the offset and the note with it."""
 
@@ -279,12 +281,14 @@ class KafkaTransport:
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """What was written and is not settled; who waits for its time is not told from the others."""
+        """What was written and is not settled; what is delayed is told once a consumer has read it."""
         group, there = f"{exchange}.{id}", await self._topics()
         committed = await self.committed(group)
         ends = await self._ends(there & {partition.topic for partition in committed})
-        waiting = sum(Tracker(*committed.get(one, (0, ""))).waiting(end) for one, end in ends.items())
-        return QueueStats(waiting, consumers=await self._members(group))
+        trackers = {partition: Tracker(*committed.get(partition, (0, ""))) for partition in ends}
+        delayed = sum(tracker.delayed for tracker in trackers.values())
+        waiting = sum(trackers[partition].waiting(end) for partition, end in ends.items())
+        return QueueStats(max(0, waiting - delayed), delayed, await self._members(group))
 
     async def queues(self) -> list[tuple[str, str]] | None:
         """All that have a topic of their own."""
@@ -402,6 +406,7 @@ class KafkaSubscription(aiokafka.ConsumerRebalanceListener):  # type: ignore[mis
                 tracker = self._trackers[partition] = Tracker(records[0].offset)
             for record in tracker.read(records):
                 message, due = to_message(self._exchange, record)
+                tracker.unsettled[record.offset] = due
                 heapq.heappush(self._waiting, (due, record.offset, id(tracker), tracker, message))
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -481,26 +486,27 @@ class Tracker:
 
     def __init__(self, offset: int = 0, note: str = "") -> None:
         self.alive = True
-        self.unsettled: dict[int, bool] = {}  # ascending: whether it was read by us
-        if re.fullmatch(rf"{NOTE}( \d+){{1,{NOTED + 1}}}", note):
-            size, *gaps = map(int, note.split()[1:])
-            self.unsettled = {offset + gap: False for gap in gaps}
+        self.delayed = 0  # by the note
+        self.unsettled: dict[int, float] = {}  # ascending: when it is due, or UNREAD by us
+        if re.fullmatch(rf"{NOTE}( \d+){{2,{NOTED + 2}}}", note):
+            self.delayed, size, *gaps = map(int, note.split()[1:])
+            self.unsettled = {offset + gap: UNREAD for gap in gaps}
             offset += size
         self._end = offset  # the first that nobody has read
         self.position = self.rewind()  # of what is read next
 
     def rewind(self) -> int:
         """Read on where something is unsettled that is not in hand."""
-        self.position = next((offset for offset, read in self.unsettled.items() if not read), self._end)
+        self.position = next((offset for offset, due in self.unsettled.items() if due == UNREAD), self._end)
         return self.position
 
     def read(self, records: Sequence[Any]) -> list[Any]:
         """Those that are new, which are unsettled from now on."""
-        new = [one for one in records if one.offset >= self._end or not self.unsettled.get(one.offset, True)]
-        self.unsettled |= {record.offset: True for record in new}
+        new = [one for one in records if one.offset >= self._end or self.unsettled.get(one.offset) == UNREAD]
+        self.unsettled |= {record.offset: 0.0 for record in new}
         self.position = records[-1].offset + 1
         self._end = max(self._end, self.position)
-        for offset in [one for one, read in self.unsettled.items() if not read and one < self.position]:
+        for offset in [one for one, due in self.unsettled.items() if due == UNREAD and one < self.position]:
             del self.unsettled[offset]  # the log does not have it any more
         return new
 
@@ -513,8 +519,10 @@ class Tracker:
         first = next(iter(self.unsettled), self._end)
         gaps = list(itertools.islice(self.unsettled, NOTED))
         end = self._end if len(gaps) == len(self.unsettled) else gaps[-1] + 1
-        note = " ".join(map(str, [NOTE, end - first, *(offset - first for offset in gaps)]))
-        return first, note if end - first > len(gaps) else ""
+        now = time.time()
+        delayed = sum(due > now for due in self.unsettled.values())
+        note = " ".join(map(str, [NOTE, delayed, end - first, *(offset - first for offset in gaps)]))
+        return first, note if delayed or end - first > len(gaps) else ""
 
 
 def to_message(exchange: str, record: Any) -> tuple[Message, float]:

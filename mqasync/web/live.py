@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +13,6 @@ import msgspec
 from ..describe.drawing import svg
 from ..describe.layout import Edge
 from ..describe.pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
-from ..errors import BrokerRefused
 from ..observe.report import Report, Reports, output
 from ..operate.overview import QueueOverview, overview
 from ..service.runner import Runner
@@ -35,7 +33,7 @@ class Live:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._reports: list[Reports] = []
+        self._reports: Reports | None = None
         self._before = runner.health()
         self._asking = asyncio.Lock()
         self._asked = -FRESH_SECONDS
@@ -54,13 +52,11 @@ class Live:
     async def _heard(self) -> list[Report]:
         """This process, which needs no broker for it, and the others as far as the brokers tell of them."""
         if not self._reports:
-            self._reports = [Reports([broker]) for broker in self._runner.brokers.opened.values()]
-            await self._runner.enter(listening(self._reports))
+            self._reports = await self._runner.enter(Reports(self._runner.brokers.opened.values()))
         before, self._before = self._before, self._runner.health()
-        heard = [report for reports in self._reports for report in reports.now()]
-        heard.append(self._runner.reporter.report(before, self._before))
-        newest = {report.process: report for report in heard}  # who uses two brokers is heard twice
-        return sorted(newest.values(), key=lambda report: (report.host, report.pid))
+        own = self._runner.reporter.report(before, self._before)
+        others = [report for report in self._reports.now() if report.process != own.process]
+        return sorted([own, *others], key=lambda report: (report.host, report.pid))
 
     def _draw(self, reports: Sequence[Report], queues: Sequence[QueueOverview]) -> str:
         settings = self._runner.settings
@@ -86,24 +82,6 @@ class Live:
         notes = {f"{CONSUMER} {queue.exchange}/{queue.id}": note(queue) for queue in queues}
         captions = {edge: f"{rate:,.1f}/s" for edge, rate in flows.items()}
         return svg(joined(edges, settings), "mqasync", notes, captions)
-
-
-@asynccontextmanager
-async def listening(reports: Sequence[Reports]) -> AsyncIterator[None]:
-    """Inside, each is entered as soon as its broker answers; one whose broker refuses stays empty."""
-
-    async def listen(one: Reports) -> None:
-        with suppress(BrokerRefused):
-            async with one:
-                await asyncio.Event().wait()  # until cancelled
-
-    tasks = [asyncio.create_task(listen(one)) for one in reports]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def note(queue: QueueOverview) -> str:

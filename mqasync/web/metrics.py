@@ -16,19 +16,34 @@ from ..observe.health import Health
 from ..operate.overview import QueueOverview
 
 QUEUE = ("exchange", "id")
-COUNTERS = {
-    "handled": "Messages handled and acknowledged.",
-    "failed": "Attempts to handle a message that did not succeed.",
-    "retried": "Messages given back for a later attempt.",
-    "buried": "Messages put among the dead letters.",
-    "returned": "Messages that came back without having been settled: a process died, or a connection was lost.",
-    "repeated": "Messages that dedup knew, and that were not handled again.",
-}
-DEPTHS = {
-    "waiting": "Messages in the queue, to be received now.",
-    "delayed": "Messages in the queue, to be received later.",
-    "dead": "Dead letters of the queue.",
-}
+COUNTER: Any = CounterMetricFamily
+GAUGE: Any = GaugeMetricFamily
+# which kind, its name, where the value stands, and what it means
+CONSUMERS = (
+    (COUNTER, "messages_handled", "handled", "Messages handled and acknowledged."),
+    (COUNTER, "messages_failed", "failed", "Attempts to handle a message that did not succeed."),
+    (COUNTER, "messages_retried", "retried", "Messages given back for a later attempt."),
+    (COUNTER, "messages_buried", "buried", "Messages put among the dead letters."),
+    (
+        COUNTER,
+        "messages_returned",
+        "returned",
+        "Messages that came back without having been settled: a process died, or a connection was lost.",
+    ),
+    (COUNTER, "messages_repeated", "repeated", "Messages that dedup knew, and that were not handled again."),
+    (GAUGE, "messages_in_flight", "held", "Messages in hand, not settled."),
+    (GAUGE, "lag_seconds", "lag", "Age of the oldest message in hand since it was first published."),
+    (GAUGE, "consuming", "consuming", "1 while the broker sends messages here."),
+)
+PRODUCERS = (
+    (COUNTER, "producer_runs_failed", "failed", "Runs of a producer that did not succeed."),
+    (GAUGE, "producer_failing", "failing", "1 while its last run did not succeed."),
+)
+QUEUES = (
+    (GAUGE, "queue_waiting", "waiting", "Messages in the queue, to be received now."),
+    (GAUGE, "queue_delayed", "delayed", "Messages in the queue, to be received later."),
+    (GAUGE, "queue_dead", "dead", "Dead letters of the queue."),
+)
 
 
 class Metrics:
@@ -73,59 +88,26 @@ class _Now:
 
     def collect(self) -> Iterator[Metric]:
         """One family after the other."""
-        consumers = self._health.consumers.values()
-        for name, text in COUNTERS.items():
-            family: Any = CounterMetricFamily(f"mqasync_messages_{name}", text, labels=QUEUE)
-            for consumer in consumers:
-                family.add_metric((consumer.exchange, consumer.id), getattr(consumer, name))
-            yield family
-        family = CounterMetricFamily(
-            "mqasync_messages_published", "Messages that a producer or consumer put out.", labels=(*QUEUE, "to")
-        )
+        consumers, producers = self._health.consumers.values(), self._health.producers.values()
+        for table, rows in ((CONSUMERS, consumers), (PRODUCERS, producers), (QUEUES, self._queues)):
+            for kind, name, field, text in table:
+                family = kind(f"mqasync_{name}", text, labels=QUEUE)
+                for row in rows:
+                    if getattr(row, field) is not None:  # what the broker tells
+                        family.add_metric((row.exchange, row.id), getattr(row, field))
+                yield family
+        text = "Messages that a producer or consumer put out."
+        published = COUNTER("mqasync_messages_published", text, labels=(*QUEUE, "to"))
         for consumer in consumers:
             for to, count in consumer.published.items():
-                family.add_metric((consumer.exchange, consumer.id, to), count)
-        for producer in self._health.producers.values():
-            family.add_metric((producer.exchange, producer.id, producer.exchange), producer.published)
-        yield family
-        yield from self._gauges()
-
-        failed = CounterMetricFamily(
-            "mqasync_producer_runs_failed", "Runs of a producer that did not succeed.", labels=QUEUE
-        )
-        failing = GaugeMetricFamily("mqasync_producer_failing", "1 while its last run did not succeed.", labels=QUEUE)
-        for producer in self._health.producers.values():
-            failed.add_metric((producer.exchange, producer.id), producer.failed)
-            failing.add_metric((producer.exchange, producer.id), producer.failing)
-        yield from (failed, failing)
-
-    def _gauges(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily("mqasync_messages_in_flight", "Messages in hand, not settled.", labels=QUEUE)
-        age = GaugeMetricFamily(
-            "mqasync_lag_seconds", "Age of the oldest message in hand since it was first published.", labels=QUEUE
-        )
-        consuming = GaugeMetricFamily("mqasync_consuming", "1 while the broker sends messages here.", labels=QUEUE)
-        for consumer in self._health.consumers.values():
-            family.add_metric((consumer.exchange, consumer.id), consumer.held)
-            age.add_metric((consumer.exchange, consumer.id), consumer.oldest or 0.0)
-            consuming.add_metric((consumer.exchange, consumer.id), consumer.consuming)
-        yield from (family, age, consuming)
-        for name, text in DEPTHS.items():
-            family = GaugeMetricFamily(f"mqasync_queue_{name}", text, labels=QUEUE)
-            for queue in self._queues:
-                if getattr(queue, name) is not None:
-                    family.add_metric((queue.exchange, queue.id), getattr(queue, name))
-            yield family
-        connected = GaugeMetricFamily(
-            "mqasync_broker_connected", "1 while the broker takes messages.", labels=("broker",)
-        )
-        reconnects = CounterMetricFamily(
-            "mqasync_broker_reconnects", "Connections after the first.", labels=("broker",)
-        )
+                published.add_metric((consumer.exchange, consumer.id, to), count)
+        for producer in producers:
+            published.add_metric((producer.exchange, producer.id, producer.exchange), producer.published)
+        connected = GAUGE("mqasync_broker_connected", "1 while the broker takes messages.", labels=("broker",))
+        reconnects = COUNTER("mqasync_broker_reconnects", "Connections after the first.", labels=("broker",))
         for name, broker in self._health.brokers.items():
             connected.add_metric((name,), broker.state == "connected")
             reconnects.add_metric((name,), broker.reconnects)
-        yield from (connected, reconnects)
-        yield CounterMetricFamily(
-            "mqasync_event_loop_lags", "Times the event loop stood still for a second or more.", value=self._health.lags
-        )
+        text = "Times the event loop stood still for a second or more."
+        yield from (published, connected, reconnects)
+        yield COUNTER("mqasync_event_loop_lags", text, value=self._health.lags)

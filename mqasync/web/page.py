@@ -9,6 +9,7 @@ import socket
 import time
 from importlib.resources import files
 from ipaddress import ip_address
+from mimetypes import guess_type
 from typing import Any
 
 import msgspec
@@ -27,12 +28,6 @@ from .live import Live
 
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
-TYPES = {
-    "page.html": "text/html",
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "page.svg": "image/svg+xml",
-}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -69,7 +64,7 @@ class Page:
         name = request.match_info.get("name", "page.html")
         text = files(__package__).joinpath("static", name).read_text(encoding="utf-8")
         text = text.replace("{{token}}", self._token_for(request))
-        return web.Response(text=text, content_type=TYPES[name], charset="utf-8")
+        return web.Response(text=text, content_type=guess_type(name)[0], charset="utf-8")
 
     async def _status(self, request: web.Request) -> web.Response:
         picture = await self._live.now()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection
 from typing import Self
 
-import msgspec
 from aiohttp import web
 
 from ..errors import ConfigurationError
@@ -19,35 +18,25 @@ from .page import Page
 FRESH_SECONDS = 1.0  # so long the brokers are not asked again for the depth of their queues
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where to listen; `host` None is every address of the machine."""
+def address(text: str, worker: int) -> tuple[str | None, int]:
+    """Host, or None for every address of the machine, and port; each worker has its own.
 
-    host: str | None
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """From `8080`, `:8080`, `127.0.0.1:8080` or `[::1]:8080`. Raises ConfigurationError."""
-        host, _, port = text.rpartition(":")
-        if not (port.isdecimal() and 0 < int(port) < 65536):
-            raise ConfigurationError(
-                f"--http {text!r} is no address; it takes a port, or host and port: 127.0.0.1:8080"
-            )
-        return cls(host.strip("[]") or None, int(port))
-
-    def plus(self, number: int) -> Address:
-        """The same with a port higher by `number`."""
-        return Address(self.host, self.port + number)
+    From `8080`, `:8080`, `127.0.0.1:8080` or `[::1]:8080`. Raises ConfigurationError.
+    """
+    host, _, port = text.rpartition(":")
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigurationError(f"--http {text!r} is no address; it takes a port, or host and port: 127.0.0.1:8080")
+    return host.strip("[]") or None, int(port) + worker
 
 
 class Server:
-    """`async with Server(address, runner, metrics)`: it answers inside the block, before and while the runner works.
+    """`async with Server(...)`: it answers inside the block, before and while the runner works.
 
     Entering raises ConfigurationError where the address cannot be listened at.
     """
 
-    def __init__(self, address: Address, runner: Runner, metrics: Metrics, replay: bool = False) -> None:
-        self._address = address
+    def __init__(self, address: tuple[str | None, int], runner: Runner, metrics: Metrics, replay: bool) -> None:
+        self._host, self._port = address
         self._runner = runner
         self._metrics = metrics
         self._queues: Collection[QueueOverview] = ()
@@ -56,16 +45,16 @@ class Server:
         self.app.router.add_get("/health/live", self._live)
         self.app.router.add_get("/health/ready", self._ready)
         self.app.router.add_get("/metrics", self._scrape)
-        Page(self.app, runner, Live(runner), replay, address.host)
+        Page(self.app, runner, Live(runner), replay, self._host)
 
     async def __aenter__(self) -> Self:
         self._serving = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._serving.setup()
         try:
-            await web.TCPSite(self._serving, self._address.host, self._address.port).start()
+            await web.TCPSite(self._serving, self._host, self._port).start()
         except OSError as error:
             await self._serving.cleanup()
-            where = f"{self._address.host or ''}:{self._address.port}"
+            where = f"{self._host or ''}:{self._port}"
             raise ConfigurationError(f"--http {where} cannot be listened at: {error.strerror or error}") from error
         return self
 

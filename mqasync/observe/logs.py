@@ -1,4 +1,7 @@
-"""The log on stderr: lines for people or JSON lines, neither of which a stranger can forge; nothing is logged here."""
+"""The log on stderr, for people or as JSON lines, and tracebacks; no stranger can forge a line; nothing is caught here.
+
+Of a traceback only the service's own part is shown, and none of its lines looks like a log line.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,27 @@ import json
 import logging
 import os
 import sys
+import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import click
 
+from .. import __file__ as package
 from ..complaints import printable
 from ..handlers.current_message import HANDLING
 from ..masking import hide
-from .traces import indented, their_trace, theirs
+
+log = logging.getLogger("mqasync")
 
 MAX_ID = 100  # characters of a message's id
+# what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
+OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
 
 
-class Format(logging.Formatter):
-    """What the two have in common: how to format what is not logged."""
-
-    def say(self, text: str) -> None:
-        """A log line, by other means: a signal may interrupt logging, which cannot be entered twice."""
-        with suppress(OSError):
-            os.write(sys.stderr.fileno(), f"{self.format(unlogged(logging.INFO, text))}\n".encode())
-
-    def end(self, text: str, error: Exception | None = None) -> None:
-        """Tell why the command ends: `text`, or the traceback of `error`."""
-        raise NotImplementedError
-
-
-class Human(Format):
+class Human(logging.Formatter):
     """The time and the text; before what a handler logs, which message it is about."""
 
     def __init__(self) -> None:
@@ -59,11 +55,11 @@ class Human(Format):
         return indented(super().formatException(info))
 
     def end(self, text: str, error: Exception | None = None) -> None:
-        """A sentence, or a traceback and nothing else."""
-        click.echo(their_trace(error) if error else printable(hide(f"mqasync: {text}")), err=True)
+        """Tell why the command ends: a sentence, or a traceback and nothing else."""
+        print(their_trace(error) if error else printable(hide(f"mqasync: {text}")), file=sys.stderr)
 
 
-class Json(Format):
+class Json(logging.Formatter):
     """One JSON object a line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -80,14 +76,8 @@ class Json(Format):
         return json.dumps(line).replace("\x7f", "\\u007f")
 
     def end(self, text: str, error: Exception | None = None) -> None:
-        """One more line."""
-        click.echo(self.format(unlogged(logging.ERROR, text, error)), err=True)
-
-
-def unlogged(level: int, text: str, error: Exception | None = None) -> logging.LogRecord:
-    """A record that no logger has made, so it is about no message."""
-    info = (type(error), error, theirs(error)) if error else None
-    return logging.LogRecord("mqasync", level, "", 0, text, None, info)
+        """Tell why the command ends: one more line."""
+        log.error("%s", text, exc_info=(type(error), error, theirs(error)) if error else None)
 
 
 def about_what(record: logging.LogRecord) -> bool:
@@ -105,7 +95,7 @@ def about_what(record: logging.LogRecord) -> bool:
     return True
 
 
-def set_up(format: str, command: str | None) -> Format:
+def set_up(format: str, command: str | None) -> Human | Json:
     """Log to stderr from now on; `format` is "human", "json" or "auto": JSON for services that no person looks at."""
     if format == "auto":
         format = "json" if command == "run" and not sys.stderr.isatty() else "human"
@@ -115,3 +105,30 @@ def set_up(format: str, command: str | None) -> Format:
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     return formatter
+
+
+def say(text: str) -> None:
+    """A log line, by other means: a signal may interrupt logging, which cannot be entered twice."""
+    record = logging.LogRecord("mqasync", logging.INFO, "", 0, text, None, None)
+    for handler in logging.getLogger().handlers[:1]:
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), f"{handler.format(record)}\n".encode())
+
+
+def their_trace(error: BaseException) -> str:
+    """The traceback of a service's error, without what is not the service's."""
+    trace = "".join(traceback.format_exception(error.with_traceback(theirs(error))))
+    return indented(trace.rstrip("\n"))
+
+
+def theirs(error: BaseException) -> TracebackType | None:
+    """The traceback from the service's own code on; all of it where none is in it."""
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename.startswith(OURS):
+        trace = trace.tb_next
+    return trace if trace or isinstance(error, SyntaxError) else error.__traceback__
+
+
+def indented(trace: str) -> str:
+    """A traceback without secrets, in which no line begins as a log line does, control characters escaped."""
+    return "\n".join(f"  {printable(line)}" for line in hide(trace).split("\n"))

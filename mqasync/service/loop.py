@@ -1,4 +1,4 @@
-"""The single event loop of a command, the signals that end it, and an end in any case; what runs is written elsewhere.
+"""The single event loop of a process, the signals that end it, and an end in any case; what runs is written elsewhere.
 
 What a handler has left behind must not keep a process: tasks that swallow their cancellation, threads that sleep,
 code that blocks the loop.
@@ -19,12 +19,11 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
-import click
-
 from ..errors import MqasyncError
 from ..handlers.attempt import LEFT_BEHIND, ended
 from ..handlers.current_message import HANDLING
 from ..handlers.failure import describe
+from ..observe.logs import say
 
 T = TypeVar("T")
 log = logging.getLogger("mqasync")
@@ -36,18 +35,19 @@ TASK_SECONDS = 1.0  # for tasks that somebody has left behind
 
 
 def run(
-    work: Coroutine[Any, Any, None],
+    work: Coroutine[Any, Any, T],
     *,
     kill: Callable[[], None] | None = None,
     obedient: bool = False,
     grace: float | None = None,
-) -> bool:
-    """Run `work` on uvloop (asyncio's own loop where there is no uvloop); True when it has ended by itself.
+) -> T:
+    """Run `work` on uvloop (asyncio's own loop where there is no uvloop), and return what it does.
 
     The first SIGINT or SIGTERM cancels it, which drains; a second one calls `kill` and ends the process at once
     with exit code 1: nothing is lost, what was in hand comes back. An `obedient` process says nothing and drains
     however many come: service managers send them to it and to its parent, and the parent decides.
     With `grace` the process ends so many seconds and LATE_SECONDS after the first signal, whatever keeps it.
+    Raises MqasyncError for work that a signal has ended before its end, and that makes nothing of its cancellation.
     """
     new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with suppress(ImportError):
@@ -58,7 +58,6 @@ def run(
     asyncio.set_event_loop(loop)
     task = loop.create_task(work)
     received: list[float] = []  # when
-    say = click.get_current_context().obj.say
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         # not loop.add_signal_handler: a handler that blocks the loop must not keep Ctrl-C from working
@@ -80,36 +79,22 @@ def run(
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
-        _complete(loop, task)
+        return _complete(loop, task)
     except asyncio.CancelledError:
         if not received:
             raise
-        return False
+        raise MqasyncError("stopped before the end; nothing is lost") from None
     finally:
         _close(loop, threads)
         for number, handler in before.items():
             signal.signal(number, handler)
-    return True
 
 
-def result_of(work: Coroutine[Any, Any, T], grace: float | None = None) -> T:
-    """`run`, and what `work` returns. Raises MqasyncError when a signal has ended it before its end."""
-    results: list[T] = []
-
-    async def keep() -> None:
-        results.append(await work)
-
-    if not run(keep(), grace=grace):
-        raise MqasyncError("stopped before the end; nothing is lost")
-    return results[0]
-
-
-def _complete(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-    """Run until `task` is done, whatever another one raises: a SystemExit ends the loop."""
+def _complete(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
+    """What `task` returns, whatever another one raises: a SystemExit ends the loop, which then goes on."""
     while True:
         try:
-            loop.run_until_complete(task)
-            return
+            return loop.run_until_complete(task)
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done():
                 raise
@@ -128,12 +113,11 @@ def _close(loop: asyncio.AbstractEventLoop, threads: Threads) -> None:
         closing = asyncio.create_task(loop.shutdown_asyncgens(), name="an async generator")
         return await ended([closing], TASK_SECONDS)
 
-    ending = loop.create_task(end_tasks())
-    _complete(loop, ending)
+    all_ended = _complete(loop, loop.create_task(end_tasks()))
     threads.shutdown(wait=False, cancel_futures=True)
     for name in threads.busy():
         log.warning("a thread of %s is still at work, although its message is put back: the process ends soon", name)
-    if ending.result():
+    if all_ended:
         loop.close()
 
 
