@@ -72,20 +72,5 @@ def main(context: click.Context, log_format: str) -> None:
     context.obj = set_up(log_format, context.invoked_subcommand)
 
 
-COMMANDS: tuple[click.Command, ...] = (
-    run,
-    produce,
-    consume,
-    config,
-    status,
-    check,
-    dead,
-    peek,
-    purge,
-    tap,
-    process,
-    graph,
-    docs,
-)
-for command in COMMANDS:
+for command in (run, produce, consume, config, status, check, dead, peek, purge, tap, process, graph, docs):
     main.add_command(command)

@@ -71,8 +71,7 @@ def pipeline(services: Sequence[Service], settings: Settings) -> Pipeline:
     for consumer in chain.from_iterable(service.consumers for service in services):
         own = node(CONSUMER, consumer, consumer.handler.__doc__)
         edges.append((exchange(consumer.exchange), own))
-        to = settings.configured(consumer).options.to
-        edges += [(own, exchange(name)) for name in to]
+        edges += [(own, exchange(name)) for name in settings.configured(consumer).options.to]
     return joined(edges, settings)
 
 

@@ -24,12 +24,7 @@ CONSUMERS = (
     (COUNTER, "messages_failed", "failed", "Attempts to handle a message that did not succeed."),
     (COUNTER, "messages_retried", "retried", "Messages given back for a later attempt."),
     (COUNTER, "messages_buried", "buried", "Messages put among the dead letters."),
-    (
-        COUNTER,
-        "messages_returned",
-        "returned",
-        "Messages that came back without having been settled: a process died, or a connection was lost.",
-    ),
+    (COUNTER, "messages_returned", "returned", "Messages that came back: a process or a connection was lost."),
     (COUNTER, "messages_repeated", "repeated", "Messages that dedup knew, and that were not handled again."),
     (GAUGE, "messages_in_flight", "held", "Messages in hand, not settled."),
     (GAUGE, "lag_seconds", "lag", "Age of the oldest message in hand since it was first published."),
