@@ -76,8 +76,10 @@ def test_peek_shows_the_next_messages_and_leaves_them_there(cli: CommandLine) ->
     cli.run("produce", "--exchange", "CTH", "--id", "me", stdin="\n".join(numbered(12)))
     for _ in range(2):
         lines = cli.run("peek", "CTH", "q").stdout.splitlines()
-        assert lines[0].split() == ["id", "age", "attempt", "producer", "key", "body"]
-        assert [line.split(maxsplit=5)[2:] for line in lines[1:]] == [["1", "me", "-", body] for body in numbered(10)]
+        assert lines[0].split() == ["id", "age", "attempt", "returned", "producer", "key", "body"]
+        assert [line.split(maxsplit=6)[2:] for line in lines[1:]] == [
+            ["1", "0", "me", "-", body] for body in numbered(10)
+        ]
     peeked = json.loads(cli.run("peek", "CTH", "q", "-n", "2", "--json").stdout)
     assert [message["body"] for message in peeked] == [{"n": 0}, {"n": 1}]
     assert cli.depth("CTH", "q") == 12
