@@ -6,20 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import stompman
 import trustme
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync.errors import BrokerBusy, NoSuchQueue
 from mqasync.message import new_id
 from mqasync.transport import Features, QueueStats, Subscription, Transport
 from mqasync.transports import load
-from mqasync.transports.activemq_connection import StompConnection, frame
-from mqasync.transports.activemq_frames import Frame, FrameReader
-from mqasync.transports.activemq_message import to_headers, to_message
-from mqasync.transports.activemq_topology import BELIEVED_SECONDS
-from mqasync.transports.activemq_url import Address
+from mqasync.transports.activemq import take_frame
 
 from .conformance import Conformance, message, nothing, numbers, receive
 from .conftest import required
@@ -56,13 +54,12 @@ class TestActiveMQ(Conformance):
         other = await transport.subscribe(exchange, "other", 10)
         await transport.publish(exchange, [message(n) for n in range(300)])
         await transport.send(exchange, "q", [message(2)], delay=0.5)
-        held = await queue.receive(10, PATIENCE)
+        await queue.receive(10, PATIENCE)
         await transport.delete(exchange, "q")
         await transport.delete(exchange, "q")
-        with pytest.raises(BrokerLost, match="was deleted"):
-            await queue.receive(10, PATIENCE)
-        with pytest.raises(BrokerLost, match="was deleted"):
-            await queue.ack(held)
+        with pytest.raises(NoSuchQueue, match="was deleted"):
+            for _ in range(300):  # what it had received already may come first
+                await queue.ack(await queue.receive(10, PATIENCE))
         assert await transport.stats(exchange, "q") == QueueStats(waiting=0, delayed=0, consumers=0)
         assert len(await receive(other, 10, limit=10)) == 10
         await transport.declare(exchange, "q")
@@ -94,19 +91,18 @@ class TestActiveMQ(Conformance):
             await subscription.ack(await receive(subscription, 1))
         assert await transport.stats(exchange, "reply") == QueueStats(waiting=0, consumers=1)
         await other.close()
-        await self.until_gone(transport, exchange)
+        await self.until_gone(await connect(), exchange)
         await transport.declare(exchange, "tap", expires=2.0)
         await nothing(await transport.subscribe(exchange, "tap", 10))
         await transport.publish(exchange, [message(5)])
         await transport.delete(exchange, "tap")
-        await self.until_gone(transport, exchange)
+        await self.until_gone(await connect(), exchange)
 
     async def until_gone(self, transport: Transport, exchange: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while await transport.stats(exchange, "tap") or await transport.stats(exchange, "reply"):
             assert time.monotonic() < deadline, "it has expired"
             await asyncio.sleep(0.05)
-        await asyncio.sleep(BELIEVED_SECONDS)
         with pytest.raises(Unroutable):
             await transport.publish(exchange, [message(9)])
         with pytest.raises(BrokerLost, match="no queue of 'reply'"):
@@ -147,7 +143,7 @@ def guarded(server: ActiveMQ, password: str = PASSWORD) -> str:
         ("activemq://host:70000", "a port is a number"),
         ("activemq://host/queue", "'/queue' has no meaning"),
         ("activemq://host?hearbeat=1", "'hearbeat' cannot be set .* there are: heartbeat, cafile"),
-        ("activemq://host?heartbeat=0", "heartbeat is '0'; it takes whole seconds"),
+        ("activemq://host?heartbeat=0", "heartbeat is '0'; it takes a whole number of at least 1"),
         ("activemq://host?cafile=x", "cafile is for activemqs://"),
         ("activemqs://host?keyfile=x", "certfile has to name"),
         ("activemq://u:a%0Ab@host", "one line of printable"),
@@ -161,7 +157,7 @@ def test_a_wrong_url_is_told_what_is_right(url: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "problem"),
     [
-        ("activemq.prefetchSize", 1, "'activemq.prefetchSize' is no option .* activemq.exclusive"),
+        ("activemq.prefetchSize", 1, "unknown option 'activemq.prefetchSize'.* activemq.exclusive"),
         ("activemq.priority", "high", "activemq.priority is 'high'; it takes"),
     ],
 )
@@ -201,24 +197,36 @@ async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_h
     await transport.declare(exchange, "q")
     subscription = await transport.subscribe(exchange, "q", 10)
     # Given another client, that selects from a queue of its own
-    shown: list[Frame] = []
-    other = StompConnection(Address(activemq_server.url), lambda why: None)
-    await other.open()
-    queue = f"/queue/Consumer.other.VirtualTopic.{exchange}"
-    await other.subscribe(queue, shown.append, selector="colour = 'blue: \\ sky'")
-    # When both publish
-    headers = {"destination": f"/topic/VirtualTopic.{exchange}", "mqasync-attempt": "x", "mqasync-time": "nan"}
-    await other.request(frame(stompman.SendFrame, headers | {"shape": "round", "persistent": "true"}))
-    colours = [Message(body=b"1", exchange=exchange, headers={"colour": colour}) for colour in ("red", "blue: \\ sky")]
-    await transport.publish(exchange, colours)
-    # Then each reads the other's
-    strange, *_ = [delivery.message for delivery in await receive(subscription, 3)]
-    assert (strange.attempt, strange.headers, strange.body) == (1, {"shape": "round"}, b"")
-    assert abs(strange.time - time.time()) < PATIENCE
-    assert strange.id.startswith("ID:")
-    await until(lambda: bool(shown), "the selected one came")
-    assert [one.headers["mqasync-id"] for one in shown] == [colours[1].id]
-    await other.close()
+    shown: list[stompman.MessageFrame] = []
+
+    async def show(frame: stompman.MessageFrame) -> None:
+        shown.append(frame)
+
+    parts = urlsplit(activemq_server.url)
+    other = stompman.ConnectionParameters(str(parts.hostname), int(parts.port or 0), "", "")
+    async with stompman.Client([other]) as client:
+        selecting = await client.subscribe(
+            f"/queue/Consumer.other.VirtualTopic.{exchange}",
+            show,
+            headers={"selector": "colour = 'blue: \\ sky'"},
+            on_suppressed_exception=print,
+            receipt_timeout=PATIENCE,
+        )
+        # When both publish
+        headers = {"mqasync-attempt": "x", "mqasync-time": "nan", "shape": "round", "persistent": "true"}
+        for more in ({}, {"mqasync-due": "now"}, {"mqasync-packed": "[[", "mqasync-before": "-9"}):
+            await client.send(b"", f"/topic/VirtualTopic.{exchange}", headers=headers | more, receipt_timeout=PATIENCE)
+        blue, red = "blue: \\ sky", "red"
+        colours = [Message(body=b"1", exchange=exchange, headers={"colour": colour}) for colour in (red, blue)]
+        await transport.publish(exchange, colours)
+        # Then each reads the other's
+        for strange in [delivery.message for delivery in await receive(subscription, 5)][:3]:
+            assert (strange.attempt, strange.headers, strange.body) == (1, {"shape": "round"}, b"")
+            assert abs(strange.time - time.time()) < PATIENCE
+            assert strange.id.startswith("ID:")
+        await until(lambda: bool(shown), "the selected one came")
+        assert [one.headers["mqasync-id"] for one in shown] == [colours[1].id]  # type: ignore[typeddict-item]
+        await selecting.unsubscribe()
 
 
 async def test_headers_that_mean_something_to_stomp_do_nothing_and_arrive(connect: Open) -> None:
@@ -226,6 +234,7 @@ async def test_headers_that_mean_something_to_stomp_do_nothing_and_arrive(connec
     transport = await connect()
     await transport.declare(exchange, "q")
     names = ["destination", "receipt", "transaction", "expires", "content-length", "AMQ_SCHEDULED_DELAY", "JMSXGroupID"]
+    names += ["mqasync_marker"]
     headers = dict.fromkeys(names, "60000") | {" ": " x ", "": "nameless", "long": "v" * 50_000, "a:b": "\\n\r\n:"}
     sent = Message(body=b"\0\n\n\0", exchange=exchange, headers=headers)
     await transport.publish(exchange, [sent, message(2)])
@@ -241,17 +250,6 @@ async def test_thousands_of_headers_arrive(connect: Open) -> None:
     await transport.publish(exchange, [sent])
     (delivery,) = await receive(await transport.subscribe(exchange, "q", 10), 1)
     assert delivery.message == sent
-
-
-def test_a_damaged_header_of_ours_makes_a_message_unreadable_and_no_error() -> None:
-    headers = {"mqasync-id": "x", "mqasync-rest-0": "no base64!"}
-    read, unreadable = to_message("E", Frame("MESSAGE", headers, b"body"))
-    assert "mqasync-rest-0" in unreadable
-    assert (read.id, read.body, read.headers) == ("x", b"body", {})
-
-
-def test_a_header_that_begins_like_ours_is_not_sent() -> None:
-    assert "mqasync_marker" not in to_headers(Message(body=b"", exchange="E", headers={"mqasync_marker": "1"}))
 
 
 async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(connect: Open) -> None:
@@ -301,16 +299,6 @@ async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_
     assert await depth(transport, exchange, "q") == 0, "its marker does not count"
 
 
-async def test_a_queue_that_is_declared_again_without_an_end_lasts(connect: Open) -> None:
-    exchange = f"E{new_id()}"
-    transport = await connect()
-    await transport.declare(exchange, "q", expires=1.0)
-    await transport.declare(exchange, "q")
-    await transport.publish(exchange, [message(1)])
-    await transport.close()
-    assert numbers(await receive(await (await connect()).subscribe(exchange, "q", 10), 1)) == [1]
-
-
 async def test_a_server_without_statistics_is_warned_about_and_carries_messages_all_the_same(connect: Open) -> None:
     with required(running_activemq(plugins="")) as server:
         transport = await connect(server.url)
@@ -324,7 +312,7 @@ async def test_a_server_without_statistics_is_warned_about_and_carries_messages_
         subscription = await transport.subscribe("E", "q", 10)
         assert sorted(numbers(await receive(subscription, 3))) == [1, 2, 3]
         assert await transport.queues() is None
-        with pytest.raises(BrokerRefused, match="by ActiveMQ's statistics plugin"):
+        with pytest.raises(BrokerRefused, match="finds it by statistics"):
             await transport.declare("E", "reply", bound=False, expires=1.0)
         await transport.declare("E", "tap", expires=1.0)
         await transport.publish("E", [message(4)])
@@ -343,7 +331,7 @@ async def test_a_server_without_a_store_is_warned_about_and_one_with_it_is_not(
 async def test_a_full_memory_stops_publishers_and_nobody_else_not_even_new_consumers(
     connect: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqasync.transports.activemq_errors.REPLY_SECONDS", 1.0)
+    monkeypatch.setattr("mqasync.transports.activemq.FULL_SECONDS", 1.0)
     with required(running_activemq(policies="", memory="1 mb")) as server:
         transport = await connect(server.url)
         for exchange in ("A", "B", "C"):
@@ -470,7 +458,7 @@ async def test_nobody_there_is_lost(connect: Open) -> None:
             BrokerRefused,
             r"it is RabbitMQ/3\.13\.0; this transport needs ActiveMQ Classic",
         ),
-        (b"ERROR\nmessage:Exceeded the maximum number of connections\n\n\0\n", BrokerLost, "Exceeded the maximum"),
+        (b"ERROR\nmessage:Exceeded the maximum number of connections\n\n\0\n", BrokerBusy, "Exceeded the maximum"),
         (b"HTTP/1.1 400 Bad Request\ncontent-length:x\n\n", BrokerLost, "not STOMP"),
         (b"", BrokerLost, "closed the connection"),
     ],
@@ -500,7 +488,9 @@ def test_frames_are_read_whatever_pieces_they_come_in(size: int) -> None:
     ]
     data = b"\n\nMESSAGE\ncontent-length:5\na\\c\\\\:b\\r\\nc\n\n\0\n\n\0x\0\nRECEIPT\nreceipt-id:1\n\n\0\n\n"
     data += "ERROR\nmessage:ä\nmessage:second\n\ntext\0\n".encode()
-    reader = FrameReader()
-    pieces = [data[start : start + size] for start in range(0, len(data), size)]
-    frames = [one for piece in pieces for one in reader.feed(piece)]
-    assert [(one.command, one.headers, one.body) for one in frames] == sent
+    buffer, read = bytearray(), []
+    for start in range(0, len(data), size):
+        buffer += data[start : start + size]
+        while frame := take_frame(buffer):
+            read.append(frame)
+    assert (read, bytes(buffer)) == (sent, b"")

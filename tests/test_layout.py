@@ -23,7 +23,9 @@ BROKERS = {
     "redis": (["redis"], 188),  # of which 36 are Lua, and 16 what dedup remembers
     "nats": (["nats"], 180),  # nats-py is guarded against headers, servers without TLS, answers that never come
     "sqs": (["sqs"], 199),  # two services and what binds them, and FIFO
-    "activemq": (["activemq"], 796),
+    # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
+    # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way
+    "activemq": (["activemq"], 345),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 110 of
     # these lines; 90 are for rebalances and for commits with notes, so that only what was running comes again
     "kafka": (["kafka"], 413),
@@ -31,7 +33,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 3350,
+    "transports": 2835,
     "transports/common": 290,
     "cli": 1255,
     "describe": 413,
@@ -40,7 +42,7 @@ FOLDERS = {
     "service": 760,
     "web": 373,
 }
-MAX_LINES = 10_450
+MAX_LINES = 9_880
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

@@ -1,13 +1,14 @@
-"""ActiveMQ Classic through STOMP 1.2 and stompman's frames; no retrying, decoding or handling.
+"""ActiveMQ Classic through STOMP 1.2, with stompman's frames.
 
 URL: activemq://user:password@host:port (61613 unless said otherwise), or activemqs:// for TLS, always
     verified (61614). After "?": heartbeat (seconds, default 10), cafile, certfile, keyfile.
 Options: by exchange, what ActiveMQ lets a consumer say: {activemq.exclusive: true}, activemq.priority,
     activemq.dispatchAsync.
 Delivery: a virtual topic, "VirtualTopic.exchange", and a queue for each id, "Consumer.id.VirtualTopic.exchange",
-    which any other client can use too. Persistent messages; a batch is a transaction with a receipt.
+    which any other client can use too, by ASCII headers; more than 4 kB of headers go before the body. Persistent
+    messages; a batch is a transaction with a receipt.
     Separate connections publish and consume, since ActiveMQ stops reading from one that publishes, or asks
-    it something, while its memory or store is full.
+    it something, while its memory or store is full. What is unsettled comes back when its connection ends.
 Order: first in, first out with one consumer, no retries and nothing put back.
 Delay: a queue "Delayed....", whose messages wait in the consumers until they are due, by their clocks. Of each
     consumer's first 500; what is behind them may come late. Not ActiveMQ's scheduler: it ignores the wish
@@ -15,38 +16,61 @@ Delay: a queue "Delayed....", whose messages wait in the consumers until they ar
 Dead letters: a queue "Dead.id.VirtualTopic.exchange"; NACK and so ActiveMQ.DLQ are never used.
 What it cannot do: count messages that came back because a process died. Delete a queue, for which STOMP has no word:
     it is emptied of what no other connection holds, and collects again what is published until it is deleted in
-    ActiveMQ's console. Share a queue that expires, or keep it for another connection: it is a consumer of the topics
+    ActiveMQ's console. Share a temporary queue, or keep it for another connection: it is a consumer of the topics
     "VirtualTopic.exchange" and "Expiring.id.VirtualTopic.exchange", of the connection that declared it, and ends with
     its subscription or that connection, at once and with what is in it; ActiveMQ may drop the oldest where its limit
     for pending messages of a topic is reached. Without statisticsBrokerPlugin in activemq.xml: say that nobody
     listens (what is published then is lost), list queues or tell whether one is there, count more than 400 messages,
-    send to a queue that expires.
+    send to a temporary queue.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import stompman
 
-from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError
+from ..contract import Errors
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
-from ..transport import Features, Options, QueueStats
-from .activemq_connection import StompConnection, frame
-from .activemq_errors import connecting
-from .activemq_message import DUE, to_headers
-from .activemq_statistics import Statistics
-from .activemq_subscription import WINDOW, ActiveMQSubscription
-from .activemq_topology import Topology, delayed, expiring, queue, topic
-from .activemq_url import Address
+from ..transport import DEAD, Delivery, Features, Options, QueueStats
+from .common.buffer import Buffer
+from .common.envelope import TIME, from_ascii, to_ascii
+from .common.url import Address, Key, check_options, parse
 
-OPTIONS = ("activemq.dispatchAsync", "activemq.exclusive", "activemq.priority")
-# ActiveMQ holds a transaction in its memory: one that is larger than that waits for ever
-TRANSACTION_BYTES = 512 * 1024
+FORM = "activemq://user:password@host:port"
+OPTIONS = {
+    "activemq.dispatchAsync": Key(True),
+    "activemq.exclusive": Key(False),
+    "activemq.priority": Key(0, least=0, most=127),
+}
+# Delayed messages held here until they are due. ActiveMQ 5.17 may stop at 600 unsettled messages of a queue until
+# one is acknowledged or another comes, unless its maxPageSize is larger.
+WINDOW = 500
+PINGS_MS = 15_000  # the core asks for a ping every 5 s, which shows that we live
+FULL_SECONDS = 3.0  # who has no answer for so long goes on without: the broker's memory may be full
+CLOSE_SECONDS = 2.0
+QUIET_SECONDS = 0.5  # a queue from which nothing has come for so long is empty
+DUE = "mqasync-due"  # header: seconds since 1970 before which a delayed message must not be handled
+MARKER = "mqasync_marker"  # header of what only makes a queue exist; a selector cannot name it with a hyphen
+# ActiveMQ acts on these or writes them.
+RESERVED = re.compile(
+    r"ack|amq-msg-type|browser|content-(length|type)|correlation-id|destination|expires|id|message-id"
+    r"|original-destination|persistent|priority|receipt|redelivered|reply-to|selector|subscription|timestamp"
+    rf"|transaction|transformation(-error)?|type|(JMS|AMQ_).*|{DUE}|{MARKER}"
+)
+HEADERS = 4_000  # bytes of them in a message, what is too much goes before its body; it takes 10 KB in each
+ABOUT = "ActiveMQ.Statistics.Destination"
+ABOUT_BROKER = "/topic/ActiveMQ.Statistics.Broker"  # a topic: without the plugin it is only dropped
+ANSWERS = "/temp-queue/mqasync"
 NO_STATISTICS = (
     "its statistics plugin does not answer us, so what is published before there is a queue for it is lost without"
     " notice, and no more than about 400 messages of a queue are counted; the remedy, in activemq.xml:"
@@ -57,143 +81,418 @@ NO_STORE = (
     "it has no message store of its own on a disk: unless it keeps messages in a database, a restart loses them;"
     ' set persistent="true" and a kahaDB in activemq.xml'
 )
+STOMP: Any = stompman  # its types know no headers of ActiveMQ
+
+
+class Complaint(Exception):
+    """What an ERROR frame says. It has no code, only the text of a Java exception."""
+
+
+ERRORS: Errors = (
+    (BrokerRefused, ["SecurityException", "not authorized", "password is invalid", "InvalidDestination"]),
+    (BrokerBusy, [Complaint]),  # a full store, a transaction rolled back
+    (BrokerLost, [ValueError], "it sent something that is not STOMP"),
+)
+
+
+class Frame(NamedTuple):
+    """One frame from the server."""
+
+    command: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def take_frame(buffer: bytearray) -> Frame | None:
+    """Take the first frame out of what has come; None if it is not whole. Raises ValueError for what is no STOMP.
+
+    stompman's parser looks at every byte in Python: 20 times slower, and 0.2 s in which nothing else runs for 1 MB.
+    """
+    while buffer.startswith((b"\n", b"\r")):  # heartbeats, and line ends after frames
+        del buffer[0]
+    body = buffer.find(b"\n\n") + 2
+    if body < 2:
+        return None
+    command, *lines = buffer[: body - 2].decode(errors="replace").split("\n")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, text = map(unescaped, line.partition(":")) if "\\" in line else line.partition(":")
+        headers.setdefault(name, text)  # of several, the first counts
+    end = body + int(headers["content-length"]) if "content-length" in headers else buffer.find(b"\0", body)
+    if not body <= end < len(buffer):
+        return None
+    frame = Frame(command, headers, bytes(buffer[body:end]))
+    del buffer[: end + 1]
+    return frame
+
+
+def unescaped(text: str) -> str:
+    """STOMP 1.2's escapes taken out."""
+    return re.sub(r"\\(.)", lambda found: {"n": "\n", "r": "\r", "c": ":"}.get(found[1], found[1]), text)
+
+
+def words(frame: Frame) -> str:
+    """What an ERROR says; why a transaction failed stands in its body."""
+    cause = frame.body.decode(errors="replace").rpartition("Caused by: ")[2]
+    return cause.partition("\n")[0] or frame.headers.get("message", "")
+
+
+class Connection:
+    """One connection. When it ends, `lost` is called, and who waits or comes is told why."""
+
+    def __init__(self, lost: Callable[[BaseException | None], object]) -> None:
+        self.numbers = map(str, itertools.count())  # names of subscriptions, transactions and receipts
+        self._lost = lost
+        self._why = "it closed the connection"
+        self._receivers: dict[str, Callable[[Frame], object]] = {}  # by subscription or receipt
+
+    async def open(self, address: Address) -> None:
+        """Connect. Raises BrokerRefused where it is something else."""
+        (host, port), beat = address.hosts[0], address.settings["heartbeat"]
+        reader, self._writer = await asyncio.open_connection(host, port, ssl=address.ssl_context())
+        self._reading = asyncio.create_task(self._read(reader, 2 * beat))
+        self._reading.add_done_callback(lambda ended: ended.cancelled() or self._lost(ended.exception()))
+        headers = {"accept-version": "1.2", "host": host, "heart-beat": f"{PINGS_MS},{1000 * beat}"}
+        if address.user:
+            headers |= {"login": address.user, "passcode": address.password}
+        server = (await self.request(STOMP.ConnectFrame(headers=headers))).headers.get("server", "")
+        if not server.startswith("ActiveMQ/"):  # Artemis says "ActiveMQ-Artemis/"
+            raise BrokerRefused(f"it is {server[:60] or 'no ActiveMQ'}; this transport needs ActiveMQ Classic")
+
+    async def _read(self, reader: asyncio.StreamReader, silence: float) -> Frame:
+        """Hand out what comes, until nothing has come for so long; it never returns."""
+        buffer = bytearray()
+        while True:
+            async with asyncio.timeout(silence):
+                chunk = await reader.read(2**20)
+            if not chunk:
+                raise ConnectionError(self._why)
+            buffer += chunk
+            while frame := take_frame(buffer):
+                key = "subscription" if frame.command == "MESSAGE" else "receipt-id"
+                receiver = self._receivers.get(frame.headers.get(key, "0"))  # CONNECTED answers the first request
+                if receiver:
+                    receiver(frame)
+                elif frame.command == "ERROR":
+                    self._why = words(frame)  # perhaps the reason why it then hangs up
+
+    def write(self, *frames: Any) -> None:
+        """Send frames, or that we live."""
+        if self._reading.done():
+            self._reading.result()
+        self._writer.write(b"".join(map(stompman.dump_frame, frames)) or b"\n")
+
+    async def request(self, *frames: Any) -> Frame:
+        """Send frames, and wait until the broker has done the last."""
+        answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        receipt = frames[-1].headers["receipt"] = next(self.numbers)
+        self._receivers[receipt] = answer.set_result
+        try:
+            self.write(*frames)
+            await asyncio.wait([answer, self._reading], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._receivers[receipt]
+        frame = answer.result() if answer.done() else self._reading.result()
+        if frame.command == "ERROR":
+            raise Complaint(words(frame))
+        return frame
+
+    async def subscribe(self, destination: str, receiver: Callable[[Frame], object], **headers: str) -> str:
+        """Let `receiver` have what comes; return what `unsubscribe` takes."""
+        name = next(self.numbers)
+        self._receivers[name] = receiver
+        headers = {"ack": "auto", **headers, "id": name, "destination": destination}
+        try:
+            await self.request(STOMP.SubscribeFrame(headers=headers))
+        except BaseException:  # nobody would know what it takes out of the queue
+            self.unsubscribe(name)
+            raise
+        return name
+
+    def unsubscribe(self, name: str) -> None:
+        """What is not acknowledged goes back."""
+        del self._receivers[name]
+        self.write(STOMP.UnsubscribeFrame(headers={"id": name}))
+
+    async def close(self) -> None:
+        """Say goodbye after everything that was sent before."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.request(STOMP.DisconnectFrame(headers={}))
+        finally:
+            self._reading.cancel()
+            self._writer.transport.abort()
+
+
+def topic(exchange: str) -> str:
+    """What is sent there, ActiveMQ copies to every queue of the exchange."""
+    return f"/topic/VirtualTopic.{exchange}"
+
+
+def queue(exchange: str, id: str) -> str:
+    """The queue of an id or of its dead letters, which ActiveMQ must not copy to; an id has no dot."""
+    kind = "Dead" if id.endswith(DEAD) else "Consumer"
+    return f"/queue/{kind}.{id.removesuffix(DEAD)}.VirtualTopic.{exchange}"
+
+
+def passing(exchange: str, id: str) -> str:
+    """The topic where that is sent which is for a temporary queue, and for it alone."""
+    return f"/topic/Expiring.{id}.VirtualTopic.{exchange}"
+
+
+def delayed(destination: str) -> str:
+    """Where messages for a queue are until they are due; consumers of a topic have them all from the start."""
+    return destination.replace("/queue/", "/queue/Delayed.", 1)
+
+
+def to_frame(destination: str, message: Message, more: dict[str, str]) -> Any:
+    """A SEND. What ActiveMQ can carry as a header is one, so that others can select by it."""
+    headers, body = to_ascii(message, HEADERS, RESERVED)
+    headers |= {**more, "persistent": "true", "destination": destination, "content-length": str(len(body))}
+    return STOMP.SendFrame(headers=headers, body=body)
+
+
+def to_message(exchange: str, frame: Frame) -> Message:
+    """The message, published by mqasync or by anyone else."""
+    headers = {name: text for name, text in frame.headers.items() if not RESERVED.fullmatch(name)}
+    headers.setdefault(TIME, frame.headers.get("timestamp", "")[:-3])  # that in milliseconds
+    return from_ascii(exchange, headers, frame.body, frame.headers.get("message-id", ""))
+
+
+def entries(body: bytes) -> dict[str, Any]:
+    """The entries of a map message that ActiveMQ made JSON; none of what is not such."""
+    with suppress(msgspec.DecodeError, LookupError, TypeError, AttributeError, ValueError):
+        pairs = [list(entry.values()) for entry in msgspec.json.decode(body)["map"]["entry"]]
+        return dict(pair if len(pair) == 2 else pair[0] for pair in pairs)  # {"string": "a", "int": 3} or two of a kind
+    return {}
 
 
 class ActiveMQTransport:
-    """Two connections to one ActiveMQ, good until either is lost."""
+    """Two connections to one ActiveMQ: one publishes and asks, the other consumes."""
 
-    features = Features(durable=True, shared=True, counts_returns=False, max_bytes=32 * 1024 * 1024)
-    blocked = ""
+    # ActiveMQ holds a transaction in its memory: one that is larger than that waits for ever
+    features = Features(
+        durable=True, shared=True, counts_returns=False, max_bytes=2**25, batch_bytes=2**19, temporary=True
+    )
+    errors = ERRORS
     warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
-        address = Address(url)
-        self._options = {exchange: _checked(exchange, given) for exchange, given in options.items()}
-        self._publisher = StompConnection(address, self._lose)
-        self._consumer = StompConnection(address, self._lose)
-        self._subscriptions: list[ActiveMQSubscription] = []
-        self._expiring: dict[tuple[str, str], ActiveMQSubscription] = {}  # by exchange and id
+        """Check URL and options."""
+        port = 61614 if url.startswith("activemqs:") else 61613
+        self._address = parse(url, form=FORM, port=port, keys={"heartbeat": Key(10, least=1)}, secure="activemqs")
+        if self._address.path:
+            raise ConfigurationError(f"'/{self._address.path}' has no meaning in an ActiveMQ URL, which reads {FORM}")
+        if not (self._address.user + self._address.password).isprintable():
+            raise ConfigurationError("user and password of an ActiveMQ URL are one line of printable characters")
+        self._options = check_options(options, OPTIONS, "ActiveMQ")
+        self._publisher, self.consumer = Connection(self._lost), Connection(self._lost)
+        self.subscriptions: list[ActiveMQSubscription] = []
+        self._addresses: dict[tuple[str, str], str] = {}  # where to send, by exchange and id
+        self._statistics = True
+        self._answers: asyncio.Queue[Frame] = asyncio.Queue()
+        self._asking = asyncio.Lock()
+
+    def _lost(self, error: BaseException | None) -> None:
+        for subscription in self.subscriptions:
+            subscription.buffer.lose(error or BrokerLost("it closed the connection"))
 
     async def open(self) -> None:
-        await self._publisher.open()
-        await self._consumer.open()
-        statistics = Statistics(self._publisher)
-        with connecting():
-            await statistics.open()
-        self._topology = Topology(self._publisher, self._consumer, statistics)
-        with suppress(BrokerBusy):  # whose memory is full; consumers that come will help
-            about = await statistics.broker()
-            if not about:
-                self._topology.statistics = None
-                self.warning = NO_STATISTICS
-            elif not about.get("storeUsage", 1):
-                self.warning = NO_STORE
+        """Connect twice, and ask what the server is like."""
+        await self._publisher.open(self._address)
+        await self.consumer.open(self._address)
+        await self._publisher.subscribe(ANSWERS, self._answers.put_nowait, transformation="jms-map-json")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FULL_SECONDS):
+                about = await self._ask(ABOUT_BROKER, ANSWERS)
+                self._statistics = bool(about)
+                self.warning = NO_STATISTICS if not about else "" if about[0].get("storeUsage", 1) else NO_STORE
 
-    def _lose(self, why: str) -> None:
-        """Neither connection is of use without the other: let every subscription start anew."""
-        for subscription in self._subscriptions:
-            subscription.lose(why)
-        self._publisher.lose(why)
-        self._consumer.lose(why)
+    async def _ask(self, *destinations: str) -> list[dict[str, Any]]:
+        """The answers to what is sent to `destinations`, the last of which lets an empty one follow."""
+        async with self._asking:
+            headers = {"reply-to": ANSWERS, "correlation-id": next(self._publisher.numbers)}
+            await self._publisher.request(
+                *(STOMP.SendFrame(headers={"destination": one, **headers}) for one in destinations)
+            )
+            answers: list[dict[str, Any]] = []
+            while not answers or answers[-1]:
+                frame = await self._answers.get()
+                if frame.headers.get("correlation-id") == headers["correlation-id"]:
+                    answers.append(entries(frame.body))
+            return answers[:-1]
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
-        """Make the queue; one that expires is a consumer of topics, which collects what comes from now on."""
-        if expires is None:
-            await self._topology.declare(exchange, id)
-            self._expiring.pop((exchange, id), None)  # from now on it lasts
+    async def _about(self, *destinations: str) -> dict[str, tuple[int, int]]:
+        """Of those that are there, such as /queue/A.*, by names such as /queue/A.b: messages and consumers."""
+        questions = [re.sub("^(/[^/]+/)", rf"\1{ABOUT}", one) for one in destinations]
+        answers = await self._ask(*questions[:-1], f"{questions[-1]}{ABOUT}.List.End.With.Null")
+        names = ["/" + one["destinationName"].replace("://", "/", 1) for one in answers]
+        return {name: (int(one["size"]), int(one["consumerCount"])) for name, one in zip(names, answers, strict=True)}
+
+    async def ping(self) -> None:
+        """Begin and abort a transaction, which it does also while its memory is full."""
+        self._publisher.write()
+        headers = {"transaction": next(self.consumer.numbers)}
+        await self.consumer.request(STOMP.BeginFrame(headers=headers), STOMP.AbortFrame(headers={**headers}))
+
+    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
+        """Make a queue that a killed broker still has: ActiveMQ remembers only one that has had a message.
+
+        Who looks into a queue makes it as well; that is enough while the broker takes no message.
+        """
+        name = self._addresses[exchange, id] = (passing if temporary else queue)(exchange, id)
+        if temporary:
+            if not bound and not self._statistics:
+                raise BrokerRefused(
+                    f"no temporary queue of {id!r}: who sends to it finds it by statistics; {NO_STATISTICS}"
+                )
+            await self._consume(exchange, name, {name: WINDOW, topic(exchange): WINDOW} if bound else {name: WINDOW})
             return
-        there = self._expiring.get((exchange, id))
-        if there and not there.ended:
-            return
-        if not (bound or self._topology.statistics):
-            problem = "who sends to it finds it by ActiveMQ's statistics plugin, which does not answer us"
-            raise BrokerRefused(f"no queue of {id!r} at exchange {exchange!r} that expires: {problem}")
-        own = expiring(exchange, id)
-        windows = {own: WINDOW, topic(exchange): WINDOW} if bound else {own: WINDOW}
-        self._expiring[exchange, id] = await self._consume(exchange, own, WINDOW, windows)
-
-    async def delete(self, exchange: str, id: str) -> None:
-        """Take everything out of the queue; one that expires is gone."""
-        for subscription in self._subscriptions:
-            if subscription.queue in (queue(exchange, id), expiring(exchange, id)):
-                subscription.abandon(f"the queue of {id!r} at exchange {exchange!r} was deleted")
-        if not self._expiring.pop((exchange, id), None):
-            await self._topology.delete(exchange, id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FULL_SECONDS):
+                if not self._statistics or not await self._about(name):
+                    headers = {"destination": name, MARKER: "1", "persistent": "true"}
+                    await self._publisher.request(STOMP.SendFrame(headers=headers))
+                return
+        await self._count(name, browser="true")
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        await self._topology.check_routable(exchange)
-        await self._send(topic(exchange), messages)
+        """Send to the topic."""
+        await self.put(topic(exchange), messages)
+
+    async def bound(self, exchange: str) -> bool:
+        """Ask for queues; nobody can tell without statistics."""
+        if not self._statistics:
+            return True
+        there = await self._about(topic(exchange), queue(exchange, "*"))
+        return any(name.startswith("/queue/") or consumers for name, (_, consumers) in there.items())
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        await self._send(await self._topology.destination(exchange, id), messages, delay)
+        """Send to the queue."""
+        await self.put(self._addresses.get((exchange, id), queue(exchange, id)), messages, delay)
 
-    async def _send(self, to: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        """As long as the broker lives it may take its time: flow control stops it until somebody consumes."""
-        more = {DUE: repr(time.time() + delay)} if delay > 0 else {}
-        destination = delayed(to) if delay > 0 else to
-        for portion in _portions(messages):
-            frames = [_send_frame(destination, message, more) for message in portion]
-            if len(frames) > 1:
-                name = {"transaction": self._publisher.number()}
-                for one in frames:
-                    one.headers.update(name)
-                frames = [frame(stompman.BeginFrame, name), *frames, frame(stompman.CommitFrame, name)]
-            await self._publisher.request(*frames, patient=True)
+    async def put(self, destination: str, messages: Sequence[Message], delay: float = 0.0) -> None:
+        """Send there, many in a transaction; flow control may stop it until somebody consumes."""
+        more = {DUE: repr(time.time() + delay)} if delay else {}
+        frames = [to_frame(delayed(destination) if delay else destination, one, more) for one in messages]
+        if len(frames) > 1:
+            transaction = {"transaction": next(self._publisher.numbers)}
+            for frame in frames:
+                frame.headers.update(transaction)
+            frames = [STOMP.BeginFrame(headers=transaction), *frames, STOMP.CommitFrame(headers={**transaction})]
+        await self._publisher.request(*frames)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> ActiveMQSubscription:
-        there = self._expiring.get((exchange, id))
-        if there and there.ended:
-            raise BrokerLost(f"the queue of {id!r} at exchange {exchange!r} has expired")
-        if there:
-            there.prefetch = prefetch
-            return there
-        name = queue(exchange, id)
-        return await self._consume(exchange, name, prefetch, {delayed(name): WINDOW, name: prefetch})
+        """Consume from the queue and from its delayed messages."""
+        address = self._addresses.get((exchange, id), queue(exchange, id))
+        return await self._consume(exchange, address, {delayed(address): WINDOW, address: prefetch})
 
-    async def _consume(self, exchange: str, queue: str, prefetch: int, windows: dict[str, int]) -> ActiveMQSubscription:
-        async def send_again(messages: Sequence[Message], delay: float) -> None:
-            await self._send(queue, messages, delay)
-
-        subscription = ActiveMQSubscription(self._consumer, exchange, queue, prefetch, send_again)
-        self._subscriptions.append(subscription)
-        await subscription.open(windows, self._options.get(exchange, {}))
+    async def _consume(self, exchange: str, address: str, windows: dict[str, int]) -> ActiveMQSubscription:
+        for subscription in self.subscriptions:
+            if subscription.address == address and address.startswith("/topic/"):  # it began when it was declared
+                return subscription
+        subscription = ActiveMQSubscription(self, exchange, address)
+        self.subscriptions.append(subscription)
+        options = {name: str(value).lower() for name, value in self._options.get(exchange, {}).items()}
+        for destination, window in windows.items():
+            headers = {**options, "ack": "client-individual", "activemq.prefetchSize": str(window)}
+            subscription.names.append(await self.consumer.subscribe(destination, subscription.arrived, **headers))
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        return await self._topology.stats(exchange, id)
+        """Without statistics no more than ActiveMQ shows of each queue."""
+        name, late, other = queue(exchange, id), delayed(queue(exchange, id)), passing(exchange, id)
+        if not self._statistics:
+            ours = f"{MARKER} IS NULL"
+            return QueueStats(*[await self._count(one, browser="true", selector=ours) for one in (name, late)])
+        there = await self._about(name, late, other)
+        self._addresses[exchange, id] = name if name in there else other
+        size, consumers = there.get(name, (0, there.get(other, (0, 0))[1]))
+        if name not in there and not consumers:
+            return None
+        markers = size and await self._count(name, browser="true", selector=f"{MARKER} = '1'")
+        return QueueStats(max(0, size - markers), there.get(late, (0, 0))[0], consumers)
+
+    async def _count(self, queue: str, patience: float | None = None, **headers: str) -> int:
+        """How many messages come until these were all; ActiveMQ shows 400 unless told otherwise."""
+        seen, frames = 0, asyncio.Queue[Frame]()
+        name = await self.consumer.subscribe(queue, frames.put_nowait, **headers)
+        try:
+            while (await asyncio.wait_for(frames.get(), patience)).headers.get("browser") != "end":
+                seen += 1
+        finally:
+            self.consumer.unsubscribe(name)
+        return seen
 
     async def queues(self) -> list[tuple[str, str]] | None:
-        return await self._topology.queues()
+        """Those that last, by their names."""
+        if not self._statistics:
+            return None
+        names = [name.split(".", 3) for name in await self._about(queue(">", "*"), queue(">", "*" + DEAD))]
+        return [(exchange, id + DEAD if kind == "/queue/Dead" else id) for kind, id, _, exchange in names]
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Take everything out of the queue that nobody holds; a temporary one is gone."""
+        address = self._addresses.get((exchange, id), queue(exchange, id))
+        for subscription in [one for one in self.subscriptions if one.address == address]:
+            await subscription.close()
+            subscription.buffer.lose(NoSuchQueue(f"the queue of {id!r} at exchange {exchange!r} was deleted"))
+        for name in (address, delayed(address)) if address.startswith("/queue/") else ():
+            with suppress(TimeoutError):
+                await self._count(name, QUIET_SECONDS)
 
     async def close(self) -> None:
-        await asyncio.gather(self._publisher.close(), self._consumer.close())
+        """Disconnect."""
+        await asyncio.gather(self._publisher.close(), self.consumer.close(), return_exceptions=True)
 
 
-def _portions(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """In order, no more than TRANSACTION_BYTES together, or one."""
-    portion: list[Message] = []
-    size = 0
-    for message in messages:
-        if portion and size + len(message.body) > TRANSACTION_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
-        size += len(message.body)
-    if portion:
-        yield portion
+class ActiveMQSubscription:
+    """One consumer of one queue, for STOMP two; what is delayed waits here until it is due."""
 
+    lease: float | None = None
 
-def _send_frame(destination: str, message: Message, more: dict[str, str]) -> Any:
-    headers = {**to_headers(message), **more, "destination": destination, "content-length": str(len(message.body))}
-    return stompman.SendFrame(headers=headers, body=message.body)  # type: ignore[arg-type]
+    def __init__(self, transport: ActiveMQTransport, exchange: str, address: str) -> None:
+        """Made by ActiveMQTransport.subscribe."""
+        self.address = address
+        self.names: list[str] = []
+        self.buffer = Buffer()
+        self._transport, self._exchange = transport, exchange
+        self._early: list[tuple[float, str, Delivery]] = []
 
+    def arrived(self, frame: Frame) -> None:
+        """Keep it until `receive`; a marker has done its duty."""
+        delivery = Delivery(to_message(self._exchange, frame), tag=frame.headers["ack"])
+        if MARKER in frame.headers:
+            self._transport.consumer.write(STOMP.AckFrame(headers={"id": delivery.tag}))
+            return
+        due = frame.headers.get(DUE, "")
+        if re.fullmatch(r"[0-9]{10}\.[0-9]+", due):
+            heapq.heappush(self._early, (float(due), delivery.tag, delivery))
+        else:
+            self.buffer.put(delivery)
 
-def _checked(exchange: str, given: Any) -> dict[str, str]:
-    """Options as STOMP's headers. Raises ConfigurationError."""
-    for name, value in given.items():
-        where = ("exchanges", exchange, "options", name)
-        if name not in OPTIONS:
-            raise ConfigurationError(f"{name!r} is no option of ActiveMQ here; there are: {', '.join(OPTIONS)}", *where)
-        if not isinstance(value, bool | int):
-            raise ConfigurationError(f"{name} is {value!r}; it takes true, false or a whole number", *where)
-    return {name: str(value).lower() for name, value in given.items()}
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
+        """Take what has come and is due; what comes delayed meanwhile may be late by `timeout`."""
+        while self._early and self._early[0][0] <= time.time():
+            self.buffer.put(heapq.heappop(self._early)[-1])
+        if self._early:
+            timeout = min(timeout, max(0.0, self._early[0][0] - time.time()))
+        return await self.buffer.receive(limit, timeout)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Say so; nobody answers."""
+        self._transport.consumer.write(*(STOMP.AckFrame(headers={"id": delivery.tag}) for delivery in deliveries))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Send it anew: a NACK would send it to ActiveMQ's own dead letters."""
+        await self._transport.put(self.address, [delivery.message for delivery in deliveries])
+        await self.ack(deliveries)
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing to do: there is no lease."""
+
+    async def close(self) -> None:
+        """Receive no more; what is not acknowledged goes back."""
+        self._transport.subscriptions.remove(self)
+        for name in self.names:
+            self._transport.consumer.unsubscribe(name)

@@ -23,6 +23,7 @@ PACKED = "mqasync-packed"  # headers that cannot travel as they are, as JSON in 
 BEFORE = "mqasync-before"  # so many bytes before the body are all the headers, in MessagePack
 OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PACKED, BEFORE))
 NAME = re.compile(r"(?!nats-|status$|description$)[!#$%&'*+\-.^_`|~0-9a-z]+", re.IGNORECASE)  # nats- commands NATS
+NOTHING = re.compile("(?!)")
 TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # client libraries trim spaces and drop empty ones
 MAX_ATTEMPT = 1_000_000
 YEAR_3000 = 32_503_680_000.0  # no message was published after it
@@ -56,13 +57,14 @@ def from_headers(
     )
 
 
-def to_ascii(message: Message, most: int) -> tuple[dict[str, str], bytes]:
+def to_ascii(message: Message, most: int, reserved: re.Pattern[str] = NOTHING) -> tuple[dict[str, str], bytes]:
     """Headers and body for a broker whose headers are plain ASCII, of at most so many bytes.
 
-    Other headers are packed into one; what is too much for that goes before the body.
+    Other headers, and those that the broker acts on, are packed into one; what is too much goes before the body.
     """
     headers = to_headers(message)
     plain = {name: text for name, text in headers.items() if NAME.fullmatch(name) and TEXT.fullmatch(text)}
+    plain = {name: text for name, text in plain.items() if not reserved.fullmatch(name)}
     if len(plain) < len(headers):
         plain[PACKED] = json.dumps({name: text for name, text in headers.items() if name not in plain})
     if sum(map(len, plain)) + sum(map(len, plain.values())) <= most:
