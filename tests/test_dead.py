@@ -45,11 +45,11 @@ async def handle(event):
 
 # some milliseconds for each message that is put
 SLOW = """
-CREATE TRIGGER slow AFTER INSERT ON messages BEGIN
-    SELECT count(*) FROM messages a, messages b, queues c WHERE a.n + b.n + c.queue > 0;
+CREATE TRIGGER slow AFTER INSERT ON message BEGIN
+    SELECT count(*) FROM message a, message b, queue c WHERE a.n + b.n + c.queue > 0;
 END
 """
-REPLAYED = "SELECT count(*) FROM messages JOIN queues USING (queue) WHERE id = 'q'"
+REPLAYED = "SELECT count(*) FROM message JOIN queue USING (queue) WHERE id = 'q'"
 
 
 class Graveyard(CommandLine):
@@ -245,7 +245,7 @@ async def test_a_reading_keeps_what_it_holds_beyond_its_lease_and_can_be_cancell
 
 def held(cli: Graveyard) -> int:
     with sqlite3.connect(cli.directory / "messages.db") as db:
-        return int(db.execute("SELECT count(*) FROM messages WHERE held").fetchone()[0])
+        return int(db.execute("SELECT count(*) FROM message WHERE taken > released").fetchone()[0])
 
 
 # replay and edit

@@ -18,8 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lines of code: at most 150 for the interface of one broker, all its files together; a few may take more, and why.
 BROKERS = {
     "memory": (["memory"], 150),
-    "sqlite": (["sqlite"], 370),
-    "postgres": (["postgres"], 180),  # of which the SQL is 46
+    "sqlite": (["sqlite"], 150),
+    "postgres": (["postgres"], 150),
     "redis": (["redis"], 188),  # of which 36 are Lua, and 16 what dedup remembers
     "nats": (["nats"], 180),  # nats-py is guarded against headers, servers without TLS, answers that never come
     "sqs": (["sqs"], 199),  # two services and what binds them, and FIFO
@@ -33,8 +33,8 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2835,
-    "transports/common": 290,
+    "transports": 2490,
+    "transports/common": 350,
     "cli": 1255,
     "describe": 413,
     "observe": 480,
@@ -42,7 +42,7 @@ FOLDERS = {
     "service": 760,
     "web": 373,
 }
-MAX_LINES = 9_880
+MAX_LINES = 9_590
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

@@ -2,11 +2,12 @@
 
 import random
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from mqasync import Message
+from mqasync import BrokerLost, Message
 from mqasync.transport import Features
 from mqasync.transports import load
 
@@ -52,6 +53,20 @@ async def test_the_wal_gets_smaller_again(tmp_path: Path) -> None:
     await transport.close()
 
 
+async def test_a_file_that_somebody_deletes_is_lost_and_made_again(tmp_path: Path) -> None:
+    """SQLite would go on writing where nobody finds it."""
+    path = tmp_path / "test.db"
+    for _ in range(2):
+        transport = load(f"sqlite:{path}")
+        await transport.open()
+        await transport.declare("in", "q")
+        await transport.publish("in", [Message(body=b"1", exchange="in")])
+        path.unlink()
+        with pytest.raises(BrokerLost):
+            await transport.publish("in", [Message(body=b"2", exchange="in")])
+        await transport.close()
+
+
 def fill(cli: CommandLine, lines: int, size: int) -> None:
     cli.file("mine.py", SERVICE)
     cli.declare("in", "q", "other")
@@ -77,7 +92,7 @@ def test_a_damaged_file_ends_the_process_with_one_error_that_says_what_to_do(
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if str(path) in line and " on main " not in line]
     assert len(errors) == 1, errors
-    assert re.search(r"is damaged \(.*\): stop whoever uses it, .* sqlite3 \S+ \.recover \| sqlite3 recov", errors[0])
+    assert re.search(r"is damaged: stop whoever uses it, .* sqlite3 \S+ \.recover \| sqlite3 recov", errors[0])
     assert "taken up again" not in done.stderr
 
 
@@ -107,6 +122,10 @@ def test_consumers_take_and_acknowledge_while_the_queue_has_filled_the_disk(
     assert producing.ends() == 0
     sqlite_cli.until_depth("in", "q", 0)
     sqlite_cli.until_depth("in", "other", 0)
+    with sqlite3.connect(small_disk / "test.db") as db:
+        numbered = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
+    db.close()
+    assert numbered == (2 * lines,), "nothing was published twice"
     for running in (producing, consuming):
         text = running.errors.lines
         assert sum("full" in line for line in text) <= 2, "\n".join(text)

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 from ..contract import Errors, Transport
-from ..errors import BrokerBusy, BrokerLost, BrokerRefused, MqasyncError, NoSuchQueue
+from ..errors import BrokerBusy, BrokerDamaged, BrokerLost, BrokerRefused, MqasyncError, NoSuchQueue
 from ..transports.common.tls import why_for_good
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ WORDLESS: dict[type, str] = {asyncio.CancelledError: "the connection ended", Tim
 
 
 class Calls:
-    """Calls to one transport. After the first BrokerLost of any, or three silent pings, all of them raise it."""
+    """Calls to one transport. After the first BrokerLost or BrokerDamaged, or three silent pings, all raise it."""
 
     def __init__(self, transport: Transport) -> None:
         self.blocked = ""  # why the broker takes no messages for now
@@ -31,13 +31,13 @@ class Calls:
     def check(self) -> None:
         """Raise BrokerLost if this connection has ended."""
         if self._end:
-            raise BrokerLost(str(self._end))
+            raise type(self._end)(str(self._end))
 
     async def call(self, operation: Coroutine[Any, Any, T], limit: float | None = None) -> T:
         """The result of one call to the transport, its errors translated. Raises BrokerBusy after `limit` seconds."""
         if self._end:
             operation.close()
-            raise BrokerLost(str(self._end))
+            raise type(self._end)(str(self._end))
         task = asyncio.ensure_future(operation)
         try:
             return await self.result(task, limit)
@@ -60,12 +60,12 @@ class Calls:
         if not task.done() and self._end is None:
             raise BrokerBusy(f"no answer within {limit:g} s")
         if self._end and (not task.done() or task.cancelled()):
-            raise BrokerLost(str(self._end))
+            raise type(self._end)(str(self._end))
         try:
             return task.result()
         except (Exception, asyncio.CancelledError) as error:  # libraries cancel who waits for a lost connection
             ours = translated(error, self._transport.errors)
-        if isinstance(ours, BrokerLost) and not isinstance(ours, NoSuchQueue):
+        if isinstance(ours, BrokerLost | BrokerDamaged) and not isinstance(ours, NoSuchQueue):
             self.end(ours)
         raise ours from None
 

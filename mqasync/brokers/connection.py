@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..contract import Transport
-from ..errors import BrokerLost, NoSuchQueue, Unroutable
+from ..errors import BrokerBusy, BrokerLost, NoSuchQueue, Unroutable
 from ..message import Message
 from ..transport import QueueStats
 from ..transports.common.envelope import DUE
@@ -24,6 +24,7 @@ from .inbox import Inbox
 
 KNOWN_SECONDS = 10.0  # how long it is believed that a queue is there, or that one is bound
 CLOSE_SECONDS = 3.0  # for what is put back at the end
+BUSY_PAUSE = 0.5  # seconds before a portion that the broker is too busy for is sent again
 
 
 class Connection:
@@ -89,9 +90,19 @@ class Connection:
     async def _each(
         self, messages: Sequence[Message], call: Callable[[Sequence[Message]], Coroutine[Any, Any, None]]
     ) -> None:
-        """One call for each portion of the messages, one after another: brokers may keep their order."""
-        for some in split(messages, self.features.batch, self.features.batch_bytes):
-            await self._calls.call(call(some))
+        """One call for each portion of the messages, one after another: brokers may keep their order.
+
+        Once it has taken one, what it is too busy for is repeated here, lest that one comes twice.
+        """
+        for place, some in enumerate(split(messages, self.features.batch, self.features.batch_bytes)):
+            while True:
+                try:
+                    await self._calls.call(call(some))
+                    break
+                except BrokerBusy:
+                    if place == 0:
+                        raise
+                await asyncio.sleep(BUSY_PAUSE)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> Inbox:
         """Start to receive from a declared queue. Raises NoSuchQueue, BrokerBusy and BrokerLost."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Collection, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -12,7 +12,9 @@ from ..brokers.broker import Brokers
 from ..brokers.queues import Queue, is_tap, is_users, queues, stats
 from ..errors import BrokerDamaged, BrokerError
 from ..observe.report import Report
-from ..transport import DEAD, QueueStats
+from ..transport import DEAD
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 5.0  # a broker that needs longer is not waited for
 SUMS = ("held", "handled", "failed", "retried", "buried")  # over all processes
@@ -49,9 +51,8 @@ async def queues_of(brokers: Brokers, names: Iterable[str]) -> list[Queue]:
     found = {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
     found |= {(exchange, id) for exchange, _, id in (name.partition("/") for name in settings.consumers)}
     for name in names:
-        with suppress(BrokerError, TimeoutError):
-            async with asyncio.timeout(ANSWER_SECONDS):
-                found.update(await queues(brokers.named(name)) or ())
+        told = await _answer(queues(brokers.named(name)))
+        found.update(told or ())
     return sorted((exchange, id) for exchange, id in found if is_users(exchange, id) and not is_tap(id))
 
 
@@ -64,7 +65,8 @@ async def overview(brokers: Brokers, names: Collection[Queue], reports: Collecti
 async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) -> QueueOverview:
     exchange, id = queue
     name = f"{exchange}/{id}"
-    found, dead = await asyncio.gather(_stats(brokers, exchange, id), _stats(brokers, exchange, id + DEAD))
+    there = [stats(brokers.route(exchange), exchange, own) for own in (id, id + DEAD)]
+    found, dead = await asyncio.gather(*map(_answer, there))
     working = [report.health.consumers[name] for report in reports if name in report.health.consumers]
     consuming = sum(consumer.consuming for consumer in working)
     return QueueOverview(
@@ -82,10 +84,11 @@ async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) ->
     )
 
 
-async def _stats(brokers: Brokers, exchange: str, id: str) -> QueueStats | None:
+async def _answer(operation: Awaitable[T]) -> T | None:
+    """None where the broker gives none. Raises BrokerDamaged."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await stats(brokers.route(exchange), exchange, id)
+            return await operation
     except BrokerDamaged:
         raise
     except (BrokerError, TimeoutError):

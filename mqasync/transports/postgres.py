@@ -30,10 +30,10 @@ import asyncpg as pg
 from ..contract import Errors
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
-from ..transport import Delivery, Features, Options, QueueStats
+from ..transport import Features, Options
 from .common import tls
 from .common.envelope import pack
-from .common.leased import Changed, LeasedRows, Row
+from .common.table import Row, TableTransport, no_queue
 from .common.url import Key, check_options, parse
 
 FORM = "postgresql://user:password@host:port/database"
@@ -60,9 +60,8 @@ ERRORS: Errors = (
     (BrokerRefused, [pg.SyntaxOrAccessError, pg.ProgramLimitExceededError]),
 )
 
-# A row is one message in one queue. `due`: when it can be taken. `taken`: how often it was, to fence off an
-# owner whose lease ran out. `released`: how often of these it was given back. Every message leaves dead rows:
-# they are vacuumed early. Many processes may do this at once: the lock makes them wait for each other.
+# Every message leaves dead rows: they are vacuumed early. Many processes may do this at once: the lock makes
+# them wait for each other.
 MAKE = """
 SELECT pg_advisory_xact_lock(7236083771942);
 CREATE SCHEMA IF NOT EXISTS "{schema}";
@@ -75,8 +74,8 @@ CREATE TABLE IF NOT EXISTS message (
     taken integer NOT NULL DEFAULT 0, released integer NOT NULL DEFAULT 0, envelope bytea, body bytea NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX IF NOT EXISTS message_due ON message (queue, due, n);"""
-# Statistics of a queue that was empty must not make the planner read all of a full one. They are not sent when
-# a connection begins: PgBouncer refuses what it does not know.
+# Statistics of a queue that was empty must not make the planner read all of a full one. All this is not said
+# as a connection begins: PgBouncer refuses what it does not know.
 SESSION = """
 SET search_path = "{schema}"; SET application_name = 'mqasync';
 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
@@ -84,16 +83,9 @@ SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepaliv
 UNSAFE = """
 SELECT string_agg(name || ' = off', ', ' ORDER BY name) FROM pg_settings
 WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'"""
-DECLARE = """
-INSERT INTO queue (exchange, id, bound) VALUES ($1, $2, $3)
-ON CONFLICT (exchange, id) DO UPDATE SET bound = true WHERE excluded.bound AND NOT queue.bound"""
-DELETE = """
+GONE = """
 WITH gone AS (DELETE FROM queue WHERE exchange = $1 AND id = $2 RETURNING queue)
 DELETE FROM message USING gone WHERE message.queue = gone.queue"""
-# now() is when the statement began: what was published before its snapshot was taken would count as delayed.
-STATS = """
-SELECT count(*), count(*) FILTER (WHERE due > (SELECT clock_timestamp()) AND taken = 0)
-FROM message WHERE queue = $1"""
 # Without an id ($2) into every bound queue.
 PUT = """
 INSERT INTO message (queue, due, envelope, body) SELECT queue, now() + $3 * interval '1 s', envelope, body
@@ -110,31 +102,32 @@ RETURNING message.n, taken, taken - released - 1, envelope, body"""
 NEXT_DUE = """
 SELECT coalesce((SELECT extract(epoch FROM min(due) - now()) FROM message AS m WHERE m.queue = q.queue),
 'infinity') FROM queue AS q WHERE queue = $1"""
-# What settles leaves alone what somebody else has taken since. What is released is first in line again.
 OURS = "unnest($1::bigint[], $2::integer[]) AS ours (n, taken) WHERE m.n = ours.n AND m.taken = ours.taken"
-ACK = f"DELETE FROM message AS m USING {OURS}"  # noqa: S608
-RELEASE = f"UPDATE message AS m SET due = to_timestamp(0), released = released + 1 FROM {OURS}"  # noqa: S608
-EXTEND = f"UPDATE message AS m SET due = now() + $3 * interval '1 s' FROM {OURS}"  # noqa: S608
+SETTLE = {
+    "ack": f"DELETE FROM message AS m USING {OURS}",  # noqa: S608
+    "release": f"UPDATE message AS m SET due = 'epoch', released = released + 1 FROM {OURS}",  # noqa: S608
+    "extend": f"UPDATE message AS m SET due = now() + $3 * interval '1 s' FROM {OURS}",  # noqa: S608
+}
 
 
-class PostgresTransport:
+class PostgresTransport(TableTransport):
     """A few connections to one database: one takes and settles, the others write."""
 
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=2**27, batch_bytes=2**24)
     errors = ERRORS
-    warning = ""
+    DELETE = GONE
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options."""
         check_options(options, {}, "PostgreSQL")
         self._address = parse(url, form=FORM, port=5432, keys=KEYS)
         settings = self._address.settings
-        self.lease, self._schema = settings["lease"], settings["schema"]
+        super().__init__(settings["lease"])
+        self._schema = settings["schema"]
         if not SCHEMA.fullmatch(self._schema):
             raise ConfigurationError(f"schema is {self._schema!r}; it takes a-z 0-9 _, no digit or pg_ first")
         self._files = {name: settings[name] for name in tls.FILES if settings[name]}
         tls.check(self._files, settings["sslmode"] != "off", "sslmode=verify-full", "sslmode=off")
-        self.changed = Changed()
         self._opened = AsyncExitStack()
         self._turn = asyncio.Lock()  # a connection does one thing at a time
 
@@ -175,89 +168,36 @@ class PostgresTransport:
         async with self._turn:
             return list(await self._reader.fetch(statement, *arguments))
 
-    async def ping(self) -> None:
-        """Ask for nothing."""
-        await self.rows("SELECT")
-
-    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make the queue; once bound it stays bound."""
-        await self._writers.execute(DECLARE, exchange, id, bound)
-
-    async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        """Write a row for each message and bound queue."""
-        await self.send(exchange, "", messages)
-
-    async def bound(self, exchange: str) -> bool:
-        """Publish tells by itself."""
-        return True
+    async def write(self, statement: str, *arguments: object) -> None:
+        """Return when it is committed."""
+        await self._writers.execute(statement, *arguments)
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        """Write a row for each message."""
+        """Write a row for each message, and without an `id` for each bound queue."""
         envelopes, bodies = [pack(message) for message in messages], [message.body for message in messages]
         if await self._writers.execute(PUT, exchange, id, delay, envelopes, bodies) == "INSERT 0 0":
-            raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
-        await self.notify(exchange)
+            raise no_queue(exchange, id)
+        await self._notify(exchange)
 
-    async def notify(self, exchange: str) -> None:
+    async def _notify(self, exchange: str) -> None:
         """Wake who waits, in a transaction of its own: those that do so wait for each other's disk writes."""
         with suppress(pg.PostgresError, pg.InterfaceError):  # they look again by themselves
             await self.rows("SELECT pg_notify($1, $2)", self._schema, exchange)
 
-    async def subscribe(self, exchange: str, id: str, prefetch: int) -> PostgresSubscription:
-        """Start to receive."""
-        return PostgresSubscription(self, exchange, await self._queue(exchange, id))
+    async def take(self, queue: int, limit: int) -> tuple[list[Row], float]:
+        """Look when something will be due where nothing is."""
+        if rows := await self.rows(TAKE, queue, limit, self.lease):
+            return rows, 0.0
+        for (due,) in await self.rows(NEXT_DUE, queue):
+            return [], max(float(due), LOCKED_PAUSE)
+        raise NoSuchQueue("the queue was deleted")
 
-    async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count what is not settled, what somebody holds included: a dead process's messages come back."""
-        ((total, delayed),) = await self.rows(STATS, await self._queue(exchange, id))
-        return QueueStats(total - delayed, delayed)
-
-    async def _queue(self, exchange: str, id: str) -> int:
-        for row in await self.rows("SELECT queue FROM queue WHERE exchange = $1 AND id = $2", exchange, id):
-            return int(row[0])
-        raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
-
-    async def queues(self) -> list[tuple[str, str]] | None:
-        """Read their names."""
-        return [(exchange, id) for exchange, id in await self.rows("SELECT exchange, id FROM queue")]
-
-    async def delete(self, exchange: str, id: str) -> None:
-        """Delete the rows; who waits for them looks again within a second."""
-        await self._writers.execute(DELETE, exchange, id)
+    async def settle(self, what: str, exchange: str, tags: Sequence[tuple[int, int]], *lease: float) -> None:
+        """Change the rows, and wake who waits for them."""
+        await self.rows(SETTLE[what], *zip(*tags, strict=True), *lease)
+        if what == "release":
+            await self._notify(exchange)
 
     async def close(self) -> None:
         """Disconnect."""
         await self._opened.aclose()
-
-
-class PostgresSubscription(LeasedRows):
-    """One consumer of one queue."""
-
-    def __init__(self, transport: PostgresTransport, exchange: str, queue: int) -> None:
-        """Made by PostgresTransport.subscribe."""
-        super().__init__(exchange, transport.lease, transport.changed)
-        self._transport, self._queue = transport, queue
-
-    async def _take(self, limit: int) -> tuple[list[Row], float]:
-        if rows := await self._transport.rows(TAKE, self._queue, limit, self.lease):
-            return rows, 0.0
-        for (due,) in await self._transport.rows(NEXT_DUE, self._queue):
-            return [], max(float(due), LOCKED_PAUSE)
-        raise NoSuchQueue(f"a queue at exchange {self.exchange!r} was deleted")
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete the rows."""
-        await self._settle(ACK, deliveries)
-
-    async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Let the rows be taken again, before all others."""
-        await self._settle(RELEASE, deliveries)
-        await self._transport.notify(self.exchange)
-
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Move the end of the lease."""
-        await self._settle(EXTEND, deliveries, self.lease)
-
-    async def _settle(self, statement: str, deliveries: Sequence[Delivery], *more: object) -> None:
-        numbers, taken = zip(*(delivery.tag for delivery in deliveries), strict=True)
-        await self._transport.rows(statement, numbers, taken, *more)

@@ -1,12 +1,14 @@
-"""One SQLite file as the broker of all processes of one machine; the contract only, no thread and no SQL.
+"""One SQLite file as the broker of all processes of one machine.
 
 URL: sqlite:relative/path, sqlite:/absolute/path or sqlite:///absolute/path. After "?":
     lease (seconds until an unsettled delivery comes back by itself, default 30).
 Options: none.
 Delivery: a row for each message and queue; publish returns when it is on the disk. A delivery is
     leased: who holds it longer without extending it loses it, and settling it then has no effect.
-    What a killed process held comes back one lease later and is counted. When the disk is nearly full publishing
-    waits, so that consumers find room to take and acknowledge. A damaged file ends the process with an error.
+    What a killed process held comes back one lease later and is counted.
+    Where the disk is nearly full publishing waits, so that consumers find room to take and
+    acknowledge; what they have handled makes room. A damaged file ends the process with one error
+    that says how to save it.
 Order: first in, first out with one consumer and no retries; what is released comes first again.
 Delay: exact, by the wall clock.
 Dead letters: a queue like any other, "id.dead".
@@ -17,206 +19,191 @@ What it cannot do: serve several machines (no network file system), write in par
 from __future__ import annotations
 
 import asyncio
-import math
 import os
+import shutil
+import sqlite3
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from ..errors import BrokerLost, ConfigurationError, Unroutable
+from ..contract import Errors
+from ..errors import BrokerBusy, BrokerDamaged, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
-from ..transport import Delivery, Features, Options, QueueStats
-from . import sqlite_sql as sql
-from .leased import LEASE_SECONDS, WATCH_SECONDS, LeasedSubscription
-from .sqlite_file import LOCKED_PAUSE, File
+from ..transport import Features, Options
+from .common.envelope import pack
+from .common.table import Row, TableTransport, no_queue
+from .common.url import Key, check_options, value
 
-try:
+if sys.platform == "linux":
     from inotify_simple import INotify, flags
-except ImportError:  # not on Linux
-    INotify = None
 
-USED_SECONDS = 1.0  # so often it is written down that a queue is in use
-POLL_SECONDS = 0.1  # look so often where nobody can wake us
+WAL_BYTES = 2**20  # go into the file together, and no more stay in the WAL
+RESERVED_BYTES = 2**24  # of the disk, or a tenth of a small one, which publishing leaves to consumers
+
+# Debian's own secure_delete writes each acknowledged body once more.
+OPEN = f"""
+PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = {WAL_BYTES // 4096};
+PRAGMA journal_size_limit = {WAL_BYTES}; PRAGMA secure_delete = FAST; PRAGMA foreign_keys = ON;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS queue (
+    queue INTEGER PRIMARY KEY AUTOINCREMENT, exchange TEXT, id TEXT, bound INTEGER, UNIQUE (exchange, id)
+);
+CREATE TABLE IF NOT EXISTS message (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, queue INTEGER NOT NULL REFERENCES queue ON DELETE CASCADE,
+    due REAL NOT NULL, taken INTEGER NOT NULL DEFAULT 0, released INTEGER NOT NULL DEFAULT 0, envelope, body
+);
+CREATE INDEX IF NOT EXISTS message_due ON message (queue, due, n);
+COMMIT"""
+PUT = """
+INSERT INTO message (queue, due, envelope, body) SELECT queue, clock_timestamp() + ?3, ?4, ?5
+FROM queue WHERE exchange = ?1 AND (id = ?2 OR bound AND ?2 = '')"""
+# A stranger may have put text that is not UTF-8 into any column.
+TAKE = """
+UPDATE message SET due = clock_timestamp() + ?3, taken = taken + 1 WHERE n IN (SELECT n FROM message
+WHERE queue = ?1 AND due <= (SELECT clock_timestamp()) ORDER BY due, n LIMIT ?2)
+RETURNING n, taken, taken - released - 1, CAST(envelope AS BLOB), CAST(body AS BLOB)"""
+# No row where there is no such queue.
+NEXT_DUE = """
+SELECT coalesce((SELECT min(due) FROM message AS m WHERE m.queue = q.queue), 9e999) - clock_timestamp()
+FROM queue AS q WHERE queue = $1"""
+# FULL: it is on the disk, and who waits is woken. NORMAL: a power cut may undo it.
+SETTLE = {
+    "ack": ("NORMAL", "DELETE FROM message WHERE n = ?1 AND taken = ?2"),
+    "release": ("FULL", "UPDATE message SET due = 0, released = released + 1 WHERE n = ?1 AND taken = ?2"),
+    "extend": ("NORMAL", "UPDATE message SET due = clock_timestamp() + ?3 WHERE n = ?1 AND taken = ?2"),
+}
+SAVE = "save what can be read with sqlite3 {0} .recover | sqlite3 recovered.db, and put that in its place"
 
 
-class SQLiteTransport:
-    """One connection to the file, woken when another one has written."""
+class SQLiteTransport(TableTransport):
+    """One connection to the file in a thread of its own, woken when another one has written."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
-    blocked = ""
-    warning = ""
+    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=2**27, batch_bytes=2**18)
+    DELETE = "DELETE FROM queue WHERE exchange = $1 AND id = $2"
 
     def __init__(self, url: str, options: Options) -> None:
-        """Check URL and options, as the contract says."""
-        path, self.lease = _parse(url)
-        for exchange, given in options.items():
-            for name in given:
-                problem = f"unknown option {name!r}: SQLite has no options"
-                raise ConfigurationError(problem, "exchanges", exchange, "options", name)
-        self.file = File(path)
-        self.inotify: INotify | None = None
-        self._subscriptions: list[SQLiteSubscription] = []
+        """Check URL and options."""
+        check_options(options, {}, "SQLite")
+        parts = urlsplit(url, allow_fragments=False)
+        if parts.netloc or parts.path in ("", ":memory:"):
+            raise ConfigurationError(f"{url!r} names no file: write sqlite:path or sqlite:///absolute/path")
+        settings = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if unknown := settings.keys() - {"lease"}:
+            raise ConfigurationError(f"unknown key {min(unknown)!r} in {url!r}; there is: lease")
+        super().__init__(value("lease", settings.get("lease", 30.0), Key(30.0, least=0.1)))
+        self._path = os.path.abspath(parts.path)
+        file = f"the SQLite file {self._path}"
+        self._damaged = f"{file} is damaged: stop whoever uses it, {SAVE.format(self._path)}"
+        self.errors: Errors = (
+            (BrokerDamaged, ["malformed"], self._damaged),
+            (BrokerBusy, ["is full"], f"the disk of {file} is full: publishing waits for consumers"),
+            (BrokerBusy, ["is locked"]),
+            (BrokerLost, ["disk I/O error", "locking protocol"]),
+            (BrokerRefused, ["not a database"], f"{file} cannot be used: file is not a database"),
+            (BrokerRefused, ["unable to open"], f"{file} cannot be opened: is its directory there and ours?"),
+            (BrokerRefused, [sqlite3.Error]),
+        )
+        self._thread = ThreadPoolExecutor(1, "mqasync-sqlite")
+        self._inotify: Any = None
 
     async def open(self) -> None:
-        """Open the file, or make it."""
-        await self.file.open()
-        if INotify:
+        """Open the file, or make it, and watch the one beside it that everybody touches who has written."""
+        await self._run(self._open)
+        self.errors = ((BrokerDamaged, ["not a database"], self._damaged), *self.errors)
+        if sys.platform == "linux":
             with suppress(OSError):  # the system has no more of them: poll
-                inotify = await self.file.run(INotify)
-                self.inotify = inotify
-                inotify.add_watch(self.file.wake_path, flags.MODIFY)
-                asyncio.get_running_loop().add_reader(inotify.fileno(), self._awake, inotify)
+                self._inotify = INotify()
+                self._inotify.add_watch(f"{self._path}-wake", flags.ATTRIB)
+                asyncio.get_running_loop().add_reader(self._inotify, self._awake)
 
-    def _awake(self, inotify: INotify) -> None:
-        """Somebody wrote: whoever waits looks again."""
-        inotify.read(timeout=0)
-        for subscription in self._subscriptions:
-            subscription.changed.set()
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self._path, isolation_level=None)  # waits 5 s where another one writes
+        self._db.create_function("clock_timestamp", 0, time.time)
+        self._db.executescript(OPEN)
+        os.close(os.open(f"{self._path}-wake", os.O_CREAT, 0o644))
+        self._inode = os.stat(self._path).st_ino
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
-        """Make the queue; once bound it stays bound."""
-        await self.file.run(self.file.declare, exchange, id, bound, expires)
+    def _awake(self) -> None:
+        self._inotify.read(timeout=0)
+        self.changed.tell(*self.changed)
 
-    async def delete(self, exchange: str, id: str) -> None:
-        """Delete the rows."""
-        queue = await self.file.run(self.file.value, sql.QUEUE, exchange, id)
-        if queue is not None:
-            await self.file.run(self.file.delete, queue)
+    def _run(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        """Write a row for each message and bound queue."""
-        if not await self.file.run(self.file.put, messages, 0.0, sql.BOUND, exchange):
-            raise Unroutable(f"no queue is bound to exchange {exchange!r}")
+    def _execute(self, how: str, statement: str, rows: Sequence[Any], size: int = 0) -> Any:
+        """What it returns, or how many rows it changed, with each of `rows` as its arguments.
+
+        `how` see SETTLE, empty where it only reads; `size` is what it writes and somebody has to take later.
+        """
+        if os.stat(self._path).st_ino != self._inode:
+            raise BrokerLost(f"the SQLite file {self._path} is another one now")
+        try:
+            if size and size > self._room():
+                raise sqlite3.OperationalError("the disk is full")
+            with self._db as db:
+                if how:
+                    db.executescript(f"PRAGMA synchronous = {how}; BEGIN IMMEDIATE")
+                cursor = db.executemany(statement, rows) if rows[1:] else db.execute(statement, *rows)
+                done = cursor.fetchall() if cursor.description else cursor.rowcount
+        except sqlite3.OperationalError:  # the next attempt may find room in the WAL, or on the disk
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            raise
+        if how == "FULL":
+            os.utime(f"{self._path}-wake")
+        return done
+
+    async def rows(self, statement: str, *arguments: object) -> list[Any]:
+        """What it returns."""
+        return list(await self._run(self._execute, "", statement.replace("$", "?"), [arguments]))
+
+    async def write(self, statement: str, *arguments: object) -> None:
+        """Return when it is on the disk."""
+        await self._run(self._execute, "FULL", statement.replace("$", "?"), [arguments])
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        """Write a row for each message."""
-        if not await self.file.run(self.file.put, messages, delay, sql.QUEUE, exchange, id):
-            raise self._no_queue(exchange, id)
+        """Write a row for each message, and without an `id` for each bound queue."""
+        rows = [(exchange, id, delay, pack(message), message.body) for message in messages]
+        if not await self._run(self._put, exchange, id, rows):
+            raise no_queue(exchange, id)
 
-    async def subscribe(self, exchange: str, id: str, prefetch: int) -> SQLiteSubscription:
-        """Start to receive, as the contract says."""
-        queue = await self._queue(exchange, id)
-        expires = await self.file.run(self.file.value, sql.EXPIRES, queue)
-        subscription = SQLiteSubscription(self, exchange, queue, prefetch, expires is not None)
-        self._subscriptions.append(subscription)
-        return subscription
+    def _put(self, exchange: str, id: str, rows: Sequence[Any]) -> Any:
+        """What is published waits for room; a retry or a dead letter makes room itself."""
+        ((queues,),) = self._db.execute("SELECT count(*) FROM queue WHERE exchange = ? AND bound", [exchange])
+        size = queues * sum(60 + len(envelope) + len(body) for *_, envelope, body in rows)
+        return self._execute("FULL", PUT, rows, 0 if id else size)
 
-    async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count what is not settled, what somebody holds included: a dead process's messages come back."""
-        queue = await self.file.run(self.file.value, sql.QUEUE, exchange, id)
-        if queue is None:
-            return None
-        ((total, delayed),) = await self.file.run(self.file.rows, sql.STATS, queue)
-        return QueueStats(total - delayed, delayed)
+    def _room(self) -> int:
+        """So many bytes leave room for consumers; they go into the WAL, the file, and the WAL when taken."""
+        disk, wal = shutil.disk_usage(os.path.dirname(self._path)), os.path.getsize(f"{self._path}-wal")
+        spare = disk.free - WAL_BYTES - min(RESERVED_BYTES, disk.total // 10)
+        ((unused,),) = self._db.execute("PRAGMA freelist_count")
+        return int(max((spare - wal) // 4, min((4096 * unused - wal) // 3, spare + WAL_BYTES // 2)))
 
-    async def queues(self) -> list[tuple[str, str]] | None:
-        """Read their names."""
-        return [(exchange, id) for exchange, id in await self.file.run(self.file.rows, sql.QUEUES)]
+    async def take(self, queue: int, limit: int) -> tuple[list[Row], float]:
+        """Look first whether anything is due, since who takes locks the file."""
+        for (due,) in await self.rows(NEXT_DUE, queue):
+            if due > 0:
+                return [], due if self._inotify else min(due, 0.1)  # nobody can wake us
+            try:
+                return await self._run(self._execute, "NORMAL", TAKE, [(queue, limit, self.lease)]), 0.0
+            except sqlite3.OperationalError:  # such as a full disk: whole rows are written
+                if limit == 1:
+                    raise
+                return await self.take(queue, 1)
+        raise NoSuchQueue("the queue was deleted")
+
+    async def settle(self, what: str, exchange: str, tags: Sequence[tuple[int, int]], *lease: float) -> None:
+        """Change the rows."""
+        await self._run(self._execute, *SETTLE[what], [(*tag, *lease) for tag in tags])
 
     async def close(self) -> None:
-        """Give everything unsettled back and close the file; if the file stays locked, leases run out."""
-        if self.file.closed:
-            return
-        for subscription in self._subscriptions:
-            await subscription.close()
-        if self.inotify:
-            asyncio.get_running_loop().remove_reader(self.inotify.fileno())
-            self.inotify.close()
-        await self.file.close([subscription.held for subscription in self._subscriptions])
-
-    async def _queue(self, exchange: str, id: str) -> int:
-        queue = await self.file.run(self.file.value, sql.QUEUE, exchange, id)
-        if queue is None:
-            raise self._no_queue(exchange, id)
-        return int(queue)
-
-    def _no_queue(self, exchange: str, id: str) -> BrokerLost:
-        return BrokerLost(f"{self.file.path} has no queue of {id!r} at exchange {exchange!r}")
-
-
-class SQLiteSubscription(LeasedSubscription):
-    """One consumer of one queue and what it holds."""
-
-    def __init__(self, transport: SQLiteTransport, exchange: str, queue: int, prefetch: int, expiring: bool) -> None:
-        """Made by SQLiteTransport.subscribe."""
-        super().__init__(transport.lease, prefetch)
-        self._transport, self._file = transport, transport.file
-        self._exchange, self._queue = exchange, queue
-        self._deleted = False
-        self._expiring = expiring
-        self._used = 0.0  # when we last said that the queue is in use, lest it expire
-
-    @property
-    def gone(self) -> str:
-        """Not empty once the file was closed or the queue deleted."""
-        if self._deleted:
-            return f"a queue of {self._file.path} was deleted"
-        return f"the SQLite file {self._file.path} was closed" if self._file.closed else ""
-
-    async def _take(self, limit: int) -> tuple[list[Delivery], float]:
-        return await self._file.run(self._look, limit)
-
-    def _look(self, limit: int) -> tuple[list[Delivery], float]:
-        """Thread: the deliveries that are due and fit; if there are none, when to look again."""
-        if self._file.damage:
-            raise self._file.damage
-        longest = WATCH_SECONDS if self._transport.inotify else POLL_SECONDS
-        longest = min(longest, USED_SECONDS) if self._expiring else longest
-        limit = min(limit, self._prefetch - len(self.held))
-        due = self._file.value(sql.NEXT_DUE, self._queue)
-        if due is None:
-            self._deleted = True
-            return [], 0.0
-        now = time.time()
-        if self._expiring and now - self._used > USED_SECONDS:
-            self._used = now
-            self._file.write(sql.USED, [(now, self._queue)], "NORMAL")
-        if limit <= 0:
-            return [], longest
-        if due > now:
-            return [], min(longest, due - now)
-        taken = self._file.take(self._exchange, self._queue, limit, self._transport.lease)
-        self.held.update(tag for tag, *_ in taken)
-        found = [Delivery(message, self, tag, returned, problem) for tag, returned, message, problem in taken]
-        return found, LOCKED_PAUSE
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete the rows."""
-        await self._settle(sql.ACK, deliveries, sync="NORMAL")
-
-    async def retry(self, delivery: Delivery, delay: float) -> None:
-        """Let the row be taken again later, with attempt + 1."""
-        await self._settle(sql.RETRY, [delivery], time.time() + delay)
-
-    async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Let the rows be taken again, before all others."""
-        await self._settle(sql.RELEASE, deliveries)
-
-    async def _settle(self, change: str, deliveries: Sequence[Delivery], *due: float, sync: str = "FULL") -> None:
-        with self._settling(deliveries) as tags:
-            await self._file.run(self._file.write, change, [(*due, *tag) for tag in tags], sync)
-
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Move the end of the lease."""
-        end = time.time() + self._transport.lease
-        rows = [(end, *delivery.tag) for delivery in deliveries]
-        await self._file.run(self._file.write, sql.EXTEND, rows, "NORMAL")
-
-
-def _parse(url: str) -> tuple[str, float]:
-    """The absolute path and the lease in seconds."""
-    parts = urlsplit(url, allow_fragments=False)
-    if parts.netloc or parts.path in ("", ":memory:"):
-        raise ConfigurationError(f"{url!r} names no file: write sqlite:path or sqlite:///absolute/path")
-    lease = LEASE_SECONDS
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key != "lease":
-            raise ConfigurationError(f"unknown key {key!r} in {url!r}; there is: lease")
-        try:
-            lease = float(value)
-        except ValueError:
-            lease = math.nan
-        if not 0 < lease < math.inf:
-            raise ConfigurationError(f"lease={value!r} in {url!r} is not a number of seconds above 0")
-    return os.path.abspath(parts.path), lease
+        """Close the file."""
+        if self._inotify:
+            asyncio.get_running_loop().remove_reader(self._inotify)
+            self._inotify.close()
+        await self._run(self._db.close)
+        self._thread.shutdown()

@@ -17,7 +17,7 @@ from mqasync.core.channel import Channel
 from mqasync.core.settlement import Settlement
 from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, load, sqlite_sql
+from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, load, sqlite
 
 from ..brokers import RabbitMQ
 from ..conformance import receive
@@ -137,14 +137,13 @@ async def test_acknowledging_before_the_outputs_are_confirmed_loses_what_a_stop_
     await brokers.close()
 
 
-@pytest.mark.parametrize("change", ["RETRY", "RELEASE"])
 async def test_without_fencing_a_stale_owner_takes_a_message_from_the_one_who_works_on_it(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In SQLite; that it has no effect with fencing is in tests/conformance.py."""
-    sql = getattr(sqlite_sql, change)
-    assert " AND taken = ?" in sql
-    monkeypatch.setattr(sqlite_sql, change, sql.replace(" AND taken = ?", " AND ? IS NOT NULL"))
+    how, sql = sqlite.SETTLE["release"]
+    assert " AND taken = ?2" in sql
+    monkeypatch.setitem(sqlite.SETTLE, "release", (how, sql.replace(" AND taken = ?2", " AND ?2 IS NOT NULL")))
     transports = [load(f"sqlite:{tmp_path}/test.db?lease=0.2") for _ in range(2)]
     for transport in transports:
         await transport.open()
@@ -156,7 +155,7 @@ async def test_without_fencing_a_stale_owner_takes_a_message_from_the_one_who_wo
         pass  # until the lease has run out
     await owner.extend(mine)
     # When the stale owner puts it back, then somebody gets it while its owner works on it
-    await (stale.retry(held[0], 0.0) if change == "RETRY" else stale.release(held))
+    await stale.release(held)
     assert await stale.receive(1, 0.5)
     for transport in transports:
         await transport.close()
