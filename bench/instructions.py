@@ -2,9 +2,11 @@
 
 `python -m bench.instructions` counts and compares with instructions.json; `--write` writes that file.
 
-Why that file was moved: a task and a context of its own for each attempt take 14,000 instructions a message (6 %;
-what one handler does to its task or its context variables must not be there for the next), and what each transport
-did for itself is done once between it and the core, which the memory broker did not have to do (15 to 24 %).
+Why that file was moved, from 188,000 for `handle` and 378,000 for `step`: a task and a context of its own for each
+attempt (14,000 a message; what one handler does to its task or its context variables must not be there for the next);
+messages in memory are packed and unpacked as on a real broker (10,000); no NaN gets out, and what is put out is text
+(8,000); and what each transport did for itself is done once between it and the core, which the memory broker did not
+have to do (20,000).
 """
 
 from __future__ import annotations
