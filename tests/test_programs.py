@@ -82,7 +82,7 @@ def test_a_lost_connection_is_told_in_words_and_nothing_else(
                 proxy.refusing = False
                 program.output.lines.clear()
                 program.says("handled")
-                assert wordless(program) == []
+                assert wordless(program) == [], "\n".join(program.errors.lines)
                 program.errors.lines.clear()
             # And when it ends during an outage
             proxy.refusing = True

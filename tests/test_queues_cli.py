@@ -66,7 +66,7 @@ def numbered(count: int) -> list[str]:
 
 def queues(cli: CommandLine) -> set[str]:
     with sqlite3.connect(cli.directory / "messages.db") as db:
-        return {id for (id,) in db.execute("SELECT id FROM queues")}
+        return {id for (id,) in db.execute("SELECT id FROM queue")}
 
 
 # peek

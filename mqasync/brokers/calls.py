@@ -79,7 +79,7 @@ class Calls:
         if self._end is None:
             self._end = error
             for task, waiter in list(self._under_way.items()):
-                task.cancel()
+                abandon(task)
                 wake(waiter)
 
     async def ping(self) -> None:
@@ -119,7 +119,10 @@ def translated(error: BaseException, errors: Errors) -> MqasyncError:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error:
+    """`error` and what it came from, each once: those of libraries that raise stored errors can go in a circle."""
+    seen: list[BaseException] = []
+    while error and error not in seen:
+        seen.append(error)
         yield error
         error = error.__cause__ or error.__context__
 

@@ -138,11 +138,13 @@ class Inbox:
         elif mine:
             await self._settle_some(call, mine)
         self._calls.check()
-        self._changed.set()
 
     async def _settle_some(self, call: Settle, some: Sequence[Delivery]) -> None:
-        await self._repeated(lambda: self._calls.call(call(some), CALL_SECONDS))
-        self._held.difference_update(some)
+        try:
+            await self._repeated(lambda: self._calls.call(call(some), CALL_SECONDS))
+        finally:  # what belongs to a queue that is gone, too: `receive` has to go on, and get to know that
+            self._held.difference_update(some)
+            self._changed.set()
 
     async def _repeated(self, call: Callable[[], Awaitable[None]]) -> None:
         """`call` until the broker takes it."""

@@ -30,8 +30,9 @@ YEAR_3000 = 32_503_680_000.0  # no message was published after it
 
 
 def to_headers(message: Message) -> dict[str, str]:
-    """All of `message` but body and exchange, as text by text."""
-    headers = {**message.headers, ID: message.id, TIME: repr(message.time)}
+    """All of `message` but body and exchange, as text by text; its own headers do not say what only we say."""
+    own = {ID: message.id, TIME: repr(message.time)}
+    headers = {name: text for name, text in message.headers.items() if name not in OURS} | own
     if message.attempt != 1:
         headers[ATTEMPT] = str(message.attempt)
     if message.key is not None:
