@@ -58,9 +58,9 @@ CREATE TABLE IF NOT EXISTS message (
 );
 CREATE INDEX IF NOT EXISTS message_due ON message (queue, due, n);
 COMMIT"""
-PUT = """
-INSERT INTO message (queue, due, envelope, body) SELECT queue, clock_timestamp() + ?3, ?4, ?5
-FROM queue WHERE exchange = ?1 AND (id = ?2 OR bound AND ?2 = '')"""
+# Without an id every bound one.
+QUEUES = "SELECT queue FROM queue WHERE exchange = ?1 AND (id = ?2 OR bound AND ?2 = '')"
+PUT = "INSERT INTO message (queue, due, envelope, body) VALUES (?, ?, ?, ?)"
 # A stranger may have put text that is not UTF-8 into any column.
 TAKE = """
 UPDATE message SET due = clock_timestamp() + ?3, taken = taken + 1 WHERE n IN (SELECT n FROM message
@@ -101,7 +101,7 @@ class SQLiteTransport(TableTransport):
         self.errors: Errors = (
             (BrokerDamaged, ["malformed"], self._damaged),
             (BrokerBusy, ["is full"], f"the disk of {file} is full: publishing waits for consumers"),
-            (BrokerBusy, ["is locked"]),
+            (BrokerBusy, ["is locked", "FOREIGN KEY"]),  # a queue was deleted meanwhile: look again
             (BrokerLost, ["disk I/O error", "locking protocol"]),
             (BrokerRefused, ["not a database"], f"{file} cannot be used: file is not a database"),
             (BrokerRefused, ["unable to open"], f"{file} cannot be opened: is its directory there and ours?"),
@@ -166,15 +166,16 @@ class SQLiteTransport(TableTransport):
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Write a row for each message, and without an `id` for each bound queue."""
-        rows = [(exchange, id, delay, pack(message), message.body) for message in messages]
-        if not await self._run(self._put, exchange, id, rows):
-            raise no_queue(exchange, id)
+        parts = [(pack(message), message.body) for message in messages]
+        await self._run(self._put, exchange, id, parts, delay)
 
-    def _put(self, exchange: str, id: str, rows: Sequence[Any]) -> Any:
+    def _put(self, exchange: str, id: str, parts: Sequence[tuple[bytes, bytes]], delay: float) -> None:
         """What is published waits for room; a retry or a dead letter makes room itself."""
-        ((queues,),) = self._db.execute("SELECT count(*) FROM queue WHERE exchange = ? AND bound", [exchange])
-        size = queues * sum(60 + len(envelope) + len(body) for *_, envelope, body in rows)
-        return self._execute("FULL", PUT, rows, 0 if id else size)
+        if not (queues := self._db.execute(QUEUES, (exchange, id)).fetchall()):
+            raise no_queue(exchange, id)
+        due = time.time() + delay
+        size = 0 if id else len(queues) * sum(60 + len(envelope) + len(body) for envelope, body in parts)
+        self._execute("FULL", PUT, [(queue, due, *part) for part in parts for (queue,) in queues], size)
 
     def _room(self) -> int:
         """So many bytes leave room for consumers; they go into the WAL, the file, and the WAL when taken."""
