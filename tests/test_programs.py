@@ -91,7 +91,7 @@ def test_a_lost_connection_is_told_in_words_and_nothing_else(
             program.send(signal.SIGTERM)
             assert program.ends() == 0
             program.errors.text()
-            assert wordless(program) == []
+            assert wordless(program) == [], "\n".join(program.errors.lines)
         finally:
             program.stop()
 

@@ -79,8 +79,13 @@ class WatchedClient(Client):
     async def closed(self) -> None:
         """Let nobody wait for an answer any more."""
         for answer in list(self._resp_map.values()):
-            if not answer.done():
-                answer.set_exception(core.ConnectionClosedError())
+            answer.cancel()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        except OSError:  # it writes to a connection that is gone, and nobody would catch that
+            await self.closed()
 
     async def request(self, subject: str, *arguments: Any, **named: Any) -> Msg:
         """The answer. Raises BrokerRefused where there is none since it is not permitted."""
