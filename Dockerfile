@@ -14,6 +14,9 @@ FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="mqasync" \
       org.opencontainers.image.description="asyncio microservices over message queues that exist" \
       org.opencontainers.image.licenses="MIT"
+# The live page's picture is Graphviz's
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends graphviz && rm -rf /var/lib/apt/lists/*
 # Nothing in /app is the user's own, so that no service can change a program
 RUN useradd --uid 10001 --no-log-init --home-dir /app --no-create-home --shell /usr/sbin/nologin mqasync \
     && install --directory --owner=10001 /data

@@ -1,6 +1,7 @@
 """Fixtures for the whole suite: the real brokers, each started once; no test and no helper of one file."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +15,7 @@ from mqasync.message import new_id
 
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
-from .brokers import BrokerUnavailable, RabbitMQ, Redis, rabbitmq, running_redis  # noqa: E402
+from .brokers import BrokerUnavailable, RabbitMQ, Redis, apt_install, rabbitmq, running_redis  # noqa: E402
 from .commands import CommandLine  # noqa: E402
 from .servers.activemq import ActiveMQ, running_activemq  # noqa: E402
 from .servers.kafka import Kafka, kafka  # noqa: E402
@@ -41,6 +42,16 @@ def required(broker: AbstractContextManager[Broker]) -> Iterator[Broker]:
             yield server
     except BrokerUnavailable as error:
         unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def graphviz() -> None:
+    """The program that makes pictures."""
+    if not shutil.which("dot"):
+        try:
+            apt_install("graphviz")
+        except BrokerUnavailable as error:
+            unavailable(error)
 
 
 @pytest.fixture(scope="session")

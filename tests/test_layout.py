@@ -36,13 +36,13 @@ FOLDERS = {
     "transports": 2495,
     "transports/common": 350,
     "cli": 1255,
-    "describe": 413,
+    "describe": 262,
     "observe": 480,
     "operate": 365,
     "service": 760,
-    "web": 373,
+    "web": 371,
 }
-MAX_LINES = 9_590
+MAX_LINES = 9_440
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

@@ -21,6 +21,7 @@ def graph(modules: tuple[str, ...], settings: Settings, format: str, output: str
     """Draw the producers, exchanges and consumers of each MODULE.
 
     Only declared outputs are drawn (`to` of the decorator or of config.yml): where a handler puts
-    Out(..., exchange=...) is known when it runs. Dead letters are not drawn.
+    Out(..., exchange=...) is known when it runs. Dead letters are not drawn. For svg and
+    html Graphviz has to be installed.
     """
     write(DRAWINGS[format](pipeline(discover(modules), settings), " ".join(modules)), output)

@@ -14,6 +14,9 @@ from ..service.discovery import Service
 
 PRODUCER, EXCHANGE, CONSUMER = "producer", "exchange", "consumer"
 
+Edge = tuple[str, str]
+"""From one node's key to another's."""
+
 
 class Node(msgspec.Struct, frozen=True):
     """`kind`: producer, exchange or consumer. `id` is empty for an exchange. `broker` carries `exchange`.
@@ -47,7 +50,7 @@ class Pipeline(msgspec.Struct, frozen=True):
     """Nodes by key, edges from key to key as messages flow, and the addresses, masked, of brokers by name."""
 
     nodes: dict[str, Node]
-    edges: list[tuple[str, str]]
+    edges: list[Edge]
     brokers: dict[str, str]
 
 

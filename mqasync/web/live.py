@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from ..config.settings import Settings
 from ..describe.drawing import svg
-from ..describe.layout import Edge
 from ..describe.pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
 from ..observe.report import Report, Reports, output
 from ..operate.overview import QueueOverview, overview
@@ -20,12 +19,11 @@ from ..service.runner import Runner
 FRESH_SECONDS = 1.0  # so long the brokers are not asked again, whoever looks
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """One moment: the queues, the processes and the graph of all that they do."""
+class Moment(msgspec.Struct, frozen=True):
+    """What the brokers and processes said at one time."""
 
-    queues: list[QueueOverview]
-    processes: list[dict[str, Any]]
-    svg: str
+    queues: list[QueueOverview] = []
+    reports: list[Report] = []
 
 
 class Live:
@@ -37,17 +35,17 @@ class Live:
         self._before = runner.health()
         self._asking = asyncio.Lock()
         self._asked = -FRESH_SECONDS
-        self._picture = Picture([], [], "")
+        self._moment = self._drawn = Moment()
+        self._svg = ""
 
-    async def now(self) -> Picture:
+    async def now(self) -> Moment:
         """What is going on, at most FRESH_SECONDS old."""
         async with self._asking:
             if self._runner.started and time.monotonic() - self._asked > FRESH_SECONDS:
                 reports = await self._heard()
-                queues = await overview(self._runner.brokers, (), reports)
-                self._picture = Picture(queues, [process(report) for report in reports], self._draw(reports, queues))
+                self._moment = Moment(await overview(self._runner.brokers, (), reports), reports)
                 self._asked = time.monotonic()
-        return self._picture
+        return self._moment
 
     async def _heard(self) -> list[Report]:
         """This process, which needs no broker for it, and the others as far as the brokers tell of them."""
@@ -58,30 +56,34 @@ class Live:
         others = [report for report in self._reports.now() if report.process != own.process]
         return sorted([own, *others], key=lambda report: (report.host, report.pid))
 
-    def _draw(self, reports: Sequence[Report], queues: Sequence[QueueOverview]) -> str:
-        settings = self._runner.settings
-        edges: list[tuple[Node, Node]] = []
-        flows: dict[Edge, float] = defaultdict(float)  # messages a second
+    async def svg(self) -> str:
+        """All that the processes do, as a picture of that moment. Raises ConfigurationError without Graphviz."""
+        moment = await self.now()
+        if moment is not self._drawn:
+            self._svg = await asyncio.to_thread(draw, moment, self._runner.settings)
+            self._drawn = moment
+        return self._svg
 
-        def node(kind: str, exchange: str, id: str = "") -> Node:
-            return Node(kind, exchange, id, settings.broker_of(exchange))
 
-        def flow(source: Node, target: Node, rate: float) -> None:
-            edges.append((source, target))
-            flows[source.key, target.key] += rate
+def draw(moment: Moment, settings: Settings) -> str:
+    """Everybody's producers, exchanges and consumers, with messages a second."""
+    flows: dict[tuple[Node, Node], float] = defaultdict(float)  # messages a second
 
-        for report in reports:
-            for name, producer in report.health.producers.items():
-                source, target = node(PRODUCER, producer.exchange, producer.id), node(EXCHANGE, producer.exchange)
-                flow(source, target, report.rates.get(name, 0.0))
-            for name, consumer in report.health.consumers.items():
-                own = node(CONSUMER, consumer.exchange, consumer.id)
-                flow(node(EXCHANGE, consumer.exchange), own, report.rates.get(name, 0.0))
-                for to in {*consumer.to, *consumer.published}:
-                    flow(own, node(EXCHANGE, to), report.rates.get(output(name, to), 0.0))
-        notes = {f"{CONSUMER} {queue.exchange}/{queue.id}": note(queue) for queue in queues}
-        captions = {edge: f"{rate:,.1f}/s" for edge, rate in flows.items()}
-        return svg(joined(edges, settings), "mqasync", notes, captions)
+    def node(kind: str, exchange: str, id: str = "") -> Node:
+        return Node(kind, exchange, id, settings.broker_of(exchange))
+
+    for report in moment.reports:
+        for name, producer in report.health.producers.items():
+            source, target = node(PRODUCER, producer.exchange, producer.id), node(EXCHANGE, producer.exchange)
+            flows[source, target] += report.rates.get(name, 0.0)
+        for name, consumer in report.health.consumers.items():
+            own = node(CONSUMER, consumer.exchange, consumer.id)
+            flows[node(EXCHANGE, consumer.exchange), own] += report.rates.get(name, 0.0)
+            for to in {*consumer.to, *consumer.published}:
+                flows[own, node(EXCHANGE, to)] += report.rates.get(output(name, to), 0.0)
+    notes = {f"{CONSUMER} {queue.exchange}/{queue.id}": note(queue) for queue in moment.queues}
+    captions = {(source.key, target.key): f"{rate:,.1f}/s" for (source, target), rate in flows.items()}
+    return svg(joined(list(flows), settings), "mqasync", notes, captions)
 
 
 def note(queue: QueueOverview) -> str:

@@ -24,7 +24,7 @@ from ..operate.browse import FEW, HELD, Reading
 from ..operate.dead_letters import Choice, chosen
 from ..service.runner import Runner
 from ..transport import DEAD
-from .live import Live
+from .live import Live, process
 
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
@@ -67,12 +67,11 @@ class Page:
         return web.Response(text=text, content_type=guess_type(name)[0], charset="utf-8")
 
     async def _status(self, request: web.Request) -> web.Response:
-        picture = await self._live.now()
-        return _json({"queues": picture.queues, "processes": picture.processes})
+        now = await self._live.now()
+        return _json({"queues": now.queues, "processes": [process(report) for report in now.reports]})
 
     async def _graph(self, request: web.Request) -> web.Response:
-        text = (await self._live.now()).svg
-        return web.Response(text=text, content_type="image/svg+xml", charset="utf-8", headers=PICTURE)
+        return web.Response(text=await self._live.svg(), content_type="image/svg+xml", charset="utf-8", headers=PICTURE)
 
     async def _letters(self, request: web.Request) -> web.Response:
         """The oldest dead letters of a queue that the page shows; their bodies only where they may be replayed."""
