@@ -9,17 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mqasync import BrokerLost, Message, Unroutable
-from mqasync.message import new_id
 from mqasync.transport import DEAD, Delivery, Features, Subscription, Transport
 from mqasync.transports import load
 
+from .conftest import Connect
 from .waiting import PATIENCE, until
 
 Open = Callable[[], Awaitable[Transport]]
@@ -75,33 +76,13 @@ class Conformance:
     features: Features
 
     @pytest.fixture
-    async def connect(self, url: str) -> AsyncIterator[Open]:
-        """Open one more transport to the same broker; all are closed after the test."""
-        opened: list[Transport] = []
-
-        async def connect() -> Transport:
-            transport = load(url)
-            opened.append(transport)
-            await transport.open()
-            return transport
-
-        yield connect
-        for transport in opened:
-            await transport.close()
+    def connect(self, connect: Connect, url: str) -> Open:
+        """Open one more transport to the same broker."""
+        return partial(connect, url)
 
     @pytest.fixture
     async def transport(self, connect: Open) -> Transport:
         return await connect()
-
-    @pytest.fixture
-    def exchange(self) -> str:
-        return f"E{new_id()}"
-
-    @pytest.fixture
-    async def queue(self, transport: Transport, exchange: str) -> Subscription:
-        """A subscription to the new queue (exchange, "q")."""
-        await transport.declare(exchange, "q")
-        return await transport.subscribe(exchange, "q", 100)
 
     def test_its_features_are_the_declared_ones(self, url: str) -> None:
         for promise in ("durable", "shared", "counts_returns", "keeps_keys_together", "max_bytes"):

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -12,6 +12,8 @@ import pytest
 
 from mqasync import masking
 from mqasync.message import new_id
+from mqasync.transport import Options, Subscription, Transport
+from mqasync.transports import load
 
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
@@ -25,6 +27,7 @@ from .servers.redis import DurableRedis, durable_redis  # noqa: E402
 from .servers.sqs import CREDENTIALS, Moto, moto  # noqa: E402
 
 Broker = TypeVar("Broker")
+Connect = Callable[..., Awaitable[Transport]]
 
 
 def unavailable(error: BrokerUnavailable) -> NoReturn:
@@ -127,6 +130,40 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials for moto in the environment, also of processes that the test starts."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def exchange() -> str:
+    """A name that nobody else uses on the shared brokers."""
+    return f"E{new_id()}"
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Open a transport by its URL; it is closed after the test, whether it opened or not."""
+    transports: list[Transport] = []
+
+    async def connect(url: str, options: Options | None = None) -> Transport:
+        transports.append(load(url, options))
+        await transports[-1].open()
+        return transports[-1]
+
+    yield connect
+    for transport in transports:
+        await transport.close()
+
+
+@pytest.fixture
+async def transport(connect: Connect, url: str) -> Transport:
+    """Connected to `url`, which is a fixture of the tests that want this."""
+    return await connect(url)
+
+
+@pytest.fixture
+async def queue(transport: Transport, exchange: str) -> Subscription:
+    """A subscription to the new queue (exchange, "q")."""
+    await transport.declare(exchange, "q")
+    return await transport.subscribe(exchange, "q", 100)
 
 
 @pytest.fixture

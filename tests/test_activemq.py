@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,15 @@ import trustme
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
 from mqasync.errors import BrokerBusy, NoSuchQueue
-from mqasync.message import new_id
 from mqasync.transport import Features, QueueStats, Subscription, Transport
 from mqasync.transports import load
 from mqasync.transports.activemq import take_frame
 
-from .conformance import Conformance, message, nothing, numbers, receive
-from .conftest import required
+from .conformance import Conformance, Open, message, nothing, numbers, receive
+from .conftest import Connect, required
 from .servers.activemq import STATISTICS, ActiveMQ, running_activemq
 from .waiting import PATIENCE, depth, until
 
-Open = Callable[..., Awaitable[Transport]]
 PASSWORD = "secret:word"
 USERS = f"""<simpleAuthenticationPlugin anonymousAccessAllowed="false"><users>
     <authenticationUser username="u" password="{PASSWORD}" groups="g"/></users></simpleAuthenticationPlugin>
@@ -39,12 +37,13 @@ USERS = f"""<simpleAuthenticationPlugin anonymousAccessAllowed="false"><users>
   </authorizationEntries></authorizationMap></map></authorizationPlugin>"""
 
 
+@pytest.fixture
+def url(activemq_server: ActiveMQ) -> str:
+    return activemq_server.url
+
+
 class TestActiveMQ(Conformance):
     features = Features(durable=True, shared=True, counts_returns=False, max_bytes=32 * 1024 * 1024)
-
-    @pytest.fixture
-    def url(self, activemq_server: ActiveMQ) -> str:
-        return activemq_server.url
 
     async def test_a_deleted_queue_is_gone_with_what_was_in_it_and_its_subscriptions_are_lost(
         self, transport: Transport, queue: Subscription, exchange: str
@@ -109,22 +108,6 @@ class TestActiveMQ(Conformance):
             await transport.send(exchange, "reply", [message(9)])
 
 
-@pytest.fixture
-async def connect(activemq_server: ActiveMQ) -> AsyncIterator[Open]:
-    """Open a transport, to the shared server unless told otherwise; all are closed after the test."""
-    opened: list[Transport] = []
-
-    async def connect(url: str = activemq_server.url, **options: dict[str, Any]) -> Transport:
-        transport = load(url, options)
-        opened.append(transport)
-        await transport.open()
-        return transport
-
-    yield connect
-    for transport in opened:
-        await transport.close()
-
-
 @pytest.fixture(scope="module")
 def guarded_server() -> Iterator[ActiveMQ]:
     """One that asks for a password, forbids some things and has no message store."""
@@ -167,20 +150,18 @@ def test_a_wrong_option_is_told_what_is_right(option: str, value: object, proble
     assert caught.value.keys == ("exchanges", "E", "options", option)
 
 
-async def test_an_exclusive_consumer_gets_everything(connect: Open) -> None:
-    exchange = f"E{new_id()}"
+async def test_an_exclusive_consumer_gets_everything(connect: Connect, exchange: str, url: str) -> None:
     options: dict[str, Any] = {exchange: {"activemq.exclusive": True}}
-    publisher = await connect()
+    publisher = await connect(url)
     await publisher.declare(exchange, "q")
-    first, second = [await (await connect(**options)).subscribe(exchange, "q", 100) for _ in range(2)]
+    first, second = [await (await connect(url, options)).subscribe(exchange, "q", 100) for _ in range(2)]
     await publisher.publish(exchange, [message(n) for n in range(20)])
     assert numbers(await receive(first, 20)) == list(range(20))
     await nothing(second)
 
 
 @pytest.mark.parametrize("name", [".", "..", "a..b", ".a.", "-", "_", "VirtualTopic", "Consumer.q", "ActiveMQ"])
-async def test_every_name_that_is_allowed_has_a_queue_of_its_own(connect: Open, name: str) -> None:
-    transport = await connect()
+async def test_every_name_that_is_allowed_has_a_queue_of_its_own(name: str, transport: Transport) -> None:
     for exchange in (name, f"{name}.x", f"x.{name}"):
         await transport.declare(exchange, "q")
     await transport.publish(name, [message(1)])
@@ -190,19 +171,15 @@ async def test_every_name_that_is_allowed_has_a_queue_of_its_own(connect: Open, 
 
 
 async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_headers(
-    connect: Open, activemq_server: ActiveMQ
+    url: str, exchange: str, transport: Transport, queue: Subscription
 ) -> None:
-    exchange = f"E{new_id()}"
-    transport = await connect()
-    await transport.declare(exchange, "q")
-    subscription = await transport.subscribe(exchange, "q", 10)
     # Given another client, that selects from a queue of its own
     shown: list[stompman.MessageFrame] = []
 
     async def show(frame: stompman.MessageFrame) -> None:
         shown.append(frame)
 
-    parts = urlsplit(activemq_server.url)
+    parts = urlsplit(url)
     other = stompman.ConnectionParameters(str(parts.hostname), int(parts.port or 0), "", "")
     async with stompman.Client([other]) as client:
         selecting = await client.subscribe(
@@ -220,7 +197,7 @@ async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_h
         colours = [Message(body=b"1", exchange=exchange, headers={"colour": colour}) for colour in (red, blue)]
         await transport.publish(exchange, colours)
         # Then each reads the other's
-        for strange in [delivery.message for delivery in await receive(subscription, 5)][:3]:
+        for strange in [delivery.message for delivery in await receive(queue, 5)][:3]:
             assert (strange.attempt, strange.headers, strange.body) == (1, {"shape": "round"}, b"")
             assert abs(strange.time - time.time()) < PATIENCE
             assert strange.id.startswith("ID:")
@@ -229,32 +206,29 @@ async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_h
         await selecting.unsubscribe()
 
 
-async def test_headers_that_mean_something_to_stomp_do_nothing_and_arrive(connect: Open) -> None:
-    exchange = f"E{new_id()}"
-    transport = await connect()
-    await transport.declare(exchange, "q")
+async def test_headers_that_mean_something_to_stomp_do_nothing_and_arrive(
+    exchange: str, transport: Transport, queue: Subscription
+) -> None:
     names = ["destination", "receipt", "transaction", "expires", "content-length", "AMQ_SCHEDULED_DELAY", "JMSXGroupID"]
     names += ["mqasync_marker"]
     headers = dict.fromkeys(names, "60000") | {" ": " x ", "": "nameless", "long": "v" * 50_000, "a:b": "\\n\r\n:"}
     sent = Message(body=b"\0\n\n\0", exchange=exchange, headers=headers)
     await transport.publish(exchange, [sent, message(2)])
-    received = await receive(await transport.subscribe(exchange, "q", 10), 2)
+    received = await receive(queue, 2)
     assert received[0].message == sent
 
 
-async def test_thousands_of_headers_arrive(connect: Open) -> None:
-    exchange = f"E{new_id()}"
-    transport = await connect()
-    await transport.declare(exchange, "q")
+async def test_thousands_of_headers_arrive(exchange: str, transport: Transport, queue: Subscription) -> None:
     sent = Message(body=b"1", exchange=exchange, headers={f"{n}": "" for n in range(10_000)})
     await transport.publish(exchange, [sent])
-    (delivery,) = await receive(await transport.subscribe(exchange, "q", 10), 1)
+    (delivery,) = await receive(queue, 1)
     assert delivery.message == sent
 
 
-async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(connect: Open) -> None:
-    exchange = f"E{new_id()}"
-    transport, other = await connect(), await connect()
+async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(
+    connect: Connect, exchange: str, url: str
+) -> None:
+    transport, other = await connect(url), await connect(url)
     await transport.declare(exchange, "q")
     due = time.time() + 2.0
     await transport.send(exchange, "q", [message(n) for n in range(3)], delay=2.0)
@@ -267,9 +241,9 @@ async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(connec
     assert await depth(transport, exchange, "q") == 3
 
 
-async def test_delayed_messages_take_no_more_than_the_prefetch_when_they_are_due(connect: Open) -> None:
-    exchange = f"E{new_id()}"
-    transport = await connect()
+async def test_delayed_messages_take_no_more_than_the_prefetch_when_they_are_due(
+    exchange: str, transport: Transport
+) -> None:
     await transport.declare(exchange, "q")
     await transport.send(exchange, "q", [message(n) for n in range(5)], delay=0.1)
     subscription = await transport.subscribe(exchange, "q", 2)
@@ -289,9 +263,9 @@ async def until_empty(transport: Transport, exchange: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_depth(connect: Open) -> None:
-    exchange = f"E{new_id()}"
-    transport = await connect()
+async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_depth(
+    exchange: str, transport: Transport
+) -> None:
     with pytest.raises(BrokerLost, match="no queue of 'q'"):
         await transport.send(exchange, "q", [message(1)])
     assert await transport.stats(exchange, "q") is None
@@ -299,7 +273,7 @@ async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_
     assert await depth(transport, exchange, "q") == 0, "its marker does not count"
 
 
-async def test_a_server_without_statistics_is_warned_about_and_carries_messages_all_the_same(connect: Open) -> None:
+async def test_a_server_without_statistics_is_warned_about_and_carries_messages_all_the_same(connect: Connect) -> None:
     with required(running_activemq(plugins="")) as server:
         transport = await connect(server.url)
         assert "<statisticsBrokerPlugin/>" in transport.warning
@@ -322,14 +296,14 @@ async def test_a_server_without_statistics_is_warned_about_and_carries_messages_
 
 
 async def test_a_server_without_a_store_is_warned_about_and_one_with_it_is_not(
-    connect: Open, guarded_server: ActiveMQ
+    connect: Connect, guarded_server: ActiveMQ, url: str
 ) -> None:
     assert 'persistent="true"' in (await connect(guarded(guarded_server))).warning
-    assert (await connect()).warning == ""
+    assert (await connect(url)).warning == ""
 
 
 async def test_a_full_memory_stops_publishers_and_nobody_else_not_even_new_consumers(
-    connect: Open, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mqasync.transports.activemq.FULL_SECONDS", 1.0)
     with required(running_activemq(policies="", memory="1 mb")) as server:
@@ -369,7 +343,7 @@ async def test_a_full_memory_stops_publishers_and_nobody_else_not_even_new_consu
         await publishing
 
 
-async def test_a_batch_larger_than_the_memory_gets_through(connect: Open) -> None:
+async def test_a_batch_larger_than_the_memory_gets_through(connect: Connect) -> None:
     with required(running_activemq(policies="", memory="2 mb")) as server:
         transport = await connect(server.url)
         await transport.declare("E", "q")
@@ -378,9 +352,8 @@ async def test_a_batch_larger_than_the_memory_gets_through(connect: Open) -> Non
         assert await depth(transport, "E", "q") == 100
 
 
-async def test_an_idle_connection_is_kept_by_its_heartbeats(connect: Open, activemq_server: ActiveMQ) -> None:
-    transport = await connect(f"{activemq_server.url}?heartbeat=1")
-    exchange = f"E{new_id()}"
+async def test_an_idle_connection_is_kept_by_its_heartbeats(connect: Connect, url: str, exchange: str) -> None:
+    transport = await connect(f"{url}?heartbeat=1")
     await transport.declare(exchange, "q")
     subscription = await transport.subscribe(exchange, "q", 10)
     assert await subscription.receive(10, 4.0) == []
@@ -388,7 +361,7 @@ async def test_an_idle_connection_is_kept_by_its_heartbeats(connect: Open, activ
     assert numbers(await receive(subscription, 1)) == [1]
 
 
-async def test_a_wrong_password_is_refused_and_not_shown(connect: Open, guarded_server: ActiveMQ) -> None:
+async def test_a_wrong_password_is_refused_and_not_shown(connect: Connect, guarded_server: ActiveMQ) -> None:
     with pytest.raises(BrokerRefused, match="password is invalid") as caught:
         await connect(guarded(guarded_server, "wrong"))
     assert "wrong" not in str(caught.value)
@@ -396,7 +369,7 @@ async def test_a_wrong_password_is_refused_and_not_shown(connect: Open, guarded_
         await connect(guarded_server.url)
 
 
-async def test_what_is_forbidden_is_refused_with_the_reason(connect: Open, guarded_server: ActiveMQ) -> None:
+async def test_what_is_forbidden_is_refused_with_the_reason(connect: Connect, guarded_server: ActiveMQ) -> None:
     transport = await connect(guarded(guarded_server))
     await transport.declare("forbidden", "q")
     for count in (1, 2):
@@ -434,7 +407,7 @@ def pkcs12(certificate: trustme.LeafCert, pem: Path) -> bytes:
     return serialize_key_and_certificates(b"s", key, own, None, BestAvailableEncryption(b"changeit"))  # type: ignore[arg-type]
 
 
-async def test_tls_is_verified(connect: Open, tmp_path: Path) -> None:
+async def test_tls_is_verified(connect: Connect, tmp_path: Path) -> None:
     with encrypted(tmp_path) as (server, cafile):
         transport = await connect(f"{server.url}?cafile={cafile}")
         await transport.declare("E", "q")
@@ -445,7 +418,7 @@ async def test_tls_is_verified(connect: Open, tmp_path: Path) -> None:
             await connect(f"{server.url}?cafile=nowhere")
 
 
-async def test_nobody_there_is_lost(connect: Open) -> None:
+async def test_nobody_there_is_lost(connect: Connect) -> None:
     with pytest.raises(BrokerLost):
         await connect("activemq://127.0.0.1:1")
 
@@ -464,7 +437,7 @@ async def test_nobody_there_is_lost(connect: Open) -> None:
     ],
 )
 async def test_a_server_that_does_not_connect_us_is_an_error_that_says_why(
-    connect: Open, answer: bytes, error: type[Exception], text: str
+    connect: Connect, answer: bytes, error: type[Exception], text: str
 ) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\0")

@@ -21,7 +21,7 @@ BROKERS = {
     "sqlite": (["sqlite"], 150),
     "postgres": (["postgres"], 150),
     "redis": (["redis"], 188),  # of which 36 are Lua, and 16 what dedup remembers
-    "nats": (["nats"], 182),  # nats-py is guarded against headers, servers without TLS, answers that never come
+    "nats": (["nats"], 184),  # nats-py is guarded against headers, servers without TLS, answers that never come
     "sqs": (["sqs"], 199),  # two services and what binds them, and FIFO
     # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
     # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,17 +10,15 @@ import trustme
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
 from mqasync.message import new_id
-from mqasync.transport import Features, Transport
+from mqasync.transport import Features, Subscription, Transport
 from mqasync.transports import load
 from mqasync.transports.postgres import PostgresTransport
 
 from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
-from .conftest import required
+from .conftest import Connect, required
 from .servers.postgres import Postgres, running_pgbouncer, running_postgres
 from .waiting import PATIENCE, depth
-
-Open = Callable[[str], Awaitable[Transport]]
 
 
 class TestPostgres(Conformance):
@@ -35,22 +33,6 @@ class TestPostgres(Conformance):
 def url(postgres_server: Postgres) -> str:
     """In a schema that nobody has used."""
     return f"{postgres_server.url}&schema=s{new_id().replace('-', '')}"
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Open]:
-    """Open a transport; all are closed after the test."""
-    opened: list[Transport] = []
-
-    async def connect(url: str) -> Transport:
-        transport = load(url)
-        opened.append(transport)
-        await transport.open()
-        return transport
-
-    yield connect
-    for transport in opened:
-        await transport.close()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +81,7 @@ def test_an_option_is_refused_and_says_where_it_stands() -> None:
 
 
 async def test_a_wrong_password_and_a_database_that_is_not_there_are_refused(
-    postgres_server: Postgres, connect: Open
+    postgres_server: Postgres, connect: Connect
 ) -> None:
     with pytest.raises(BrokerRefused, match='password authentication failed for user "mqasync"') as refused:
         await connect(postgres_server.url.replace(postgres_server.password, "geheim"))
@@ -108,13 +90,13 @@ async def test_a_wrong_password_and_a_database_that_is_not_there_are_refused(
         await connect(postgres_server.url.replace("/postgres?", "/nowhere?"))
 
 
-async def test_where_nobody_listens_the_broker_is_lost(connect: Open) -> None:
+async def test_where_nobody_listens_the_broker_is_lost(connect: Connect) -> None:
     with pytest.raises(BrokerLost, match="Connect call failed"):
         await connect(f"postgres://me@127.0.0.1:{free_port()}/mine?sslmode=off")
 
 
 async def test_a_server_as_it_comes_needs_no_warning_and_one_that_does_not_wait_for_its_disk_does(
-    postgres_server: Postgres, connect: Open
+    postgres_server: Postgres, connect: Connect
 ) -> None:
     assert (await connect(postgres_server.url)).warning == ""
     role = f"r{new_id()[:8]}"
@@ -124,7 +106,7 @@ async def test_a_server_as_it_comes_needs_no_warning_and_one_that_does_not_wait_
     assert warning == "a crash of the server can lose confirmed messages: synchronous_commit = off; set that to on"
 
 
-async def test_a_server_with_fsync_off_is_warned_of(postgres_server: Postgres, connect: Open) -> None:
+async def test_a_server_with_fsync_off_is_warned_of(postgres_server: Postgres, connect: Connect) -> None:
     try:
         postgres_server.set(fsync="off", full_page_writes="off")
         assert "fsync = off, full_page_writes = off; " in (await connect(postgres_server.url)).warning
@@ -132,16 +114,19 @@ async def test_a_server_with_fsync_off_is_warned_of(postgres_server: Postgres, c
         postgres_server.set(fsync="on", full_page_writes="on")
 
 
-async def test_many_that_open_an_empty_database_at_once_make_its_tables_once(url: str, connect: Open) -> None:
+async def test_many_that_open_an_empty_database_at_once_make_its_tables_once(
+    url: str, connect: Connect, exchange: str
+) -> None:
     transports = await asyncio.gather(*(connect(f"{url}&connections=2") for _ in range(20)))
-    await asyncio.gather(*(transport.declare("E", "q") for transport in transports))
-    await asyncio.gather(*(transport.publish("E", [message(n)]) for n, transport in enumerate(transports)))
-    subscription = await transports[0].subscribe("E", "q", 100)
+    await asyncio.gather(*(transport.declare(exchange, "q") for transport in transports))
+    await asyncio.gather(*(transport.publish(exchange, [message(n)]) for n, transport in enumerate(transports)))
+    subscription = await transports[0].subscribe(exchange, "q", 100)
     assert sorted(numbers(await receive(subscription, 20))) == list(range(20))
 
 
-async def test_each_schema_is_a_broker_of_its_own(postgres_server: Postgres, url: str, connect: Open) -> None:
-    exchange = f"E{new_id()}"
+async def test_each_schema_is_a_broker_of_its_own(
+    postgres_server: Postgres, url: str, connect: Connect, exchange: str
+) -> None:
     ours, theirs = await connect(url), await connect(postgres_server.url)
     for transport in (ours, theirs):
         await transport.declare(exchange, "q")
@@ -151,7 +136,7 @@ async def test_each_schema_is_a_broker_of_its_own(postgres_server: Postgres, url
 
 
 async def test_a_role_that_may_make_nothing_works_with_the_tables_that_are_there(
-    postgres_server: Postgres, url: str, connect: Open
+    postgres_server: Postgres, url: str, connect: Connect, exchange: str
 ) -> None:
     schema, role = url.rpartition("=")[2], f"r{new_id()[:8]}"
     postgres_server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
@@ -162,14 +147,14 @@ async def test_a_role_that_may_make_nothing_works_with_the_tables_that_are_there
     postgres_server.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
     postgres_server.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
     transport = await connect(theirs)
-    await transport.declare("E", "q")
-    await transport.publish("E", [message(1)])
-    subscription = await transport.subscribe("E", "q", 10)
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    subscription = await transport.subscribe(exchange, "q", 10)
     await subscription.ack(await receive(subscription, 1))
-    assert await depth(transport, "E", "q") == 0
+    assert await depth(transport, exchange, "q") == 0
 
 
-async def test_a_server_that_takes_no_writes_is_not_connected_to(postgres_server: Postgres, connect: Open) -> None:
+async def test_a_server_that_takes_no_writes_is_not_connected_to(postgres_server: Postgres, connect: Connect) -> None:
     role = f"r{new_id()[:8]}"
     postgres_server.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'x'")
     postgres_server.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
@@ -178,13 +163,13 @@ async def test_a_server_that_takes_no_writes_is_not_connected_to(postgres_server
 
 
 async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_not_counted_as_returned(
-    url: str, connect: Open
+    url: str, connect: Connect, exchange: str
 ) -> None:
     closing, other = await connect(url), await connect(url)
-    await closing.declare("E", "q")
-    await closing.publish("E", [message(1)])
-    await receive(await closing.subscribe("E", "q", 10), 1)
-    receiving = asyncio.create_task((await other.subscribe("E", "q", 10)).receive(10, PATIENCE))
+    await closing.declare(exchange, "q")
+    await closing.publish(exchange, [message(1)])
+    await receive(await closing.subscribe(exchange, "q", 10), 1)
+    receiving = asyncio.create_task((await other.subscribe(exchange, "q", 10)).receive(10, PATIENCE))
     await asyncio.sleep(0.1)
     await closing.close()
     (delivery,) = await asyncio.wait_for(receiving, 2.0)  # by its lease it would come after 30 s
@@ -192,93 +177,93 @@ async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_n
 
 
 async def test_a_connection_that_the_server_ends_is_noticed_by_who_waits(
-    postgres_server: Postgres, url: str, connect: Open
+    postgres_server: Postgres, transport: Transport, exchange: str, queue: Subscription
 ) -> None:
-    transport = await connect(url)
-    await transport.declare("E", "q")
-    subscription = await transport.subscribe("E", "q", 10)
-    receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+    receiving = asyncio.create_task(queue.receive(10, PATIENCE))
     await asyncio.sleep(0.1)
     await asyncio.to_thread(postgres_server.end_connections)
     with pytest.raises(BrokerLost):
         await asyncio.wait_for(receiving, 2.0)
     with pytest.raises(BrokerLost):
-        await transport.publish("E", [message(1)])
+        await transport.publish(exchange, [message(1)])
 
 
 async def test_a_server_that_does_not_answer_in_time_is_lost(
-    postgres_server: Postgres, url: str, connect: Open, monkeypatch: pytest.MonkeyPatch
+    postgres_server: Postgres,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    transport: Transport,
+    exchange: str,
+    queue: Subscription,
 ) -> None:
     monkeypatch.setattr("mqasync.brokers.calls.PING_SECONDS", 0.2)
-    transport = await connect(url)
-    await transport.declare("E", "q")
-    subscription = await transport.subscribe("E", "q", 10)
     async with postgres_server.locked(f"{url.rpartition('=')[2]}.message"):
         with pytest.raises(BrokerLost, match="no answer within"):
-            await subscription.receive(10, PATIENCE)
+            await queue.receive(10, PATIENCE)
         with pytest.raises(BrokerLost):
-            await transport.publish("E", [message(1)])
+            await transport.publish(exchange, [message(1)])
 
 
 async def test_a_schema_that_somebody_drops_is_made_again_by_the_next_connection(
-    postgres_server: Postgres, url: str, connect: Open
+    postgres_server: Postgres, url: str, connect: Connect, transport: Transport, exchange: str
 ) -> None:
-    transport = await connect(url)
-    await transport.declare("E", "q")
+    await transport.declare(exchange, "q")
     postgres_server.execute(f"DROP SCHEMA {url.rpartition('=')[2]} CASCADE")
     with pytest.raises(BrokerLost, match='relation "message" does not exist'):
-        await transport.publish("E", [message(1)])
+        await transport.publish(exchange, [message(1)])
     again = await connect(url)
-    await again.declare("E", "q")
-    await again.publish("E", [message(2)])
-    assert numbers(await receive(await again.subscribe("E", "q", 10), 1)) == [2]
+    await again.declare(exchange, "q")
+    await again.publish(exchange, [message(2)])
+    assert numbers(await receive(await again.subscribe(exchange, "q", 10), 1)) == [2]
 
 
 async def test_a_row_that_a_stranger_wrote_is_a_message_and_one_with_a_broken_envelope_is_unreadable(
-    postgres_server: Postgres, url: str, connect: Open
+    postgres_server: Postgres, url: str, transport: Transport, exchange: str, queue: Subscription
 ) -> None:
-    transport = await connect(url)
-    await transport.declare("E", "q")
     table = f"{url.rpartition('=')[2]}.message"
     for envelope in ("NULL", "'nonsense'"):
         postgres_server.execute(f"INSERT INTO {table} (queue, due, envelope, body) VALUES (1, now(), {envelope}, '17')")
-    subscription = await transport.subscribe("E", "q", 10)
-    deliveries = await receive(subscription, 2)
+    deliveries = await receive(queue, 2)
     assert [delivery.unreadable.partition(":")[0] for delivery in deliveries] == ["", "its envelope cannot be read"]
     messages = [delivery.message for delivery in deliveries]
-    assert [(one.body, one.exchange, one.id) for one in messages] == [(b"17", "E", "E/1"), (b"17", "E", "E/2")]
-    await subscription.ack(deliveries)
-    assert await depth(transport, "E", "q") == 0
+    assert [(one.body, one.exchange, one.id) for one in messages] == [
+        (b"17", exchange, f"{exchange}/1"),
+        (b"17", exchange, f"{exchange}/2"),
+    ]
+    await queue.ack(deliveries)
+    assert await depth(transport, exchange, "q") == 0
 
 
-async def test_what_is_too_much_for_one_statement_arrives_in_several(url: str, connect: Open) -> None:
-    transport = await connect(url)
-    await transport.declare("E", "q")
-    await transport.publish("E", [Message(body=b"%03d" % n * 400_000, exchange="E") for n in range(100)])
-    received = await receive(await transport.subscribe("E", "q", 100), 100)
+async def test_what_is_too_much_for_one_statement_arrives_in_several(
+    transport: Transport, exchange: str, queue: Subscription
+) -> None:
+    await transport.publish(exchange, [Message(body=b"%03d" % n * 400_000, exchange=exchange) for n in range(100)])
+    received = await receive(queue, 100)
     assert {delivery.message.body for delivery in received} == {b"%03d" % n * 400_000 for n in range(100)}
 
 
 # PgBouncer
 
 
-async def test_pgbouncer_in_session_mode_needs_no_settings(postgres_server: Postgres, connect: Open) -> None:
+async def test_pgbouncer_in_session_mode_needs_no_settings(
+    postgres_server: Postgres, connect: Connect, exchange: str
+) -> None:
     with required(running_pgbouncer(postgres_server, "session")) as pooler:
         url = f"{pooler.url}&schema=s{new_id().replace('-', '')}"
         transport, other = await connect(url), await connect(url)
-        await transport.declare("E", "q")
-        subscription = await transport.subscribe("E", "q", 10)
+        await transport.declare(exchange, "q")
+        subscription = await transport.subscribe(exchange, "q", 10)
         receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
-        await other.publish("E", [message(1)])
+        await other.publish(exchange, [message(1)])
         assert numbers(await receiving) == [1]
         await subscription.ack(await receiving)
-        assert await depth(other, "E", "q") == 0
+        assert await depth(other, exchange, "q") == 0
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 @pytest.mark.parametrize("more", ["", "server_round_robin = 1"])
 async def test_pgbouncer_in_another_mode_is_refused_and_told_which_it_needs(
-    postgres_server: Postgres, connect: Open, mode: str, more: str
+    postgres_server: Postgres, connect: Connect, mode: str, more: str
 ) -> None:
     with required(running_pgbouncer(postgres_server, mode, more)) as pooler:
         for _ in range(3):  # also when it has prepared statements of others, and the tables are there
@@ -313,11 +298,13 @@ def tls_server(certificates: Path) -> Iterator[Postgres]:
             yield server
 
 
-async def test_messages_pass_over_tls_that_is_verified(tls_server: Postgres, certificates: Path, connect: Open) -> None:
+async def test_messages_pass_over_tls_that_is_verified(
+    tls_server: Postgres, certificates: Path, connect: Connect, exchange: str
+) -> None:
     transport = await connect(f"{tls_server.login}?cafile={certificates}/ca.pem")
-    await transport.declare("E", "q")
-    await transport.publish("E", [message(1)])
-    assert numbers(await receive(await transport.subscribe("E", "q", 10), 1)) == [1]
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
     encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name ="
     assert tls_server.execute(f"{encrypted} 'mqasync'") == "t"
 
@@ -335,18 +322,20 @@ async def test_messages_pass_over_tls_that_is_verified(tls_server: Postgres, cer
     ],
 )
 async def test_a_certificate_that_is_not_trusted_is_refused(
-    tls_server: Postgres, certificates: Path, connect: Open, host: str, query: str, problem: str
+    tls_server: Postgres, certificates: Path, connect: Connect, host: str, query: str, problem: str
 ) -> None:
     login = tls_server.login.replace("127.0.0.1", host)
     with pytest.raises(BrokerRefused, match=problem):
         await connect(f"{login}?{query.format(certificates=certificates)}")
 
 
-async def test_a_server_without_tls_is_refused_unless_the_url_says_so(postgres_server: Postgres, connect: Open) -> None:
+async def test_a_server_without_tls_is_refused_unless_the_url_says_so(
+    postgres_server: Postgres, connect: Connect
+) -> None:
     with pytest.raises(BrokerRefused, match="it offers no TLS; sslmode=off in the URL connects without"):
         await connect(postgres_server.login)
 
 
-async def test_a_file_that_cannot_be_used_is_named(postgres_server: Postgres, connect: Open) -> None:
+async def test_a_file_that_cannot_be_used_is_named(postgres_server: Postgres, connect: Connect) -> None:
     with pytest.raises(ConfigurationError, match="cafile is '/nowhere', which is not a file"):
         await connect(f"{postgres_server.login}?cafile=/nowhere")

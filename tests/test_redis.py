@@ -18,24 +18,24 @@ from mqasync.config.settings import Settings
 from mqasync.core.channel import Channel
 from mqasync.errors import BrokerBusy, BrokerRefused, NoSuchQueue
 from mqasync.handlers.step import Step
-from mqasync.message import new_id
 from mqasync.operate.checks import ERROR, Checks
 from mqasync.transport import DEAD, Features, Transport
 from mqasync.transports import load
 
 from .brokers import Redis, free_port
 from .conformance import Conformance, message, numbers, receive
-from .conftest import required
+from .conftest import Connect, required
 from .servers.redis import DURABLE, DurableRedis, durable_redis
 from .waiting import PATIENCE, depth, until
 
 
+@pytest.fixture
+def url(redis_broker: DurableRedis) -> str:
+    return f"{redis_broker.url}?lease=3"
+
+
 class TestRedis(Conformance):
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
-
-    @pytest.fixture
-    def url(self, redis_broker: DurableRedis) -> str:
-        return f"{redis_broker.url}?lease=3"
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +51,6 @@ def server(private_redis: DurableRedis) -> Iterator[DurableRedis]:
     for name, value in {"maxmemory": "0", "maxmemory-policy": "noeviction", "appendfsync": "always"}.items():
         private_redis.command("CONFIG", "SET", name, value)
     private_redis.command("ACL", "DELUSER", "guest")
-
-
-@pytest.fixture
-def exchange() -> str:
-    return f"E{new_id()}"
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Transport]:
-    transport = load(url)
-    try:
-        await transport.open()
-        yield transport
-    finally:
-        await transport.close()
 
 
 # URL and options
@@ -109,14 +94,14 @@ def test_nothing_that_prints_a_transport_shows_its_password() -> None:
 # what the server is like
 
 
-async def test_a_server_that_loses_nothing_is_not_warned_of(server: DurableRedis) -> None:
-    async with opened(server.url) as transport:
-        assert transport.warning == ""
+async def test_a_server_that_loses_nothing_is_not_warned_of(server: DurableRedis, connect: Connect) -> None:
+    transport = await connect(server.url)
+    assert transport.warning == ""
 
 
-async def test_a_server_without_a_file_is_warned_of(redis_server: Redis) -> None:
-    async with opened(redis_server.url) as transport:
-        assert "its end loses them: set appendonly to yes" in transport.warning
+async def test_a_server_without_a_file_is_warned_of(redis_server: Redis, connect: Connect) -> None:
+    transport = await connect(redis_server.url)
+    assert "its end loses them: set appendonly to yes" in transport.warning
 
 
 @pytest.mark.parametrize(
@@ -128,14 +113,16 @@ async def test_a_server_without_a_file_is_warned_of(redis_server: Redis) -> None
     ],
 )
 async def test_a_server_that_may_lose_messages_is_warned_of(
-    server: DurableRedis, setting: str, value: str, warning: str
+    server: DurableRedis, setting: str, value: str, warning: str, connect: Connect
 ) -> None:
     server.command("CONFIG", "SET", setting, value)
-    async with opened(server.url) as transport:
-        assert warning in transport.warning
+    transport = await connect(server.url)
+    assert warning in transport.warning
 
 
-async def test_nobody_there_is_lost_and_a_wrong_password_or_database_is_refused(server: DurableRedis) -> None:
+async def test_nobody_there_is_lost_and_a_wrong_password_or_database_is_refused(
+    server: DurableRedis, connect: Connect
+) -> None:
     server.command("ACL", "SETUSER", "guest", "on", ">right")
     refused = {
         f"redis://guest:hidden@127.0.0.1:{server.port}/0": "invalid username-password pair",
@@ -144,55 +131,56 @@ async def test_nobody_there_is_lost_and_a_wrong_password_or_database_is_refused(
     }
     for url, problem in refused.items():
         with pytest.raises(BrokerRefused, match=f"(?i){problem}") as refusal:
-            async with opened(url) as transport:
-                await transport.declare("CTH", "q")
+            transport = await connect(url)
+            await transport.declare("CTH", "q")
         assert "hidden" not in str(refusal.value)
     with pytest.raises(BrokerLost):
-        async with opened(f"redis://127.0.0.1:{free_port()}/0"):
-            pass
+        await connect(f"redis://127.0.0.1:{free_port()}/0")
 
 
-async def test_a_user_who_may_only_use_the_keys_can_work(server: DurableRedis, exchange: str) -> None:
+async def test_a_user_who_may_only_use_the_keys_can_work(server: DurableRedis, exchange: str, connect: Connect) -> None:
     # Given a user who may neither ask the server about itself nor wake others
     server.command("ACL", "SETUSER", "guest", "on", ">right", "~mqasync:*", "+@all", "-@dangerous", "-@admin")
-    async with opened(f"redis://guest:right@127.0.0.1:{server.port}/0") as transport:
-        assert transport.warning.startswith("as far as this user may ask, full, it throws messages away")
-        await transport.declare(exchange, "q")
-        subscription = await transport.subscribe(exchange, "q", 10)
-        receiving = asyncio.create_task(subscription.receive(10, 60.0))
-        await asyncio.sleep(0.05)
-        # When something is delayed while it waits, that comes
-        await transport.send(exchange, "q", [message(1)], delay=0.1)
-        assert numbers(await asyncio.wait_for(receiving, PATIENCE)) == [1]
-        # And closing ends a wait
-        receiving = asyncio.create_task(subscription.receive(10, 60.0))
-        await asyncio.sleep(0.05)
-        await subscription.close()
-        assert await asyncio.wait_for(receiving, 5) == []
+    transport = await connect(f"redis://guest:right@127.0.0.1:{server.port}/0")
+    assert transport.warning.startswith("as far as this user may ask, full, it throws messages away")
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    receiving = asyncio.create_task(subscription.receive(10, 60.0))
+    await asyncio.sleep(0.05)
+    # When something is delayed while it waits, that comes
+    await transport.send(exchange, "q", [message(1)], delay=0.1)
+    assert numbers(await asyncio.wait_for(receiving, PATIENCE)) == [1]
+    # And closing ends a wait
+    receiving = asyncio.create_task(subscription.receive(10, 60.0))
+    await asyncio.sleep(0.05)
+    await subscription.close()
+    assert await asyncio.wait_for(receiving, 5) == []
 
 
-async def test_without_memory_nothing_is_published_and_consumers_go_on(server: DurableRedis, exchange: str) -> None:
-    async with opened(server.url) as transport:
-        for id in ("q", "other"):
-            await transport.declare(exchange, id)
-        await transport.publish(exchange, [message(n) for n in range(3)])
-        subscription = await transport.subscribe(exchange, "q", 10)
-        held = await receive(subscription, 3)
-        server.command("CONFIG", "SET", "maxmemory", "1")
-        # When there is no memory, publishing is put off, for all ids
-        with pytest.raises(BrokerBusy, match="used memory > 'maxmemory'"):
-            await transport.publish(exchange, [message(3)])
-        # And what is in hand can be settled in every way
-        await subscription.ack(held[:1])
-        await subscription.retry(held[1], 0.1)
-        await subscription.release(held[2:])
-        again = await receive(subscription, 2)
-        assert sorted((int(one.message.body), one.message.attempt) for one in again) == [(1, 2), (2, 1)]
-        await subscription.ack(again)
-        assert [await depth(transport, exchange, id) for id in ("q", "other")] == [0, 3]
-        server.command("CONFIG", "SET", "maxmemory", "0")
-        await transport.publish(exchange, [message(4)])
-        assert numbers(await receive(subscription, 1)) == [4]
+async def test_without_memory_nothing_is_published_and_consumers_go_on(
+    server: DurableRedis, exchange: str, connect: Connect
+) -> None:
+    transport = await connect(server.url)
+    for id in ("q", "other"):
+        await transport.declare(exchange, id)
+    await transport.publish(exchange, [message(n) for n in range(3)])
+    subscription = await transport.subscribe(exchange, "q", 10)
+    held = await receive(subscription, 3)
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    # When there is no memory, publishing is put off, for all ids
+    with pytest.raises(BrokerBusy, match="used memory > 'maxmemory'"):
+        await transport.publish(exchange, [message(3)])
+    # And what is in hand can be settled in every way
+    await subscription.ack(held[:1])
+    await subscription.retry(held[1], 0.1)
+    await subscription.release(held[2:])
+    again = await receive(subscription, 2)
+    assert sorted((int(one.message.body), one.message.attempt) for one in again) == [(1, 2), (2, 1)]
+    await subscription.ack(again)
+    assert [await depth(transport, exchange, id) for id in ("q", "other")] == [0, 3]
+    server.command("CONFIG", "SET", "maxmemory", "0")
+    await transport.publish(exchange, [message(4)])
+    assert numbers(await receive(subscription, 1)) == [4]
 
 
 async def test_who_connects_while_redis_is_busy_waits_for_it(server: DurableRedis, exchange: str) -> None:
@@ -210,26 +198,26 @@ async def test_who_connects_while_redis_is_busy_waits_for_it(server: DurableRedi
 
 
 async def test_a_flushed_queue_is_told_and_made_again_and_a_flushed_script_is_loaded_again(
-    server: DurableRedis, exchange: str
+    server: DurableRedis, exchange: str, connect: Connect
 ) -> None:
-    async with opened(server.url) as transport:
-        await transport.declare(exchange, "q")
-        subscription = await transport.subscribe(exchange, "q", 10)
-        receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
-        await asyncio.sleep(0.1)
-        server.command("FLUSHALL")
-        with pytest.raises(NoSuchQueue):
-            await receiving
-        server.command("SCRIPT", "FLUSH")
-        # What is sent to a queue that was there a moment ago is kept
-        await transport.send(exchange, "q", [message(1)])
-        await transport.declare(exchange, "q")
-        await transport.publish(exchange, [message(2)])
-        held = await receive(subscription, 2)
-        assert numbers(held) == [1, 2]
-        server.command("SCRIPT", "FLUSH")
-        await subscription.ack(held)
-        assert await depth(transport, exchange, "q") == 0
+    transport = await connect(server.url)
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+    await asyncio.sleep(0.1)
+    server.command("FLUSHALL")
+    with pytest.raises(NoSuchQueue):
+        await receiving
+    server.command("SCRIPT", "FLUSH")
+    # What is sent to a queue that was there a moment ago is kept
+    await transport.send(exchange, "q", [message(1)])
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(2)])
+    held = await receive(subscription, 2)
+    assert numbers(held) == [1, 2]
+    server.command("SCRIPT", "FLUSH")
+    await subscription.ack(held)
+    assert await depth(transport, exchange, "q") == 0
 
 
 @pytest.mark.parametrize("how", ["flushed", "restarted without persistence"])
@@ -299,88 +287,94 @@ async def test_a_replica_is_not_connected_to_and_check_says_why(server: DurableR
 
 
 @pytest.mark.parametrize("mode", ["cluster", "sentinel"])
-async def test_a_node_of_a_cluster_and_a_sentinel_are_refused_in_one_sentence(mode: str, tmp_path: Path) -> None:
+async def test_a_node_of_a_cluster_and_a_sentinel_are_refused_in_one_sentence(
+    mode: str, tmp_path: Path, connect: Connect
+) -> None:
     (tmp_path / "sentinel.conf").touch()
     arguments = {"cluster": ["--cluster-enabled", "yes"], "sentinel": [str(tmp_path / "sentinel.conf"), "--sentinel"]}
     with required(durable_redis(*arguments[mode])) as server:
         with pytest.raises(BrokerRefused, match=r"one Redis server, .*: no Sentinel, no node of a Cluster"):
-            async with opened(server.url):
-                pass
+            await connect(server.url)
 
 
 # messages
 
 
-async def test_a_delayed_message_comes_at_most_a_second_late(redis_broker: DurableRedis, exchange: str) -> None:
-    async with opened(redis_broker.url) as transport, opened(redis_broker.url) as other:
-        await transport.declare(exchange, "q")
-        subscription = await transport.subscribe(exchange, "q", 10)
-        for sender in (transport, other):
-            receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
-            await asyncio.sleep(0.05)
-            started = time.monotonic()
-            await sender.send(exchange, "q", [message(1)], delay=0.2)
-            delivery = (await receiving)[0]
-            assert 0.2 <= time.monotonic() - started <= 1.5
-            await subscription.ack([delivery])
+async def test_a_delayed_message_comes_at_most_a_second_late(
+    redis_broker: DurableRedis, exchange: str, connect: Connect
+) -> None:
+    transport, other = await connect(redis_broker.url), await connect(redis_broker.url)
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    for sender in (transport, other):
+        receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+        await asyncio.sleep(0.05)
+        started = time.monotonic()
+        await sender.send(exchange, "q", [message(1)], delay=0.2)
+        delivery = (await receiving)[0]
+        assert 0.2 <= time.monotonic() - started <= 1.5
+        await subscription.ack([delivery])
 
 
 async def test_many_that_are_delayed_come_all_though_they_are_the_same(
-    redis_broker: DurableRedis, exchange: str
+    redis_broker: DurableRedis, exchange: str, transport: Transport
 ) -> None:
-    async with opened(redis_broker.url) as transport:
-        await transport.declare(exchange, "q")
-        await transport.send(exchange, "q", [message(1)] * 1000, delay=0.1)
-        subscription = await transport.subscribe(exchange, "q", 1000)
-        assert len(await receive(subscription, 1000, limit=1000)) == 1000
+    await transport.declare(exchange, "q")
+    await transport.send(exchange, "q", [message(1)] * 1000, delay=0.1)
+    subscription = await transport.subscribe(exchange, "q", 1000)
+    assert len(await receive(subscription, 1000, limit=1000)) == 1000
 
 
-async def test_what_a_stranger_wrote_is_received_and_can_be_settled(redis_broker: DurableRedis, exchange: str) -> None:
+async def test_what_a_stranger_wrote_is_received_and_can_be_settled(
+    redis_broker: DurableRedis, exchange: str, transport: Transport
+) -> None:
     """Also before the queue was declared."""
-    async with opened(redis_broker.url) as transport:
-        stream = f"mqasync:{{{exchange}}}:q"
-        for fields in (("body", "hello"), ("mqasync", "no envelope\nhello"), ("name", "value")):
-            redis_broker.command("XADD", stream, "*", *fields)
-        await transport.declare(exchange, "q")
-        subscription = await transport.subscribe(exchange, "q", 10)
-        await subscription.release(await receive(subscription, 3))
-        plain, forged, other = held = await receive(subscription, 3)
-        assert (plain.message.body, forged.message.body, plain.unreadable) == (b"hello", b"hello", "")
-        assert "envelope cannot be read" in forged.unreadable
-        assert "neither a field 'mqasync' nor a field 'body', but [b'name', b'value']" in other.unreadable
-        await subscription.ack(held)
-        assert await depth(transport, exchange, "q") == 0
+    stream = f"mqasync:{{{exchange}}}:q"
+    for fields in (("body", "hello"), ("mqasync", "no envelope\nhello"), ("name", "value")):
+        redis_broker.command("XADD", stream, "*", *fields)
+    await transport.declare(exchange, "q")
+    queue = await transport.subscribe(exchange, "q", 10)
+    await queue.release(await receive(queue, 3))
+    plain, forged, other = held = await receive(queue, 3)
+    assert (plain.message.body, forged.message.body, plain.unreadable) == (b"hello", b"hello", "")
+    assert "envelope cannot be read" in forged.unreadable
+    assert "neither a field 'mqasync' nor a field 'body', but [b'name', b'value']" in other.unreadable
+    await queue.ack(held)
+    assert await depth(transport, exchange, "q") == 0
 
 
-async def test_nothing_is_left_in_redis_of_messages_that_are_gone(redis_broker: DurableRedis, exchange: str) -> None:
-    async with opened(redis_broker.url) as transport:
-        await transport.declare(exchange, "q")
-        await transport.declare(exchange, "q" + DEAD, bound=False)
-        await transport.publish(exchange, [Message(body=b"x" * 1000, exchange=exchange) for _ in range(300)])
-        subscription = await transport.subscribe(exchange, "q", 1000)
-        held = await receive(subscription, 300, limit=1000)
-        for delivery in held[:100]:
-            await subscription.retry(delivery, 0.1)
-        await subscription.ack(held[100:] + await receive(subscription, 100))
+async def test_nothing_is_left_in_redis_of_messages_that_are_gone(
+    redis_broker: DurableRedis, exchange: str, transport: Transport
+) -> None:
+    await transport.declare(exchange, "q")
+    await transport.declare(exchange, "q" + DEAD, bound=False)
+    await transport.publish(exchange, [Message(body=b"x" * 1000, exchange=exchange) for _ in range(300)])
+    subscription = await transport.subscribe(exchange, "q", 1000)
+    held = await receive(subscription, 300, limit=1000)
+    for delivery in held[:100]:
+        await subscription.retry(delivery, 0.1)
+    await subscription.ack(held[100:] + await receive(subscription, 100))
     keys = redis_broker.command("KEYS", f"mqasync:{{{exchange}}}*").split()
     assert sorted(key.partition("}")[2] for key in keys) == [":", ":q", ":q.dead"]
     assert redis_broker.command("XPENDING", f"mqasync:{{{exchange}}}:q", "mqasync").split() == ["0"]
     assert int(redis_broker.command("MEMORY", "USAGE", f"mqasync:{{{exchange}}}:q")) < 10_000
 
 
-async def test_a_settlement_after_the_lease_takes_nothing_that_is_new(server: DurableRedis, exchange: str) -> None:
+async def test_a_settlement_after_the_lease_takes_nothing_that_is_new(
+    server: DurableRedis, exchange: str, connect: Connect
+) -> None:
     """Softened: who does not extend what it holds may get it again, and settle it twice."""
-    async with opened(f"{server.url}?lease=0.2") as transport:
-        await transport.declare(exchange, "q")
-        await transport.publish(exchange, [message(1)])
-        subscription = await transport.subscribe(exchange, "q", 10)
-        first = await receive(subscription, 1)
-        await asyncio.sleep(0.3)
-        again = await subscription.receive(10, PATIENCE)
-        await subscription.ack(first)
-        await transport.publish(exchange, [message(2)])
-        await subscription.ack(again)
-        assert numbers(await subscription.receive(10, PATIENCE)) == [2]
+    transport = await connect(f"{server.url}?lease=0.2")
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    subscription = await transport.subscribe(exchange, "q", 10)
+    first = await receive(subscription, 1)
+    await asyncio.sleep(0.3)
+    again = await subscription.receive(10, PATIENCE)
+    await subscription.ack(first)
+    await transport.publish(exchange, [message(2)])
+    await subscription.ack(again)
+    assert numbers(await subscription.receive(10, PATIENCE)) == [2]
 
 
 # TLS
@@ -410,12 +404,12 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TLS]:
         yield TLS(server, port, directory)
 
 
-async def test_messages_pass_over_tls_with_both_certificates(tls: TLS, exchange: str) -> None:
-    async with opened(f"{tls.url}?{tls.ours}") as transport:
-        await transport.declare(exchange, "q")
-        subscription = await transport.subscribe(exchange, "q", 10)
-        await transport.publish(exchange, [message(1)])
-        assert numbers(await receive(subscription, 1)) == [1]
+async def test_messages_pass_over_tls_with_both_certificates(tls: TLS, exchange: str, connect: Connect) -> None:
+    transport = await connect(f"{tls.url}?{tls.ours}")
+    await transport.declare(exchange, "q")
+    subscription = await transport.subscribe(exchange, "q", 10)
+    await transport.publish(exchange, [message(1)])
+    assert numbers(await receive(subscription, 1)) == [1]
 
 
 @pytest.mark.parametrize(
@@ -426,25 +420,24 @@ async def test_messages_pass_over_tls_with_both_certificates(tls: TLS, exchange:
         ("{localhost}?{ours}", "its certificate is not trusted: Hostname mismatch"),
     ],
 )
-async def test_a_tls_server_that_is_not_the_right_one_is_refused(tls: TLS, url: str, problem: str) -> None:
+async def test_a_tls_server_that_is_not_the_right_one_is_refused(
+    tls: TLS, url: str, problem: str, connect: Connect
+) -> None:
     values = {"url": tls.url, "ours": tls.ours, "directory": tls.directory}
     values["localhost"] = tls.url.replace("127.0.0.1", "localhost")
     with pytest.raises(BrokerRefused, match=problem):
-        async with opened(url.format(**values)):
-            pass
+        await connect(url.format(**values))
 
 
-async def test_without_our_certificate_a_server_that_wants_one_is_not_reached(tls: TLS) -> None:
+async def test_without_our_certificate_a_server_that_wants_one_is_not_reached(tls: TLS, connect: Connect) -> None:
     """It says so after its part of the handshake, and resets the connection: the reset may come first."""
     with pytest.raises((BrokerRefused, BrokerLost), match=r"TLS handshake: certificate required|reset|[Cc]losed"):
-        async with opened(f"{tls.url}?cafile={tls.directory}/ca.pem"):
-            pass
+        await connect(f"{tls.url}?cafile={tls.directory}/ca.pem")
 
 
-async def test_a_file_that_is_none_is_the_users_mistake(tls: TLS) -> None:
+async def test_a_file_that_is_none_is_the_users_mistake(tls: TLS, connect: Connect) -> None:
     with pytest.raises(ConfigurationError, match="cafile is 'nowhere', which is not a file"):
-        async with opened(f"{tls.url}?cafile=nowhere"):
-            pass
+        await connect(f"{tls.url}?cafile=nowhere")
 
 
 async def test_the_server_gone_is_noticed_by_who_waits(exchange: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,12 +15,13 @@ from msgspec.structs import replace
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
 from mqasync.brokers.calls import translated
 from mqasync.errors import BrokerBusy, MessageTooLarge
-from mqasync.transport import DEAD, Features, QueueStats, Transport
+from mqasync.transport import DEAD, Features, QueueStats, Subscription, Transport
 from mqasync.transports import load
 from mqasync.transports.sqs import SQSTransport, check
 
 from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
+from .conftest import Connect
 from .servers.sqs import Moto
 from .waiting import PATIENCE, depth
 
@@ -45,17 +46,9 @@ class TestSQS(Conformance):
 
 
 @pytest.fixture
-def exchange() -> Iterator[str]:
-    yield f"{time.time_ns():x}"
-
-
-@pytest.fixture
-async def transport(sqs_server: Moto, aws: None, exchange: str) -> AsyncIterator[Transport]:
+async def transport(sqs_server: Moto, aws: None, connect: Connect, exchange: str) -> Transport:
     """With a lease longer than any test: what comes back earlier was given back. `exchange` is FIFO by its name."""
-    transport = load(sqs_server.url.replace("lease=3", "lease=300"), {exchange + ".fifo": {"fifo": True}})
-    await transport.open()
-    yield transport
-    await transport.close()
+    return await connect(sqs_server.url.replace("lease=3", "lease=300"), {exchange + ".fifo": {"fifo": True}})
 
 
 @pytest.fixture
@@ -115,42 +108,36 @@ def test_a_wrong_option_is_refused_with_its_place_in_the_configuration(options: 
 
 
 async def test_a_queue_that_exists_with_another_attribute_is_refused(
-    sqs_server: Moto, transport: Transport, exchange: str
+    sqs_server: Moto, transport: Transport, exchange: str, connect: Connect
 ) -> None:
     await transport.declare(exchange, "q")
-    other = load(sqs_server.url, {exchange: {"MessageRetentionPeriod": 60}})
-    await other.open()
-    try:
-        with pytest.raises(BrokerRefused, match=r"MessageRetentionPeriod '1209600' instead of '60'"):
-            await other.declare(exchange, "q")
+    other = await connect(sqs_server.url, {exchange: {"MessageRetentionPeriod": 60}})
+    with pytest.raises(BrokerRefused, match=r"MessageRetentionPeriod '1209600' instead of '60'"):
+        await other.declare(exchange, "q")
+    for _ in range(2):
         await other.declare(exchange, "new")
-        await other.declare(exchange, "new")
-    finally:
-        await other.close()
 
 
 # the server
 
 
-async def test_a_server_other_than_aws_is_warned_of(transport: Transport, sqs_server: Moto) -> None:
+async def test_a_server_other_than_aws_is_warned_of(transport: Transport) -> None:
     assert "keep messages in memory" in transport.warning
     assert load("sqs://eu-central-1").warning == ""
 
 
-async def test_a_server_that_is_not_there_is_lost(aws: None) -> None:
-    transport = load(f"sqs://eu-central-1?endpoint=http://127.0.0.1:{free_port()}")
+async def test_a_server_that_is_not_there_is_lost(aws: None, connect: Connect) -> None:
     with pytest.raises(BrokerLost, match="Could not connect"):
-        await transport.open()
-    await transport.close()
+        await connect(f"sqs://eu-central-1?endpoint=http://127.0.0.1:{free_port()}")
 
 
-async def test_missing_credentials_are_refused(sqs_server: Moto, aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_credentials_are_refused(
+    sqs_server: Moto, aws: None, monkeypatch: pytest.MonkeyPatch, connect: Connect
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    transport = load(sqs_server.url)
     with pytest.raises(BrokerRefused, match="credentials cannot be had from the environment"):
-        await transport.open()
-    await transport.close()
+        await connect(sqs_server.url)
 
 
 async def test_a_queue_that_was_deleted_is_lost_and_can_be_declared_again(
@@ -186,24 +173,21 @@ async def test_publishing_to_a_topic_that_was_deleted_is_unroutable(
 
 
 async def test_what_arrives_after_a_subscription_was_closed_is_put_back_at_once(
-    transport: Transport, exchange: str
+    transport: Transport, exchange: str, queue: Subscription
 ) -> None:
-    await transport.declare(exchange, "q")
-    subscription = await transport.subscribe(exchange, "q", 10)
-    receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+    receiving = asyncio.create_task(queue.receive(10, PATIENCE))
     await asyncio.sleep(0.1)  # its request waits at the server
-    await subscription.close()
+    await queue.close()
     assert await receiving == []
     await transport.publish(exchange, [message(1)])
     assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
 
 
 async def test_a_transport_that_is_closed_while_it_receives_keeps_nothing(
-    sqs_server: Moto, transport: Transport, exchange: str
+    sqs_server: Moto, transport: Transport, exchange: str, connect: Connect
 ) -> None:
     await transport.declare(exchange, "q")
-    other = load(sqs_server.url.replace("lease=3", "lease=300"))
-    await other.open()
+    other = await connect(sqs_server.url.replace("lease=3", "lease=300"))
     receiving = asyncio.create_task((await other.subscribe(exchange, "q", 10)).receive(10, PATIENCE))
     await asyncio.sleep(0.1)
     closing = asyncio.create_task(other.close())
@@ -215,12 +199,11 @@ async def test_a_transport_that_is_closed_while_it_receives_keeps_nothing(
 
 
 async def test_a_transport_that_is_closed_gives_back_what_it_holds_at_once(
-    sqs_server: Moto, transport: Transport, exchange: str
+    sqs_server: Moto, transport: Transport, exchange: str, connect: Connect
 ) -> None:
     await transport.declare(exchange, "q")
     await transport.publish(exchange, [message(n) for n in range(25)])
-    other = load(sqs_server.url.replace("lease=3", "lease=300"))
-    await other.open()
+    other = await connect(sqs_server.url.replace("lease=3", "lease=300"))
     await receive(await other.subscribe(exchange, "q", 100), 25)
     await other.close()
     returned = await receive(await transport.subscribe(exchange, "q", 100), 25)
@@ -228,16 +211,16 @@ async def test_a_transport_that_is_closed_gives_back_what_it_holds_at_once(
     assert {delivery.returned for delivery in returned} == {1}
 
 
-async def test_a_receive_that_is_cancelled_all_the_same_loses_nothing(transport: Transport, exchange: str) -> None:
-    await transport.declare(exchange, "q")
-    subscription = await transport.subscribe(exchange, "q", 10)
-    receiving = asyncio.create_task(subscription.receive(10, PATIENCE))
+async def test_a_receive_that_is_cancelled_all_the_same_loses_nothing(
+    transport: Transport, exchange: str, queue: Subscription
+) -> None:
+    receiving = asyncio.create_task(queue.receive(10, PATIENCE))
     await asyncio.sleep(0.1)
     receiving.cancel()
     with suppress(asyncio.CancelledError):
         await receiving
     await transport.publish(exchange, [message(1)])
-    assert numbers(await receive(subscription, 1)) == [1]
+    assert numbers(await receive(queue, 1)) == [1]
 
 
 # FIFO
@@ -316,17 +299,16 @@ async def test_a_retry_in_a_fifo_queue_waits_its_delay(transport: Transport, exc
 
 
 async def test_what_a_stranger_publishes_or_sends_is_taken_as_it_is(
-    transport: Transport, strangers: tuple[Any, Any], exchange: str
+    strangers: tuple[Any, Any], exchange: str, queue: Subscription
 ) -> None:
     sns, sqs = strangers
-    await transport.declare(exchange, "q")
     kind = {"kind": {"DataType": "String", "StringValue": "x"}}
     binary = {"b": {"DataType": "Binary", "BinaryValue": b"1"}}
     topic = (await sns.create_topic(Name=exchange))["TopicArn"]
     url = (await sqs.get_queue_url(QueueName=f"{exchange}_-q"))["QueueUrl"]
     await sns.publish(TopicArn=topic, Message='{"n": "ä"}', MessageAttributes=kind)
     await sqs.send_message(QueueUrl=url, MessageBody=" 2 ", MessageAttributes=binary)
-    first, second = await receive(await transport.subscribe(exchange, "q", 10), 2)
+    first, second = await receive(queue, 2)
     assert first.message.body == '{"n": "ä"}'.encode()
     assert (first.message.headers, first.message.attempt, first.unreadable) == ({"kind": "x"}, 1, "")
     assert abs(first.message.time - time.time()) < 60
@@ -335,16 +317,15 @@ async def test_what_a_stranger_publishes_or_sends_is_taken_as_it_is(
 
 
 async def test_what_pretends_to_be_ours_and_is_not_loses_nothing_and_harms_nobody(
-    transport: Transport, strangers: tuple[Any, Any], exchange: str
+    strangers: tuple[Any, Any], exchange: str, queue: Subscription
 ) -> None:
-    await transport.declare(exchange, "q")
     _, sqs = strangers
     url = (await sqs.get_queue_url(QueueName=f"{exchange}_-q"))["QueueUrl"]
     forged = [("mqasync", "{", "{}!"), ("mqasync-base64", '["x", 1.0]', "a"), ("mqasync", '["x", 9e99, -7]', "3")]
     for name, envelope, body in forged:
         attributes = {name: {"DataType": "String", "StringValue": envelope}}
         await sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
-    first, second, third = await receive(await transport.subscribe(exchange, "q", 10), 3)
+    first, second, third = await receive(queue, 3)
     assert "envelope cannot be read" in first.unreadable
     assert [one.message.body for one in (first, second, third)] == [b"{}!", b"a", b"3"]
     assert (third.message.id, third.message.attempt) == ("x", 1)
@@ -365,12 +346,13 @@ def test_two_names_are_never_written_the_same() -> None:
     assert fifo._name("a.a", "enrich") == "a_-a_-enrich.fifo"
 
 
-async def test_the_largest_body_with_the_most_headers_fits_in_a_request(transport: Transport, exchange: str) -> None:
-    await transport.declare(exchange, "q")
+async def test_the_largest_body_with_the_most_headers_fits_in_a_request(
+    transport: Transport, exchange: str, queue: Subscription
+) -> None:
     headers = {f"h{n}": "v" * 1000 for n in range(65)}
     largest = Message(body=b"\xff" * transport.features.max_bytes, exchange=exchange, headers=headers)
     await transport.publish(exchange, [largest, largest])
-    received = await receive(await transport.subscribe(exchange, "q", 10), 2)
+    received = await receive(queue, 2)
     assert [one.message for one in received] == [largest, largest]
 
 

@@ -227,8 +227,10 @@ class NATSTransport:
         await self._js.delete_consumer(*names(exchange, id))
 
     async def close(self) -> None:
-        """Send what waits to be sent, and go."""
-        await self._client.close()
+        """Send what waits to be sent, and go: nats-py would wait for ever for the end of a TLS that was refused."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if self._client.is_connected else 0.1):
+                await self._client.close()
 
 
 class NATSSubscription:
