@@ -35,14 +35,14 @@ FOLDERS = {
     ".": 700,
     "transports": 2495,
     "transports/common": 350,
-    "cli": 1255,
+    "cli": 1223,
     "describe": 262,
-    "observe": 480,
-    "operate": 365,
+    "observe": 455,
+    "operate": 373,
     "service": 760,
-    "web": 371,
+    "web": 347,
 }
-MAX_LINES = 9_440
+MAX_LINES = 9_365
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

@@ -67,7 +67,7 @@ def test_status_tells_of_queues_and_of_the_processes_that_work_on_them(cli: Comm
     assert "two is no good" in row["last error"]
     (process,) = status["processes"]
     assert process["process"].endswith(f":{service.process.pid}")
-    assert (process["services"], process["handled"], process["brokers"]) == ("mine", 2, "connected")
+    assert (process["services"], process["handled"], process["brokers"]) == ("mine", 2, "main: connected")
     # And a person gets tables
     table = cli.run("status", "mine")
     assert table.stdout.splitlines()[0].split()[:4] == ["queue", "waiting", "delayed", "dead"]

@@ -16,7 +16,7 @@ from ..brokers.broker import Brokers
 from ..brokers.queues import Queue
 from ..config.settings import Settings
 from ..observe.report import UNHEARD_SECONDS, Report, Reports
-from ..operate.overview import QueueOverview, overview, queues_of
+from ..operate.overview import known, overview, process_row, reported
 from ..service.discovery import Service
 from .arguments import GIVE_UP, SERVICES, Command, connected, reach, settings
 from .output import JSON, age, say, show, table
@@ -68,14 +68,12 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
 
 async def look(brokers: Brokers, wanted: set[Queue] | None, reports: list[Report]) -> tuple[Rows, Rows]:
     """A row for each queue, those that are `wanted` or all, and for each process that works on them."""
-    queues = await queues_of(brokers, list(brokers.opened)) if wanted is None else wanted
-    shown = await overview(brokers, queues, reports)
-    if wanted is not None:
-        shown = [queue for queue in shown if (queue.exchange, queue.id) in wanted]
-        names = {f"{queue.exchange}/{queue.id}" for queue in shown}
-        reports = [report for report in reports if report.health.consumers.keys() & names]
-    several = len(brokers.settings.brokers) > 1
-    return [_queue_row(queue, several) for queue in shown], [_process_row(report) for report in reports]
+    if wanted is None:
+        queues = await known(brokers) | reported(reports)
+    else:
+        queues, reports = wanted, [report for report in reports if wanted & reported([report])]
+    rows = await overview(brokers, queues, reports)
+    return msgspec.to_builtins(rows), [process_row(report) for report in reports]
 
 
 def show_once(queues: Rows, processes: Rows, as_json: bool) -> None:
@@ -109,37 +107,3 @@ def readable(rows: Rows) -> Rows:
     """The rows with their durations as people say them."""
     durations = ("oldest", "up")
     return [{name: age(value) if value and name in durations else value for name, value in row.items()} for row in rows]
-
-
-def _queue_row(queue: QueueOverview, several: bool) -> dict[str, Any]:
-    return {
-        "queue": f"{queue.exchange}/{queue.id}",
-        **({"broker": queue.broker} if several else {}),
-        "waiting": queue.waiting,
-        "delayed": queue.delayed,
-        "dead": queue.dead,
-        "consumers": queue.consumers,
-        "per second": queue.rate,
-        "in hand": queue.held,
-        "retried": queue.retried,
-        "buried": queue.buried,
-        "oldest": queue.oldest,
-        "last error": queue.last_error,
-    }
-
-
-def _process_row(report: Report) -> dict[str, Any]:
-    consumers = report.health.consumers.values()
-    brokers = report.health.brokers.values()
-    return {
-        "process": f"{report.host}:{report.pid}",
-        "services": ", ".join(report.services),
-        "up": report.up,
-        "per second": report.rate,
-        "handled": sum(consumer.handled for consumer in consumers),
-        "published": sum(producer.published for producer in report.health.producers.values()),
-        "in hand": sum(consumer.held for consumer in consumers),
-        "reconnects": report.reconnects,
-        "brokers": ", ".join(sorted({broker.state for broker in brokers})),
-        "failing producers": "; ".join(f"{name}: {error}" for name, error in report.health.failing.items()),
-    }

@@ -9,41 +9,32 @@ import msgspec
 
 from ..brokers.broker import Broker
 from ..core.channel import Channel
+from ..core.settlement import Counts
 from ..core.source import Feed
 
 
 class BrokerHealth(msgspec.Struct, frozen=True):
     """`state` is that of Broker.state; `reconnects` counts since the start."""
 
-    address: str
     state: str
     reconnects: int
 
 
-class ConsumerHealth(msgspec.Struct, frozen=True):
+class ConsumerHealth(Counts, kw_only=True):
     """How a consumer is; what is counted, is counted since the start.
 
     `consuming`: the broker sends its messages here. `held`: deliveries in hand. `oldest`: seconds since the
-    oldest of them was first published, None if there are none. `failed`: attempts that did not succeed.
-    `returned`: came back without having been settled. `repeated`: not handled again, by `dedup`.
-    `published`: its outputs, by exchange. `to`: its declared ones.
+    oldest of them was first published, None if there are none. `published`: its outputs, by exchange. `to`: its
+    declared ones.
     """
 
     exchange: str
     id: str
-    broker: str
     to: tuple[str, ...]
     consuming: bool
     held: int
     oldest: float | None
-    handled: int
-    failed: int
-    retried: int
-    buried: int
-    returned: int
-    repeated: int
     published: dict[str, int]
-    last_error: str
 
     @property
     def lag(self) -> float:
@@ -59,7 +50,6 @@ class ProducerHealth(msgspec.Struct, frozen=True):
 
     exchange: str
     id: str
-    broker: str
     published: int
     failed: int
     failing: bool
@@ -94,7 +84,7 @@ def health(brokers: Iterable[Broker], channels: Iterable[Channel], feeds: Iterab
     """How they are now."""
     return Health(
         time=time.time(),
-        brokers={broker.name: BrokerHealth(broker.address, broker.state, broker.reconnects) for broker in brokers},
+        brokers={broker.name: BrokerHealth(broker.state, broker.reconnects) for broker in brokers},
         consumers={channel.name: _consumer(channel) for channel in channels},
         producers={feed.name: _producer(feed) for feed in feeds},
         lags=lags,
@@ -102,28 +92,18 @@ def health(brokers: Iterable[Broker], channels: Iterable[Channel], feeds: Iterab
 
 
 def _consumer(channel: Channel) -> ConsumerHealth:
-    counts = msgspec.structs.asdict(channel.counts)
-    del counts["received"]
     return ConsumerHealth(
         exchange=channel.exchange,
         id=channel.id,
-        broker=channel.broker.name,
         to=channel.step.consumer.options.to,
         consuming=channel.consuming,
         held=channel.held,
         oldest=channel.oldest,
         published=dict(channel.step.outputs),
-        **counts,
+        **msgspec.structs.asdict(channel.counts),
     )
 
 
 def _producer(feed: Feed) -> ProducerHealth:
-    return ProducerHealth(
-        exchange=feed.source.exchange,
-        id=feed.source.id,
-        broker=feed.broker,
-        published=feed.published,
-        failed=feed.failed,
-        failing=feed.failing,
-        last_error=feed.last_error,
-    )
+    source = feed.source
+    return ProducerHealth(source.exchange, source.id, feed.published, feed.failed, feed.failing, feed.last_error)

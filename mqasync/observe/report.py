@@ -32,7 +32,7 @@ GONE_SECONDS = 10.0  # a process that has not reported for so long is gone
 class Report(msgspec.Struct, frozen=True):
     """One process: where it runs, what, since when (seconds since 1970), and how it is.
 
-    `rates`: messages a second since the report before: handled or published by exchange/id, put out by
+    `rates`: messages a second in the last second or so: handled or published by exchange/id, put out by
     "exchange/id to exchange".
     """
 
@@ -49,16 +49,6 @@ class Report(msgspec.Struct, frozen=True):
         """Seconds since its start."""
         return max(0.0, time.time() - self.started)
 
-    @property
-    def rate(self) -> float:
-        """Messages a second that all its consumers handled."""
-        return sum(self.rates.get(name, 0.0) for name in self.health.consumers)
-
-    @property
-    def reconnects(self) -> int:
-        """To all its brokers, since its start."""
-        return sum(broker.reconnects for broker in self.health.brokers.values())
-
 
 DECODE = msgspec.json.Decoder(Report).decode
 
@@ -70,7 +60,9 @@ class Reporter:
         self._services = tuple(services)
         self._health = health
         self._process = new_id()
-        self._started = time.time()
+        self._before = health()
+        self._started = self._before.time
+        self._rates: dict[str, float] = {}
 
     async def run(self, brokers: Iterable[Broker]) -> None:
         """Tell it on each of them, again and again, and delete what others who told it have left there."""
@@ -78,21 +70,21 @@ class Reporter:
         await asyncio.gather(*map(self._tell, brokers), *map(sweep, brokers))
 
     async def _tell(self, broker: Broker) -> None:
-        before = self._health()
         while True:
-            now = self._health()
-            message = Message(body=msgspec.json.encode(self.report(before, now)), exchange=STATUS)
-            before, pause = now, HEARD_SECONDS
+            pause = HEARD_SECONDS
             try:
-                await broker.publish(STATUS, message)
+                await broker.publish(STATUS, Message(body=msgspec.json.encode(self.report()), exchange=STATUS))
             except BrokerRefused as error:
                 return log.info("this process does not report its status: %s", error)
             except MqasyncError:  # nobody listens, or too much to tell
                 pause = UNHEARD_SECONDS
             await asyncio.sleep(pause)
 
-    def report(self, before: Health, now: Health) -> Report:
-        """How this process is, and what it did since `before`."""
+    def report(self) -> Report:
+        """How this process is."""
+        now = self._health()
+        if now.time - self._before.time >= HEARD_SECONDS / 2:
+            self._rates, self._before = rates(self._before, now), now
         return Report(
             process=self._process,
             host=socket.gethostname(),
@@ -100,7 +92,7 @@ class Reporter:
             services=self._services,
             started=self._started,
             health=now,
-            rates=rates(before, now),
+            rates=self._rates,
         )
 
 

@@ -1,10 +1,10 @@
-"""Overview: the queues on the brokers and who works on them, as data; it shows nothing and changes nothing."""
+"""Overview: the queues on the brokers and the processes that work on them, a row each; nothing is shown or changed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,69 +17,88 @@ from ..transport import DEAD
 T = TypeVar("T")
 
 ANSWER_SECONDS = 5.0  # a broker that needs longer is not waited for
-SUMS = ("held", "handled", "failed", "retried", "buried")  # over all processes
 
 
-class QueueOverview(msgspec.Struct, frozen=True):
-    """One queue: what the broker tells of it, and what all processes together do with it.
+SHOWN_AS = {"rate": "per second", "held": "in hand", "last_error": "last error"}
+
+
+class QueueRow(msgspec.Struct, frozen=True, rename=SHOWN_AS):
+    """One queue, exchange/id: what the broker tells of it, and what all processes together do with it.
 
     `waiting`, `delayed`, `dead`: messages, None where there is no such queue or the broker does not answer.
     `consumers`: as the broker counts them, else the processes that report. `rate`: handled a second.
     `oldest`: seconds since the oldest message in hand was first published. The counts are since each process's start.
     """
 
-    exchange: str
-    id: str
-    broker: str
+    queue: str
     waiting: int | None
     delayed: int | None
     dead: int | None
     consumers: int
     rate: float
     held: int
-    handled: int
-    failed: int
     retried: int
     buried: int
     oldest: float | None
+    broker: str
     last_error: str
 
 
-async def queues_of(brokers: Brokers, names: Iterable[str]) -> list[Queue]:
-    """Every queue on these brokers as far as they tell, and what config.yml names; without dead letters and replies."""
+def process_row(report: Report) -> dict[str, Any]:
+    """One process, as people and machines are shown it."""
+    health = report.health
+    return {
+        "process": f"{report.host}:{report.pid}",
+        "services": ", ".join(report.services),
+        "up": report.up,
+        "per second": sum(report.rates.get(name, 0.0) for name in health.consumers),
+        "handled": sum(consumer.handled for consumer in health.consumers.values()),
+        "published": sum(producer.published for producer in health.producers.values()),
+        "in hand": sum(consumer.held for consumer in health.consumers.values()),
+        "reconnects": sum(broker.reconnects for broker in health.brokers.values()),
+        "brokers": ", ".join(f"{name}: {broker.state}" for name, broker in health.brokers.items()),
+        "failing producers": "; ".join(f"{name}: {error}" for name, error in health.failing.items()),
+    }
+
+
+async def known(brokers: Brokers) -> set[Queue]:
+    """Every queue on the open brokers, as far as they tell, and in config.yml; without dead letters and replies."""
     settings = brokers.settings
     found = {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
     found |= {(exchange, id) for exchange, _, id in (name.partition("/") for name in settings.consumers)}
-    for name in names:
-        told = await _answer(queues(brokers.named(name)))
+    for broker in brokers.opened.values():
+        told = await _answer(queues(broker))
         found.update(told or ())
-    return sorted((exchange, id) for exchange, id in found if is_users(exchange, id) and not is_tap(id))
+    return {(exchange, id) for exchange, id in found if is_users(exchange, id) and not is_tap(id)}
 
 
-async def overview(brokers: Brokers, names: Collection[Queue], reports: Collection[Report]) -> list[QueueOverview]:
-    """One entry for each of the queues `names` and for each that a process reports, by name."""
-    reported = {(c.exchange, c.id) for report in reports for c in report.health.consumers.values()}
-    return list(await asyncio.gather(*(_queue(brokers, queue, reports) for queue in sorted({*names, *reported}))))
+def reported(reports: Iterable[Report]) -> set[Queue]:
+    """Every queue that a process tells of."""
+    return {(consumer.exchange, consumer.id) for report in reports for consumer in report.health.consumers.values()}
 
 
-async def _queue(brokers: Brokers, queue: Queue, reports: Collection[Report]) -> QueueOverview:
-    exchange, id = queue
-    name = f"{exchange}/{id}"
-    there = [stats(brokers.route(exchange), exchange, own) for own in (id, id + DEAD)]
-    found, dead = await asyncio.gather(*map(_answer, there))
+async def overview(brokers: Brokers, names: Collection[Queue], reports: Collection[Report]) -> list[QueueRow]:
+    """One row for each of the queues `names`, in their order."""
+    return list(await asyncio.gather(*(_row(brokers, *queue, reports) for queue in sorted(names))))
+
+
+async def _row(brokers: Brokers, exchange: str, id: str, reports: Collection[Report]) -> QueueRow:
+    broker, name = brokers.route(exchange), f"{exchange}/{id}"
+    found, dead = await asyncio.gather(*(_answer(stats(broker, exchange, own)) for own in (id, id + DEAD)))
     working = [report.health.consumers[name] for report in reports if name in report.health.consumers]
     consuming = sum(consumer.consuming for consumer in working)
-    return QueueOverview(
-        exchange=exchange,
-        id=id,
-        broker=brokers.route(exchange).name,
+    return QueueRow(
+        queue=name,
         waiting=found.waiting if found else None,
         delayed=found.delayed if found else None,
         dead=dead.total if dead else None,
         consumers=consuming if found is None or found.consumers is None else found.consumers,
         rate=sum(report.rates.get(name, 0.0) for report in reports if name in report.health.consumers),
-        **{name: sum(getattr(consumer, name) for consumer in working) for name in SUMS},
+        held=sum(consumer.held for consumer in working),
+        retried=sum(consumer.retried for consumer in working),
+        buried=sum(consumer.buried for consumer in working),
         oldest=max((consumer.oldest for consumer in working if consumer.oldest is not None), default=None),
+        broker=broker.name,
         last_error=next((consumer.last_error for consumer in working if consumer.last_error), ""),
     )
 

@@ -62,7 +62,6 @@ class Runner:
         self._grace = grace
         self._observe = observe
         self._around = [*around, *tracing]
-        self.reporter = Reporter([service.name for service in services], self.health)
         self._quarantine = Quarantine()
         self._lifespans: list[Lifespan] = []
         self._contexts: dict[Feed, Context] = {}  # of their lifespan()
@@ -70,6 +69,7 @@ class Runner:
         self._receivers: set[asyncio.Task[None]] = set()
         self._watch: LoopWatch | None = None
         self._tasks: list[asyncio.Task[None]] = []  # producers, and who waits for the end
+        self.reporter = Reporter([service.name for service in services], self.health)
 
     async def __aenter__(self) -> Self:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from typing import Any
 
 import msgspec
 
@@ -13,7 +12,7 @@ from ..config.settings import Settings
 from ..describe.drawing import svg
 from ..describe.pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
 from ..observe.report import Report, Reports, output
-from ..operate.overview import QueueOverview, overview
+from ..operate.overview import QueueRow, overview, reported
 from ..service.runner import Runner
 
 FRESH_SECONDS = 1.0  # so long the brokers are not asked again, whoever looks
@@ -22,7 +21,7 @@ FRESH_SECONDS = 1.0  # so long the brokers are not asked again, whoever looks
 class Moment(msgspec.Struct, frozen=True):
     """What the brokers and processes said at one time."""
 
-    queues: list[QueueOverview] = []
+    queues: list[QueueRow] = []
     reports: list[Report] = []
 
 
@@ -32,7 +31,6 @@ class Live:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._reports: Reports | None = None
-        self._before = runner.health()
         self._asking = asyncio.Lock()
         self._asked = -FRESH_SECONDS
         self._moment = self._drawn = Moment()
@@ -43,7 +41,8 @@ class Live:
         async with self._asking:
             if self._runner.started and time.monotonic() - self._asked > FRESH_SECONDS:
                 reports = await self._heard()
-                self._moment = Moment(await overview(self._runner.brokers, (), reports), reports)
+                queues = await overview(self._runner.brokers, reported(reports), reports)
+                self._moment = Moment(queues, reports)
                 self._asked = time.monotonic()
         return self._moment
 
@@ -51,8 +50,7 @@ class Live:
         """This process, which needs no broker for it, and the others as far as the brokers tell of them."""
         if not self._reports:
             self._reports = await self._runner.enter(Reports(self._runner.brokers.opened.values()))
-        before, self._before = self._before, self._runner.health()
-        own = self._runner.reporter.report(before, self._before)
+        own = self._runner.reporter.report()
         others = [report for report in self._reports.now() if report.process != own.process]
         return sorted([own, *others], key=lambda report: (report.host, report.pid))
 
@@ -81,28 +79,14 @@ def draw(moment: Moment, settings: Settings) -> str:
             flows[node(EXCHANGE, consumer.exchange), own] += report.rates.get(name, 0.0)
             for to in {*consumer.to, *consumer.published}:
                 flows[own, node(EXCHANGE, to)] += report.rates.get(output(name, to), 0.0)
-    notes = {f"{CONSUMER} {queue.exchange}/{queue.id}": note(queue) for queue in moment.queues}
+    notes = {f"{CONSUMER} {queue.queue}": note(queue) for queue in moment.queues}
     captions = {(source.key, target.key): f"{rate:,.1f}/s" for (source, target), rate in flows.items()}
     return svg(joined(list(flows), settings), "mqasync", notes, captions)
 
 
-def note(queue: QueueOverview) -> str:
+def note(queue: QueueRow) -> str:
     """What a consumer's box says of its queue."""
     if queue.waiting is None:
         return "not known"
     parts = [(queue.waiting, "waiting"), (queue.delayed, "delayed"), (queue.dead, "dead")]
     return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "empty"
-
-
-def process(report: Report) -> dict[str, Any]:
-    """One process for the page's table; addresses are masked in it already."""
-    health = report.health
-    return {
-        "process": f"{report.host}:{report.pid}",
-        "services": report.services,
-        "up": report.up,
-        "rate": report.rate,
-        "reconnects": report.reconnects,
-        "brokers": sorted({f"{broker.address}: {broker.state}" for broker in health.brokers.values()}),
-        "failing": health.failing,
-    }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,7 +13,7 @@ from ..handler import Binding
 from ..handlers.step import Run
 from ..message import Message
 from ..observe.health import Health
-from ..operate.overview import QueueOverview
+from ..operate.overview import QueueRow
 
 QUEUE = ("exchange", "id")
 COUNTER: Any = CounterMetricFamily
@@ -67,42 +67,40 @@ class Metrics:
 
         return timed
 
-    def text(self, health: Health, queues: Collection[QueueOverview]) -> bytes:
+    def text(self, health: Health, queues: Sequence[QueueRow]) -> bytes:
         """Everything in Prometheus' text format; `queues` are those of this process, as their brokers tell."""
-        registry = CollectorRegistry()
-        registry.register(_Now(health, queues))
-        return generate_latest(self._registry) + generate_latest(registry)
+        return generate_latest(self._registry) + generate_latest(_Now(health, queues))
 
 
-class _Now:
+class _Now(NamedTuple):
     """A collector of what is known at this moment."""
 
-    def __init__(self, health: Health, queues: Collection[QueueOverview]) -> None:
-        self._health = health
-        self._queues = queues
+    health: Health
+    queues: Sequence[QueueRow]
 
     def collect(self) -> Iterator[Metric]:
         """One family after the other."""
-        consumers, producers = self._health.consumers.values(), self._health.producers.values()
-        for table, rows in ((CONSUMERS, consumers), (PRODUCERS, producers), (QUEUES, self._queues)):
+        consumers, producers = self.health.consumers, self.health.producers
+        queues = {row.queue: row for row in self.queues}
+        for table, rows in ((CONSUMERS, consumers), (PRODUCERS, producers), (QUEUES, queues)):
             for kind, name, field, text in table:
                 family = kind(f"mqasync_{name}", text, labels=QUEUE)
-                for row in rows:
+                for queue, row in rows.items():
                     if getattr(row, field) is not None:  # what the broker tells
-                        family.add_metric((row.exchange, row.id), getattr(row, field))
+                        family.add_metric(queue.split("/"), getattr(row, field))
                 yield family
         text = "Messages that a producer or consumer put out."
         published = COUNTER("mqasync_messages_published", text, labels=(*QUEUE, "to"))
-        for consumer in consumers:
+        for consumer in consumers.values():
             for to, count in consumer.published.items():
                 published.add_metric((consumer.exchange, consumer.id, to), count)
-        for producer in producers:
+        for producer in producers.values():
             published.add_metric((producer.exchange, producer.id, producer.exchange), producer.published)
         connected = GAUGE("mqasync_broker_connected", "1 while the broker takes messages.", labels=("broker",))
         reconnects = COUNTER("mqasync_broker_reconnects", "Connections after the first.", labels=("broker",))
-        for name, broker in self._health.brokers.items():
+        for name, broker in self.health.brokers.items():
             connected.add_metric((name,), broker.state == "connected")
             reconnects.add_metric((name,), broker.reconnects)
         text = "Times the event loop stood still for a second or more."
         yield from (published, connected, reconnects)
-        yield COUNTER("mqasync_event_loop_lags", text, value=self._health.lags)
+        yield COUNTER("mqasync_event_loop_lags", text, value=self.health.lags)

@@ -22,9 +22,10 @@ from ..errors import MqasyncError
 from ..message import Message
 from ..operate.browse import FEW, HELD, Reading
 from ..operate.dead_letters import Choice, chosen
+from ..operate.overview import process_row
 from ..service.runner import Runner
 from ..transport import DEAD
-from .live import Live, process
+from .live import Live
 
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
@@ -68,7 +69,7 @@ class Page:
 
     async def _status(self, request: web.Request) -> web.Response:
         now = await self._live.now()
-        return _json({"queues": now.queues, "processes": [process(report) for report in now.reports]})
+        return _json({"queues": now.queues, "processes": [process_row(report) for report in now.reports]})
 
     async def _graph(self, request: web.Request) -> web.Response:
         return web.Response(text=await self._live.svg(), content_type="image/svg+xml", charset="utf-8", headers=PICTURE)
@@ -125,8 +126,7 @@ class Page:
         if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             raise web.HTTPForbidden(text="this comes from another page")
         exchange, id = request.match_info["exchange"], request.match_info["id"]
-        known = {(one.exchange, one.id) for one in (await self._live.now()).queues}
-        if (exchange, id) not in known:
+        if f"{exchange}/{id}" not in {row.queue for row in (await self._live.now()).queues}:
             raise web.HTTPNotFound(text="no such queue")
         broker = self._runner.brokers.route(exchange)
         if broker.state != "connected":

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection
 from typing import Self
 
 from aiohttp import web
 
 from ..errors import ConfigurationError
-from ..operate.overview import QueueOverview, overview
+from ..operate.overview import overview
 from ..service.runner import Runner
 from .live import Live
 from .metrics import Metrics
 from .page import Page
-
-FRESH_SECONDS = 1.0  # so long the brokers are not asked again for the depth of their queues
 
 
 def address(text: str, worker: int) -> tuple[str | None, int]:
@@ -39,8 +35,6 @@ class Server:
         self._host, self._port = address
         self._runner = runner
         self._metrics = metrics
-        self._queues: Collection[QueueOverview] = ()
-        self._asked = -FRESH_SECONDS
         self.app = web.Application()
         self.app.router.add_get("/health/live", self._live)
         self.app.router.add_get("/health/ready", self._ready)
@@ -82,13 +76,7 @@ class Server:
         return web.json_response(body, status=200 if ready else 503)
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        text = self._metrics.text(self._runner.health(), await self.queues())
+        names = [(channel.exchange, channel.id) for channel in self._runner.channels if self._runner.started]
+        queues = await overview(self._runner.brokers, names, ())
+        text = self._metrics.text(self._runner.health(), queues)
         return web.Response(body=text, content_type="text/plain", charset="utf-8")
-
-    async def queues(self) -> Collection[QueueOverview]:
-        """The queues that are consumed here, as the brokers told a moment ago."""
-        if self._runner.started and time.monotonic() - self._asked > FRESH_SECONDS:
-            self._asked = time.monotonic()
-            names = [(channel.exchange, channel.id) for channel in self._runner.channels]
-            self._queues = await overview(self._runner.brokers, names, ())
-        return self._queues

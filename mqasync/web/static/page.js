@@ -56,29 +56,29 @@ function button({ text, kind, click }) {
 const deadButton = (q) => ({
   text: number(q.dead),
   kind: "dead",
-  key: `${q.exchange}/${q.id} `,
+  key: `${q.queue} `,
   click: () => show(q),
 });
 
 const queueColumns = [
-  ["queue", "name", (q) => `${q.exchange}/${q.id}`],
+  ["queue", "name", (q) => q.queue],
   ["waiting", "number", (q) => number(q.waiting)],
   ["delayed", "number", (q) => number(q.delayed)],
   ["dead", "number", (q) => (q.dead ? deadButton(q) : number(q.dead))],
   ["consumers", "number", (q) => number(q.consumers)],
-  ["per second", "number", (q) => rate(q.rate)],
-  ["in hand", "number", (q) => number(q.held)],
+  ["per second", "number", (q) => rate(q["per second"])],
+  ["in hand", "number", (q) => number(q["in hand"])],
   ["oldest", "number", (q) => age(q.oldest)],
-  ["last error", "text", (q) => q.last_error],
+  ["last error", "text", (q) => q["last error"]],
 ];
 const processColumns = [
   ["process", "name", (p) => p.process],
-  ["services", "text", (p) => p.services.join(", ")],
+  ["services", "text", (p) => p.services],
   ["up", "number", (p) => age(p.up)],
-  ["per second", "number", (p) => rate(p.rate)],
+  ["per second", "number", (p) => rate(p["per second"])],
   ["reconnects", "number", (p) => number(p.reconnects)],
-  ["brokers", "text", (p) => p.brokers.join(", ")],
-  ["failing producers", "text", (p) => Object.entries(p.failing).map(([name, why]) => `${name}: ${why}`).join("; ")],
+  ["brokers", "text", (p) => p.brokers],
+  ["failing producers", "text", (p) => p["failing producers"]],
 ];
 
 async function ask(path, options) {
@@ -108,8 +108,8 @@ async function look() {
 }
 
 async function show(queue) {
-  opened = `dead/${encodeURIComponent(queue.exchange)}/${encodeURIComponent(queue.id)}`;
-  byId("dead-title").textContent = `Dead letters of ${queue.exchange}/${queue.id}`;
+  opened = `dead/${queue.queue.split("/").map(encodeURIComponent).join("/")}`;
+  byId("dead-title").textContent = `Dead letters of ${queue.queue}`;
   byId("replay-all").hidden = !token;
   byId("letters").replaceChildren();
   byId("said").textContent = "looking";
