@@ -60,6 +60,7 @@ class Delivery(msgspec.Struct, eq=False):
     tag: Any = None  # the transport's own
     returned: int = 0  # how often it came back because nobody settled it, where the broker counts
     unreadable: str = ""  # why the transport cannot read it, only its body
+    deaths: int = 0  # how often its process may have died, of the times that it returned; the core's own
     alone: int = 0  # how often it was about to be handled while nothing else was; the core's own
     moved: bool = False
     """It may be somebody else's in a moment, so the transport sets: whoever has not begun with it releases it."""

@@ -42,7 +42,7 @@ FOLDERS = {
     "service": 760,
     "web": 347,
 }
-MAX_LINES = 9_365
+MAX_LINES = 9_380
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

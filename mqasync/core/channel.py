@@ -27,7 +27,7 @@ from ..message import Message
 from ..transport import Delivery
 from .dedup import Dedup
 from .ordering import Lanes
-from .poison import ALONE, Quarantine, problem, read, suspect
+from .poison import ALONE, Quarantine, problem, read, suspect, worn
 from .receiver import Receiver
 from .settlement import Observe, Settlement, ignore, key
 
@@ -131,21 +131,22 @@ class Channel:
             self._ready.put(delivery)
         self._go_on()
         if suspects:
-            what = "came back again and again from processes that died or lost their connection"
+            what = "came back again and again from processes that died"
             self._settlement.complaints.say(f"{self.name}: {len(suspects):,} of its messages {what}; each runs alone")
             await self._settlement.exchange(suspects, 1)
         if later:
             await self._settlement.exchange(later, delay=LATER_SECONDS)
 
     def _sorted(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery], list[Delivery]]:
-        """Those that are to be handled now, the suspects, and those that are to run alone later; see poison.py."""
+        """Those that are to be handled now, the suspects, and those to be exchanged for later; see poison.py."""
         for delivery in deliveries:
             if ALONE in delivery.message.headers:
                 read(delivery)
         if self._receiver.again:
-            deliveries = [delivery for delivery in deliveries if not self._at_work_on(delivery)]
+            deliveries = [one for one in deliveries if not self._at_work_on(one) and not self._settlement.skips(one)]
         suspects = [one for one in deliveries if suspect(one) and not self._settlement.known(one)]
         later = self._quarantine.too_many(deliveries)
+        later += [one for one in deliveries if worn(one) and one not in later and not self._settlement.known(one)]
         return [one for one in deliveries if one not in suspects and one not in later], suspects, later
 
     def _at_work_on(self, delivery: Delivery) -> bool:

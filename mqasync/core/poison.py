@@ -1,10 +1,10 @@
 """Poison: what came back again and again runs while no other handler does; nothing is sent or settled here.
 
-A message that kills its process, or blocks it until the broker drops the connection, takes along what the process
-has in hand, and no broker tells who it was: most count what a drain has put back as well. So what has come back
-SUSPECT_RETURNS times is exchanged for a fresh copy, whose header says that it is about to run alone, for the first
-time. A copy that comes back was in hand when the process died, and is exchanged for the next one; from the second on
-none of them waits in hand for another. Only what comes back after MAX_ALONE of them is buried.
+A message that kills its process takes along what the process has in hand, and no broker tells who it was: most
+count what a drain has put back as well. So what has come back SUSPECT_RETURNS times, the connections that this process
+has lost and outlived not counted, is exchanged for a fresh copy, whose header says that it is about to run alone, for
+the first time. A copy that comes back was in hand when the process died, and is exchanged for the next one; from the
+second on none of them waits in hand for another. Only what comes back after MAX_ALONE of them is buried.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..errors import InvalidMessage, MessageError, Reject
 from ..message import Message
 from ..transport import Delivery
 
-SUSPECT_RETURNS = 3  # fewer can be a redeployment, or a connection that was lost
+SUSPECT_RETURNS = 3  # fewer can be a redeployment
+MAX_RETURNS = 10  # whatever the cause: then a copy, which the broker begins to count anew, before it buries by itself
 MAX_ALONE = 5  # times a message may come back after it has run alone
 ALONE = "run-alone"  # header: how often it was about to
 SETTLE_SECONDS = 0.05  # for the acknowledgements of what ran before to leave the process
@@ -41,17 +42,22 @@ def copy(delivery: Delivery, alone: int) -> Message:
 
 def suspect(delivery: Delivery) -> bool:
     """True if this message may have killed its process, and has to be exchanged."""
-    came_back = delivery.returned >= (1 if delivery.alone else SUSPECT_RETURNS)
-    return came_back and delivery.alone < MAX_ALONE and not delivery.unreadable
+    died = delivery.deaths >= (1 if delivery.alone else SUSPECT_RETURNS)
+    return died and delivery.alone < MAX_ALONE and not delivery.unreadable
 
 
 def problem(delivery: Delivery) -> MessageError | None:
     """Why it must not get to a handler."""
     if delivery.unreadable:
         return InvalidMessage(delivery.unreadable)
-    if delivery.alone >= MAX_ALONE and delivery.returned:
-        return Reject(f"its process died, or lost its connection, {delivery.alone} times while it ran alone")
+    if delivery.alone >= MAX_ALONE and delivery.deaths:
+        return Reject(f"its process died {delivery.alone} times while it ran alone")
     return None
+
+
+def worn(delivery: Delivery) -> bool:
+    """True if its broker may bury it soon for its many returns, which are nobody's fault."""
+    return delivery.returned >= MAX_RETURNS and not suspect(delivery) and not problem(delivery)
 
 
 class Quarantine:

@@ -31,12 +31,13 @@ Observe = Callable[[str, Message], None]
 """Told what became of each message: "acknowledged", "retried" or "buried"."""
 
 
-Key = tuple[str, int]
+Key = tuple[str, int, float]
 
 
 def key(delivery: Delivery) -> Key:
-    """Which attempt at which message it is."""
-    return delivery.message.id, delivery.message.attempt
+    """Which attempt at which message it is; somebody may publish another one with the same id."""
+    message = delivery.message
+    return message.id, message.attempt, message.time
 
 
 def ignore(event: str, message: Message) -> None:
@@ -73,6 +74,7 @@ class Settlement:
         self._acking = 0  # of those in hand
         self._timer: asyncio.TimerHandle | None = None
         self._acks: set[asyncio.Task[None]] = set()
+        self._losses = 0  # of the connection, which cost no process its life
         self._changed = asyncio.Event()
 
     @property
@@ -83,7 +85,9 @@ class Settlement:
     def take(self, delivery: Delivery) -> None:
         """Have one more in hand."""
         self.counts.received += 1
-        self.counts.returned += bool(delivery.returned)
+        if delivery.returned:
+            self.counts.returned += 1
+            delivery.deaths = max(0, delivery.returned - self._losses)
         self._held[delivery] = None
 
     async def room(self) -> int:
@@ -184,6 +188,7 @@ class Settlement:
 
     def lost(self) -> None:
         """The connection is: what was acknowledged a moment ago, but has not arrived, comes back, and is done."""
+        self._losses += 1
         self._keep(self._acknowledged, DONE)
         self._acknowledged.clear()
 
@@ -194,6 +199,14 @@ class Settlement:
     def outcome(self, delivery: Delivery) -> Outcome | None:
         """The one that was kept for it."""
         return self.kept.pop(key(delivery)) if self.known(delivery) else None
+
+    def skips(self, delivery: Delivery) -> bool:
+        """Whether it is known to be done, and then acknowledges it."""
+        if not self.known(delivery) or self.kept[key(delivery)] is not DONE:
+            return False
+        del self.kept[key(delivery)]
+        self.skip([delivery])
+        return True
 
     def answered(self, delivery: Delivery, error: BaseException) -> None:
         """Not handled, and who asked for it knows: neither retried nor buried."""

@@ -1,4 +1,4 @@
-"""Many reconnects: memory, tasks and file descriptors stay as they are."""
+"""Many reconnects: memory, tasks and file descriptors stay as they are, and nobody is to blame."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from mqasync import Message, consumer
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
+from mqasync.core.channel import Channel
+from mqasync.handlers.step import Step
+from mqasync.message import new_id
+from mqasync.transport import DEAD
+
+from ..waiting import until
 from .conftest import Record
-from .load import LOOPS, Load
+from .load import LOOPS, MESSAGES, Load
 from .proxy import Proxy
 
-RECONNECTS = 40  # more within seconds make suspects of what was in hand: each then runs alone, and that takes its time
-WARM = 10  # reconnects until everything that is made once is there
+RECONNECTS = 300 if MESSAGES >= 20_000 else 100  # `make faults` has the time
+WARM = 50  # reconnects until everything that is made once is there
+LOSSES = 25  # after 20 returns RabbitMQ itself buries a message
 MAX_GROWTH = 20 * 1024 * 1024
 
 
@@ -68,3 +78,33 @@ def test_many_reconnects_cost_nothing(proxy: Proxy, record: Record) -> None:
     record(
         "RabbitMQ", f"{RECONNECTS} reconnects", [load], None, remark=f"memory {grown:+.1f} MB after the first {WARM}"
     )
+
+
+async def test_a_lost_connection_that_its_process_outlives_puts_nobody_among_the_dead_letters(proxy: Proxy) -> None:
+    handled, outlived = list[int](), asyncio.Event()
+
+    @consumer(exchange=f"E{new_id()}", id="q", concurrency=1, prefetch=LOSSES)
+    async def handler(body: dict[str, int]) -> None:
+        await outlived.wait()
+        outlived.clear()
+        handled.append(body["n"])
+
+    brokers = Brokers(Settings(brokers={"main": f"amqp://guest:guest@127.0.0.1:{proxy.port}/"}))
+    channel = Channel(Step(handler, brokers.publish, {}), brokers.route(handler.exchange))
+    await channel.declare()
+    messages = [Message(body=b'{"n": %d}' % n, exchange=handler.exchange) for n in range(LOSSES)]
+    await asyncio.gather(*map(brokers.publish, messages))
+    receiving = channel.start()
+    # When more connections are lost than the returns that RabbitMQ takes, while most messages wait in hand
+    while left := LOSSES - len(set(handled)):
+        await until(lambda: channel.held >= left, "what is left is in hand")
+        before = len(handled)
+        proxy.drop()
+        outlived.set()
+        await until(lambda: len(handled) > before, "one is handled")  # noqa: B023
+    # Then all are handled, and nobody is to blame
+    assert not receiving.done() and (channel.counts.buried, channel.counts.failed) == (0, 0)
+    dead = await channel.broker.call(lambda transport: transport.stats(handler.exchange, "q" + DEAD))
+    assert dead and dead.total == 0
+    await channel.drain(1.0)
+    await brokers.close()
