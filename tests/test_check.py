@@ -209,6 +209,8 @@ def test_without_a_module_all_configured_brokers_are_checked(cli: CommandLine) -
         (["--config", "wrong.yml"], "mqasync: wrong.yml, line 1: brokers is 'nothing'"),
         (["--broker", "amqpp://x"], "mqasync: no transport for the URL scheme 'amqpp'"),
         (["odd"], "mqasync: no message can be decoded to"),
+        (["never"], "every='61 * * * *' of a producer is neither a duration like '10m' nor a cron expression"),
+        (["nowhere"], "timezone='Europe/Berln' of a producer is no time zone; did you mean 'Europe/Berlin'?"),
     ],
 )
 def test_a_mistake_of_the_user_is_said_in_one_sentence(cli: CommandLine, arguments: list[str], problem: str) -> None:
@@ -218,6 +220,10 @@ def test_a_mistake_of_the_user_is_said_in_one_sentence(cli: CommandLine, argumen
         "from mqasync import consumer\n\n"
         "@consumer(exchange='x', id='y')\nasync def odd(body: dict | list | tuple): ...\n",
     )
+    schedules = {"never": "every='61 * * * *'", "nowhere": "every='0 6 * * *', timezone='Europe/Berln'"}
+    for module, schedule in schedules.items():
+        text = f"from mqasync import producer\n\n@producer(exchange='x', id='p', {schedule})\nasync def f(): ...\n"
+        cli.file(f"{module}.py", text)
     done = cli.run("check", *arguments)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert problem in done.stderr

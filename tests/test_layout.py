@@ -38,11 +38,11 @@ FOLDERS = {
     "cli": 1223,
     "describe": 262,
     "observe": 455,
-    "operate": 373,
+    "operate": 376,
     "service": 760,
     "web": 347,
 }
-MAX_LINES = 9_380
+MAX_LINES = 9_385
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it

@@ -55,7 +55,7 @@ def wordless(program: Running) -> list[str]:
 
 
 @pytest.mark.parametrize("log", ["logging", "silent"])
-@pytest.mark.parametrize("kind", ["rabbitmq", "redis", "nats", "activemq", "postgres"])
+@pytest.mark.parametrize("kind", ["rabbitmq", "redis", "nats", "activemq", "postgres", "sqs"])
 def test_a_lost_connection_is_told_in_words_and_nothing_else(
     kind: str, log: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

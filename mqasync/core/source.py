@@ -75,6 +75,14 @@ class Schedule:
         return None if self._period is None else max(0.0, started + self._period - now)
 
 
+def schedule_of(source: Source[..., Any]) -> Schedule:
+    """When that producer runs. Raises ConfigurationError, naming it."""
+    try:
+        return Schedule(source.every, source.timezone)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where(source.handler)}: {error}") from None
+
+
 def zone(name: str | None) -> tzinfo:
     """The time zone of that name, or this machine's. Raises ConfigurationError, quoting the name."""
     try:
@@ -112,10 +120,7 @@ class Feed:
         self.last_error = ""
         self._complaints = Complaints()
         self.broker = brokers.route(source.exchange).name
-        try:
-            self.schedule = Schedule(source.every, source.timezone)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{where(source.handler)}: {error}") from None
+        self.schedule = schedule_of(source)
         signature = of_producer(source.handler)
         self._generator = signature.generator
         self._named = arguments(source.handler, signature, injected)

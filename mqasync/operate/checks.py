@@ -10,9 +10,10 @@ import msgspec
 
 from ..brokers.broker import Broker, Brokers
 from ..brokers.queues import Queue, is_tap, queues, stats
+from ..core.source import schedule_of
 from ..errors import BrokerError, BrokerRefused
 from ..handlers.codec import decoder
-from ..handlers.signature import of_consumer
+from ..handlers.signature import of_consumer, of_producer
 from ..service.discovery import Service
 from ..service.startup import lifespan_settings
 from ..transport import DEAD, QueueStats
@@ -34,7 +35,8 @@ class Checks:
     """Checks of `services` and the brokers that they use; without services, of all configured brokers.
 
     `wait`: seconds for all that is asked of one broker. Raises ConfigurationError for a handler whose bodies
-    cannot be decoded, and for a section of `services:` that is not what its lifespan() takes.
+    cannot be decoded, for a schedule that is none, and for a section of `services:` that is not what its
+    lifespan() takes.
     """
 
     def __init__(self, services: Sequence[Service], brokers: Brokers, wait: float) -> None:
@@ -46,6 +48,8 @@ class Checks:
             if service.lifespan:
                 lifespan_settings(service, settings)
             for producer in service.producers:
+                of_producer(producer.handler)
+                schedule_of(producer)
                 self._fed.setdefault(producer.exchange, []).append(f"{producer.exchange}/{producer.id}")
             for consumer in service.consumers:
                 decoder(of_consumer(consumer.handler).body)
