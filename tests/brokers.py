@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 START_SECONDS = 90.0
@@ -154,7 +154,6 @@ class RabbitMQ:
         assert self.process
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGCONT)
-            self.control("set_vm_memory_high_watermark", "absolute", "2GB")
         else:
             (self.directory / "console").write_bytes(b"")
             self.restart()
@@ -184,57 +183,6 @@ def rabbitmq(configuration: str = "", management: bool = False) -> Iterator[Rabb
             yield broker
         finally:
             broker.stop()
-
-
-class Redis:
-    """One private Redis server, kept in memory, that can be killed and started again on the same port."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Return when the port accepts."""
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory)]
-        with (self.directory / "console").open("ab") as console:
-            self.process = subprocess.Popen(
-                [*command, "--save", "", "--appendonly", "no"], stdout=console, stderr=console, start_new_session=True
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
-                return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                log = (self.directory / "console").read_text(errors="replace")
-                raise BrokerUnavailable(f"Redis did not start: {log[-600:]}")
-            time.sleep(0.05)
-
-    def pause(self) -> None:
-        """SIGSTOP: it accepts and does not answer, until `kill`."""
-        assert self.process
-        self.process.send_signal(signal.SIGSTOP)
-
-    def kill(self) -> None:
-        """SIGKILL it; what it remembers is gone."""
-        assert self.process
-        self.process.kill()
-        self.process.wait()
-
-
-@contextmanager
-def running_redis() -> Iterator[Redis]:
-    """A running Redis, installed first where it is missing."""
-    if not shutil.which("redis-server"):
-        apt_install("redis-server")
-    with tempfile.TemporaryDirectory(prefix="mqasync-redis-") as directory:
-        server = Redis(Path(directory))
-        try:
-            server.start()
-            yield server
-        finally:
-            server.kill()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mqasync.transports import load
 
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
 
-from .brokers import BrokerUnavailable, RabbitMQ, Redis, apt_install, rabbitmq, running_redis  # noqa: E402
+from .brokers import BrokerUnavailable, RabbitMQ, apt_install, rabbitmq  # noqa: E402
 from .commands import CommandLine  # noqa: E402
 from .servers.activemq import ActiveMQ, running_activemq  # noqa: E402
 from .servers.kafka import Kafka, kafka  # noqa: E402
@@ -68,13 +68,6 @@ def rabbitmq_server() -> Iterator[RabbitMQ]:
 def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
     """The URL of the shared RabbitMQ."""
     return rabbitmq_server.url
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[Redis]:
-    """A Redis that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
-    with required(running_redis()) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,9 @@ from mqasync.service.runner import Runner
 from mqasync.testing import StartService
 from mqasync.transports import load_seen
 
-from .brokers import Redis, free_port, running_redis
+from .brokers import free_port
+from .conftest import required
+from .servers.redis import FORGETFUL, DurableRedis, durable_redis
 from .waiting import depth, until
 
 REFUSING = f"redis://user:hidden@127.0.0.1:{free_port()}/0"  # nobody listens there
@@ -44,13 +46,13 @@ Remember = Callable[..., Seen]
 def remember(request: pytest.FixtureRequest, exchange: str) -> Remember:
     if request.param == "process":
         return lambda ttl=60.0, id="q": SeenInProcess(ttl)
-    server: Redis = request.getfixturevalue("redis_server")
+    server: DurableRedis = request.getfixturevalue("redis_broker")
     return lambda ttl=60.0, id="q": load_seen(server.url, exchange, id, ttl)
 
 
 @pytest.fixture
-def private_redis(redis_server: Redis) -> Iterator[Redis]:
-    with running_redis() as server:
+def private_redis() -> Iterator[DurableRedis]:
+    with required(durable_redis(*FORGETFUL)) as server:
         yield server
 
 
@@ -59,11 +61,6 @@ async def brokers() -> AsyncIterator[Brokers]:
     opened = Brokers(Settings(brokers={"main": f"memory:{new_id()}"}))
     yield opened
     await opened.close()
-
-
-@pytest.fixture
-def exchange() -> str:
-    return f"E{new_id()}"
 
 
 @asynccontextmanager
@@ -286,24 +283,24 @@ async def test_different_queues_share_no_ids(exchange: str, remember: Remember) 
 
 
 async def test_with_redis_a_second_process_knows_the_ids_and_after_a_restart_too(
-    redis_server: Redis, exchange: str
+    redis_broker: DurableRedis, exchange: str
 ) -> None:
-    first = load_seen(redis_server.url, exchange, "q", 60.0)
+    first = load_seen(redis_broker.url, exchange, "q", 60.0)
     await first.add(["a", "b"])
     await first.close()
-    second = load_seen(redis_server.url, exchange, "q", 60.0)
+    second = load_seen(redis_broker.url, exchange, "q", 60.0)
     assert await second.known(["a", "b", "c"]) == {"a", "b"}
     await second.close()
 
 
 async def test_with_more_handlers_than_a_redis_pool_usually_has_connections_all_are_remembered(
-    brokers: Brokers, redis_server: Redis, exchange: str, caplog: pytest.LogCaptureFixture
+    brokers: Brokers, redis_broker: DurableRedis, exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @consumer(exchange=exchange, id="q", concurrency=200)
     async def handler(body: dict[str, Any]) -> None: ...
 
     ids = [f"{n}" for n in range(1000)]
-    async with working(brokers, handler, load_seen(redis_server.url, exchange, "q", 60.0)) as channel:
+    async with working(brokers, handler, load_seen(redis_broker.url, exchange, "q", 60.0)) as channel:
         await publish(brokers, exchange, *ids)
         await until(lambda: channel.counts.handled == len(ids), "all are handled")
         await publish(brokers, exchange, *ids)
@@ -314,7 +311,7 @@ async def test_with_more_handlers_than_a_redis_pool_usually_has_connections_all_
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
 async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_complaint(
-    how: str, brokers: Brokers, private_redis: Redis, exchange: str, caplog: pytest.LogCaptureFixture
+    how: str, brokers: Brokers, private_redis: DurableRedis, exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = count()
 
@@ -338,7 +335,7 @@ async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_c
 
 
 async def test_when_redis_goes_away_while_a_message_is_handled_the_message_is_acknowledged(
-    brokers: Brokers, private_redis: Redis, exchange: str, caplog: pytest.LogCaptureFixture
+    brokers: Brokers, private_redis: DurableRedis, exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     attempts: list[int] = []
 
@@ -356,7 +353,7 @@ async def test_when_redis_goes_away_while_a_message_is_handled_the_message_is_ac
 
 
 async def test_when_redis_is_back_ids_are_remembered_again(
-    brokers: Brokers, private_redis: Redis, exchange: str, monkeypatch: pytest.MonkeyPatch
+    brokers: Brokers, private_redis: DurableRedis, exchange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dedup_module, "AWAY_SECONDS", 0.1)
 
@@ -394,7 +391,7 @@ async def test_a_redis_that_was_never_there_is_complained_about_without_its_pass
 async def test_the_start_says_where_ids_are_remembered_and_the_end_how_many_were_repeated(
     kind: str, request: pytest.FixtureRequest, exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = request.getfixturevalue("redis_server").url if kind == "redis" else None
+    url = request.getfixturevalue("redis_broker").url if kind == "redis" else None
     caplog.set_level(logging.INFO)
 
     @consumer(exchange=exchange, id="enrich", dedup="1h")
@@ -414,16 +411,16 @@ async def test_the_start_says_where_ids_are_remembered_and_the_end_how_many_were
     assert summary(runner)[-1] == f"2 repeated messages of {exchange}/enrich were not handled again"
 
 
-async def test_the_class_form_remembers_too(tmp_path: Path, redis_server: Redis, exchange: str) -> None:
+async def test_the_class_form_remembers_too(tmp_path: Path, redis_broker: DurableRedis, exchange: str) -> None:
     config = tmp_path / "config.yml"
-    config.write_text(f"brokers: {{main: 'sqlite:{tmp_path}/x.db'}}\ndedup: {redis_server.url}\n")
+    config.write_text(f"brokers: {{main: 'sqlite:{tmp_path}/x.db'}}\ndedup: {redis_broker.url}\n")
     handled: list[str] = []
 
     class Printer(Consumer):
         async def process(self, message: Any) -> None:
             handled.append(message["id"])
 
-    seen = load_seen(redis_server.url, exchange, "q", 60.0)
+    seen = load_seen(redis_broker.url, exchange, "q", 60.0)
     await seen.add(["a"])
     # Given one message that is known and one that is not
     brokers = Brokers(load_settings(str(config)))

@@ -22,7 +22,7 @@ from mqasync.operate.checks import ERROR, Checks
 from mqasync.transport import DEAD, Features, Transport
 from mqasync.transports import load
 
-from .brokers import Redis, free_port
+from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
 from .conftest import Connect, required
 from .servers.redis import DURABLE, DurableRedis, durable_redis
@@ -48,7 +48,12 @@ def private_redis() -> Iterator[DurableRedis]:
 @pytest.fixture
 def server(private_redis: DurableRedis) -> Iterator[DurableRedis]:
     yield private_redis
-    for name, value in {"maxmemory": "0", "maxmemory-policy": "noeviction", "appendfsync": "always"}.items():
+    for name, value in {
+        "maxmemory": "0",
+        "maxmemory-policy": "noeviction",
+        "appendfsync": "always",
+        "appendonly": "yes",
+    }.items():
         private_redis.command("CONFIG", "SET", name, value)
     private_redis.command("ACL", "DELUSER", "guest")
 
@@ -95,18 +100,13 @@ def test_nothing_that_prints_a_transport_shows_its_password() -> None:
 
 
 async def test_a_server_that_loses_nothing_is_not_warned_of(server: DurableRedis, connect: Connect) -> None:
-    transport = await connect(server.url)
-    assert transport.warning == ""
-
-
-async def test_a_server_without_a_file_is_warned_of(redis_server: Redis, connect: Connect) -> None:
-    transport = await connect(redis_server.url)
-    assert "its end loses them: set appendonly to yes" in transport.warning
+    assert (await connect(server.url)).warning == ""
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "warning"),
     [
+        ("appendonly", "no", "its end loses them: set appendonly to yes"),
         ("appendfsync", "everysec", "a power cut loses what is not on disk yet: set appendfsync to always"),
         ("appendfsync", "no", "a power cut loses what is not on disk yet"),
         ("maxmemory-policy", "allkeys-lru", "full, it throws messages away: set maxmemory-policy to"),
@@ -116,8 +116,7 @@ async def test_a_server_that_may_lose_messages_is_warned_of(
     server: DurableRedis, setting: str, value: str, warning: str, connect: Connect
 ) -> None:
     server.command("CONFIG", "SET", setting, value)
-    transport = await connect(server.url)
-    assert warning in transport.warning
+    assert warning in (await connect(server.url)).warning
 
 
 async def test_nobody_there_is_lost_and_a_wrong_password_or_database_is_refused(

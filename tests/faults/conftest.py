@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from ..brokers import RabbitMQ, rabbitmq
 from ..conftest import required
 from . import report
-from .load import Load
+from .load import MESSAGES, Load, loads
 from .proxy import Proxy
 
 
@@ -43,6 +45,27 @@ def record() -> Record:
 
 class Record:
     """The oracle: nothing confirmed is lost, the queues are empty, and recovery took no longer than allowed."""
+
+    def survives(
+        self,
+        broker: str,
+        fault: str,
+        url: str,
+        strike: Callable[[list[Load]], object],
+        messages: int = MESSAGES,
+        within: float = 5.0,
+        **options: Any,
+    ) -> list[Load]:
+        """Strike when a fifth of the messages is confirmed: then all has to come through. Returns the loads."""
+        with loads(url, messages, **options) as running:
+            for load in running:
+                load.until_confirmed(0.2)
+            strike(running)
+            back = time.monotonic()
+            for load in running:
+                load.finish()
+        self(broker, fault, running, back, within)
+        return running
 
     def __call__(
         self, broker: str, fault: str, loads: list[Load], back: float | None, within: float = 5.0, remark: str = ""

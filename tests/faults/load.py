@@ -34,7 +34,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 PUBLISHERS = 50
 FIRST_RETRIED = 5
-MESSAGES = int(os.environ.get("MQASYNC_FAULT_MESSAGES", "4000"))  # in each fault; `make faults` takes 20,000
+MESSAGES = int(os.environ.get("MQASYNC_FAULT_MESSAGES", "2000"))  # in each fault; `make faults` takes 20,000
+FEW = min(MESSAGES, 800)  # where the broker's stand-in takes about 50 a second through step and sink
 PATIENCE = 60.0  # seconds from the end of a fault until everything must have been handled
 
 
@@ -246,6 +247,10 @@ class Load:
             self.ledger.confirmed.add(n)
             if self._pace:
                 await asyncio.sleep(self._pace)
+
+
+def reconnected(load: Load) -> bool:
+    return load.brokers.route(load.exchange).reconnects > 0
 
 
 @contextmanager

@@ -1,8 +1,7 @@
-"""ActiveMQ itself killed, or frozen, while messages flow."""
+"""ActiveMQ killed while a queue is empty, and a way to it that loses messages alone."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,14 +10,11 @@ from mqasync import Message, consumer
 from mqasync.config.settings import Settings
 from mqasync.service.discovery import Service
 from mqasync.service.runner import Runner
-from mqasync.transports import load
 
-from ..conformance import numbers, receive
-from ..conftest import required
+from ..conformance import message, numbers, receive
+from ..conftest import Connect, required
 from ..servers.activemq import ActiveMQ, running_activemq
 from ..waiting import depth, until
-from .conftest import Record
-from .load import loads
 from .proxy import Proxy
 
 
@@ -29,38 +25,12 @@ def fragile_activemq() -> Iterator[ActiveMQ]:
         yield server
 
 
-def test_a_killed_broker_loses_nothing(fragile_activemq: ActiveMQ, record: Record) -> None:
-    with loads(fragile_activemq.url, 2000) as running:
-        for load in running:
-            load.until_confirmed(0.2)
-        fragile_activemq.kill()
-        fragile_activemq.start()
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-    record("ActiveMQ", "killed (SIGKILL) and started again", running, back)
-
-
-def test_a_frozen_broker_loses_nothing(fragile_activemq: ActiveMQ, record: Record) -> None:
-    with loads(f"{fragile_activemq.url}?heartbeat=1", 2000) as running:
-        for load in running:
-            load.until_confirmed(0.2)
-        fragile_activemq.pause()
-        for load in running:  # longer than it takes to give it up
-            load.until(lambda load=load: load.state == "not connected", "its silence is noticed")  # type: ignore[misc]
-        fragile_activemq.go_on()
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-    record("ActiveMQ", "frozen (SIGSTOP) until heartbeats were missed", running, back)
-
-
 @pytest.mark.parametrize("consumed", [False, True], ids=["before anybody consumed", "after its marker was consumed"])
-async def test_a_queue_that_never_had_a_message_survives_a_kill(fragile_activemq: ActiveMQ, consumed: bool) -> None:
-    exchange = f"survivor-{consumed}"
+async def test_a_queue_that_never_had_a_message_survives_a_kill(
+    fragile_activemq: ActiveMQ, consumed: bool, exchange: str, connect: Connect
+) -> None:
     # Given a queue that was declared, and perhaps consumed from, and is empty
-    transport = load(fragile_activemq.url)
-    await transport.open()
+    transport = await connect(fragile_activemq.url)
     await transport.declare(exchange, "q")
     if consumed:
         subscription = await transport.subscribe(exchange, "q", 10)
@@ -70,14 +40,10 @@ async def test_a_queue_that_never_had_a_message_survives_a_kill(fragile_activemq
     fragile_activemq.kill()
     fragile_activemq.start()
     # Then what is published has a queue to go to
-    transport = load(fragile_activemq.url)
-    await transport.open()
-    try:
-        await transport.publish(exchange, [Message(body=b"1", exchange=exchange)])
-        assert await depth(transport, exchange, "q") == 1
-        assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
-    finally:
-        await transport.close()
+    transport = await connect(fragile_activemq.url)
+    await transport.publish(exchange, [message(1)])
+    assert await depth(transport, exchange, "q") == 1
+    assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
 
 
 async def test_messages_that_wait_while_nothing_comes_are_noticed_and_handled(

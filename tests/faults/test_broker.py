@@ -70,10 +70,12 @@ def test_a_memory_alarm_stops_publishers_and_nobody_else(server: RabbitMQ, recor
             load.hold.clear()  # before all is published
         # When the broker blocks those who publish
         server.control("set_vm_memory_high_watermark", "absolute", "1MB")
-        for load in running:
-            load.hold.set()
-            load.until(lambda load=load: load.state.startswith("blocked"), "it is blocked and says so")  # type: ignore[misc]
-        server.control("set_vm_memory_high_watermark", "absolute", "2GB")
+        try:
+            for load in running:
+                load.hold.set()
+                load.until(lambda load=load: load.state.startswith("blocked"), "it is blocked and says so")  # type: ignore[misc]
+        finally:
+            server.control("set_vm_memory_high_watermark", "absolute", "2GB")
         back = time.monotonic()
         for load in running:
             load.finish()

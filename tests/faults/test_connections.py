@@ -12,8 +12,8 @@ from .conftest import Record
 from .load import MESSAGES, loads
 from .proxy import DOWN, UP, Proxy
 
-HEARTBEAT = 5
-SILENT_SECONDS = 15.0 if MESSAGES >= 20_000 else 25.0  # the whole suite has other tests beside it
+HEARTBEAT = 2
+SILENT_SECONDS = 15.0
 
 AT_ONCE: dict[str, Callable[[Proxy], None]] = {
     "connections reset": Proxy.drop,

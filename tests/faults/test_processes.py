@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import url_of
 from .conftest import Record
-from .load import MESSAGES, Load
+from .load import FEW, MESSAGES, Load
 
 SINK = """
 import os
@@ -60,19 +61,20 @@ STRIKES = {
 
 
 @pytest.mark.parametrize("fault", STRIKES)
-@pytest.mark.parametrize("kind", ["SQLite", "RabbitMQ"])
+@pytest.mark.parametrize("kind", ["SQLite", "RabbitMQ", "SQS"])
 def test_a_process_that_ends_in_the_middle_loses_nothing(
     kind: str, fault: str, request: pytest.FixtureRequest, tmp_path: Path, record: Record
 ) -> None:
-    url = f"sqlite:{tmp_path}/test.db?lease=1" if kind == "SQLite" else request.getfixturevalue("rabbitmq_url")
-    load = Load(url, MESSAGES, "uvloop")
+    url = url_of(kind.lower(), request, tmp_path)
+    messages = FEW if kind == "SQS" else MESSAGES
+    load = Load(url, messages, "uvloop")
     (tmp_path / "file_sink.py").write_text(SINK.format(exchange=load.exchange))
     for part in (0.1, 0.3, 0.5, 1.0):
         with service(tmp_path, url) as process:
             if part == 0.1:
                 load.until(lambda: queue_exists(process), "it consumes")
                 load.start()
-            aim = int(part * MESSAGES)
+            aim = int(part * messages)
             load.until(lambda aim=aim: len(handled(tmp_path)) >= aim, f"{aim} are handled")  # type: ignore[misc]
             if part < 1.0:
                 for number in STRIKES[fault]:
@@ -80,8 +82,7 @@ def test_a_process_that_ends_in_the_middle_loses_nothing(
                     time.sleep(0.3)  # two within 0.2 s count as one: `timeout` and its like send two
                 process.wait(10)
     load.finish()
-    counts = handled(tmp_path)
-    load.ledger.processed = counts
+    load.ledger.processed = handled(tmp_path)
     load.ledger.buried.clear()
     record(kind, f"{fault}, 3 times", [load], None)
 

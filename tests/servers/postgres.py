@@ -6,6 +6,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import psutil
 
 from ..brokers import START_SECONDS, BrokerUnavailable, apt_install
 from .server import Server, running
 
 USER = "postgres"  # who runs it where the tests are run by root, as whom it refuses
+OURS = "FROM pg_stat_activity WHERE application_name = 'mqasync'"
 
 
 class Postgres(Server):
@@ -93,7 +94,7 @@ class Postgres(Server):
 
     def end_connections(self) -> None:
         """End every connection of mqasync, as an administrator may."""
-        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mqasync'")
+        self.execute(f"SELECT pg_terminate_backend(pid) {OURS}")
 
     @asynccontextmanager
     async def locked(self, table: str) -> AsyncIterator[None]:
@@ -106,15 +107,9 @@ class Postgres(Server):
         finally:
             await connection.close()
 
-    def kill(self) -> None:
-        """SIGKILL all of its processes, the first of them first, or it would start the others again."""
-        assert self.process
-        family = [psutil.Process(self.process.pid)]
-        family += family[0].children(recursive=True)
-        for process in family:
-            process.kill()
-        self.process.wait()
-        psutil.wait_procs(family, timeout=START_SECONDS)  # it does not start while one of them has its memory
+    def crash(self) -> None:
+        """SIGKILL one of its processes that serve mqasync: PostgreSQL ends all of them, and recovers."""
+        os.kill(int(self.execute(f"SELECT pid {OURS} LIMIT 1")), signal.SIGKILL)
 
 
 class PgBouncer(Server):

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..brokers import apt_install
 from .server import Server, running
 
+FORGETFUL = ("--save", "", "--appendonly", "no")
 DURABLE = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 
 

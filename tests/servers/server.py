@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import tempfile
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from ..brokers import START_SECONDS, BrokerUnavailable, free_port
 
@@ -54,21 +55,30 @@ class Server:
             return True
         return False
 
+    def family(self) -> list[psutil.Process]:
+        """Its first process and all that this has started."""
+        assert self.process
+        first = psutil.Process(self.process.pid)
+        return [first, *first.children(recursive=True)]
+
     def pause(self) -> None:
         """SIGSTOP: it accepts and does not answer, until `go_on` or `kill`."""
-        assert self.process
-        self.process.send_signal(signal.SIGSTOP)
+        for process in self.family():
+            process.suspend()
 
     def go_on(self) -> None:
         """SIGCONT."""
-        assert self.process
-        self.process.send_signal(signal.SIGCONT)
+        for process in self.family():
+            process.resume()
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would end it; what the system has in its page cache stays."""
+        family = self.family()  # the first one first, or it would start others again
+        for process in family:
+            process.kill()
         assert self.process
-        self.process.kill()
         self.process.wait()
+        psutil.wait_procs(family, timeout=START_SECONDS)
 
     def stop(self) -> None:
         """End it, if it runs."""

@@ -58,6 +58,7 @@ class Moto(Server):
     def __init__(self, directory: Path, python: Path) -> None:
         super().__init__(directory)
         self.python = python
+        self.environment = CREDENTIALS
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.url = f"sqs://eu-central-1?endpoint={self.endpoint}&lease=3&wait=1"
 
