@@ -11,11 +11,13 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from mqasync import masking
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
 from mqasync.message import new_id
 from mqasync.transport import Options, Subscription, Transport
 from mqasync.transports import load
 
-pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.faults.load")
+pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.working", "tests.faults.load")
 
 from .brokers import BrokerUnavailable, RabbitMQ, apt_install, rabbitmq  # noqa: E402
 from .commands import CommandLine  # noqa: E402
@@ -157,6 +159,14 @@ async def queue(transport: Transport, exchange: str) -> Subscription:
     """A subscription to the new queue (exchange, "q")."""
     await transport.declare(exchange, "q")
     return await transport.subscribe(exchange, "q", 100)
+
+
+@pytest.fixture
+async def brokers(url: str) -> AsyncIterator[Brokers]:
+    """What a process has whose configuration names `url`."""
+    brokers = Brokers(Settings(brokers={"main": url}))
+    yield brokers
+    await brokers.close()
 
 
 @pytest.fixture

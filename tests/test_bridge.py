@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,13 +14,12 @@ import pytest
 from mqasync import Message, Out, consumer
 from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import ExchangeSettings, Settings
-from mqasync.core.channel import Channel
-from mqasync.handlers.step import Step
 from mqasync.message import new_id
 from services import bridge
 
 from .conftest import url_of
 from .waiting import until
+from .working import working
 
 ROOT = Path(__file__).parents[1]
 MESSAGES = int(os.environ.get("MQASYNC_BRIDGE_MESSAGES", "1000"))  # 10,000 take minutes: SQS's stand-in is slow
@@ -82,15 +81,11 @@ async def test_messages_arrive_as_they_were_by_way_of_other_brokers(
     async def end(body: bytes, message: Message) -> None:
         arrived[message.id] = message
 
-    channel = Channel(Step(end, brokers.publish, {}), brokers.route(names[-1]))
-    await channel.declare()
-    channel.start()
-    with ExitStack() as bridges:
+    async with working(brokers, end), AsyncExitStack() as bridges:
         for source, target in reversed(list(pairwise(names))):
             await asyncio.to_thread(bridges.enter_context, bridging(source, target, tmp_path))
         await asyncio.gather(*map(brokers.publish, sent))
         await until(lambda: len(arrived) == len(sent), "all have arrived", patience=250)
-    await channel.drain(5.0)
     for message in sent:
         there = arrived[message.id]
         assert (there.body, there.key, there.headers) == (message.body, message.key, message.headers)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,84 +30,19 @@ from mqasync.core.channel import Channel
 from mqasync.handlers.outbox import UNCONFIRMED
 from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.transport import DEAD
 
 from .conftest import url_of
 from .waiting import PATIENCE, until
+from .working import dead_letters, publish, until_depth, working
 
-# those that several processes can use
-SHARED = ["sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"]
-BROKERS = ["memory", *SHARED]
-
-
-def settings_for(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    return Settings(brokers={"main": url_of(kind, request, tmp_path)})
+SHARED = ["sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"]  # by several processes
+everywhere = pytest.mark.parametrize("url", ["memory", *SHARED], indirect=True)
 
 
-@pytest.fixture(params=BROKERS)
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    return settings_for(request.param, request, tmp_path)
-
-
-@pytest.fixture(params=SHARED)
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    return settings_for(request.param, request, tmp_path)
-
-
-@pytest.fixture
-async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
-    opened = Brokers(settings)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def exchange() -> str:
-    return f"E{new_id()}"
-
-
-@asynccontextmanager
-async def working(brokers: Brokers, *consumers: Consumer, grace: float = 5.0) -> AsyncIterator[list[Channel]]:
-    """The consumers at work, all declared before the block starts."""
-    channels = [Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange)) for one in consumers]
-    for channel in channels:
-        await channel.declare()
-    for channel in channels:
-        channel.start()
-    try:
-        yield channels
-    finally:
-        for channel in channels:
-            await channel.drain(grace)
-
-
-async def publish(brokers: Brokers, exchange: str, *bodies: bytes, **fields: Any) -> None:
-    await asyncio.gather(*(brokers.publish(Message(body=body, exchange=exchange, **fields)) for body in bodies))
-
-
-async def until_depth(channel: Channel, depth: int) -> None:
-    """Wait until so many messages are in the queue; a broker may count a moment behind."""
-    there = await channel.depth()
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while there != depth:
-        assert asyncio.get_running_loop().time() < deadline, f"{there} messages are in the queue, not {depth}"
-        await asyncio.sleep(0.05)
-        there = await channel.depth()
-
-
-async def dead_letters(brokers: Brokers, exchange: str, id: str, count: int) -> list[Message]:
-    """Receive `count` dead letters of the queue and put them back."""
-    broker = brokers.route(exchange)
-    transport = await broker.connected()
-    subscription = await transport.subscribe(exchange, id + DEAD, 100)
-    found: list[Message] = []
-    async with asyncio.timeout(PATIENCE):
-        while len(found) < count:
-            deliveries = await subscription.receive(100, 1.0)
-            found += [delivery.message for delivery in deliveries]
-            await subscription.release(deliveries) if len(found) >= count else None
-    await subscription.close()
-    return found
+@pytest.fixture(params=["sqlite", "rabbitmq"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Two brokers that could not be less alike; what depends on the broker itself is tested `everywhere`."""
+    return url_of(request.param, request, tmp_path)
 
 
 async def test_a_message_is_acknowledged_only_after_its_outputs_are_confirmed(brokers: Brokers, exchange: str) -> None:
@@ -124,21 +58,19 @@ async def test_a_message_is_acknowledged_only_after_its_outputs_are_confirmed(br
         await confirmed.wait()
 
     # Given a step whose output the broker has not confirmed yet
-    channel = Channel(Step(handler, slow_publish, {}), brokers.route(exchange))
-    await channel.declare()
-    channel.start()
-    await publish(brokers, exchange, b"{}")
-    await asyncio.wait_for(handled.wait(), PATIENCE)
-    # Then the input is still in hand
-    await asyncio.sleep(0.05)
-    assert channel.held == 1
-    # When it is confirmed, then the input is acknowledged
-    confirmed.set()
-    await until(lambda: channel.held == 0, "the input is settled")
-    await channel.drain(1.0)
+    async with working(brokers, handler, publish=slow_publish) as (channel,):
+        await publish(brokers, exchange, b"{}")
+        await asyncio.wait_for(handled.wait(), PATIENCE)
+        # Then the input is still in hand
+        await asyncio.sleep(0.05)
+        assert channel.held == 1
+        # When it is confirmed, then the input is acknowledged
+        confirmed.set()
+        await until(lambda: channel.held == 0, "the input is settled")
     await until_depth(channel, 0)
 
 
+@everywhere
 async def test_a_failed_message_comes_back_with_the_next_attempt_and_to_its_own_id_alone(
     brokers: Brokers, exchange: str
 ) -> None:
@@ -160,6 +92,7 @@ async def test_a_failed_message_comes_back_with_the_next_attempt_and_to_its_own_
     assert attempts == {"failing": [1, 2, 3], "other": [1]}
 
 
+@everywhere
 async def test_after_its_retries_a_message_is_buried_with_the_reason_and_intact(
     brokers: Brokers, exchange: str
 ) -> None:
@@ -199,6 +132,7 @@ async def test_rejected_and_invalid_messages_are_buried_at_once_and_the_others_a
     assert {message.headers["dead-attempts"] for message in dead} == {"1"}
 
 
+@everywhere
 async def test_a_drained_message_is_not_counted_as_an_attempt(brokers: Brokers, exchange: str) -> None:
     attempts: list[int] = []
     block = True
@@ -240,10 +174,8 @@ async def test_running_handlers_finish_within_the_grace_time(brokers: Brokers, e
     await until_depth(channel, 7)
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
-async def test_a_handler_longer_than_its_lease_keeps_its_message(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, exchange: str
-) -> None:
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_a_handler_longer_than_its_lease_keeps_its_message(url: str, brokers: Brokers, exchange: str) -> None:
     handled: list[str] = []
 
     def worker(name: str) -> Consumer:
@@ -254,15 +186,13 @@ async def test_a_handler_longer_than_its_lease_keeps_its_message(
 
         return handler
 
-    settings = settings_for(kind, request, tmp_path)
-    first, second = Brokers(settings), Brokers(settings)
-    async with working(first, worker("first")), working(second, worker("second")):
-        await publish(first, exchange, b"{}")
+    other = Brokers(Settings(brokers={"main": url}))
+    async with working(brokers, worker("first")), working(other, worker("second")):
+        await publish(brokers, exchange, b"{}")
         await until(lambda: len(handled) == 1, "it is handled")
         await asyncio.sleep(1.5)
     assert len(handled) == 1
-    await first.close()
-    await second.close()
+    await other.close()
 
 
 async def test_outputs_of_a_repeated_message_have_the_same_ids(brokers: Brokers, exchange: str) -> None:
@@ -306,14 +236,11 @@ async def test_a_generator_has_back_pressure_and_all_its_outputs_are_confirmed_b
         for n in range(3 * UNCONFIRMED):
             yield {"n": n}
 
-    channel = Channel(Step(handler, counting_publish, {}), brokers.route(exchange))
-    await channel.declare()
-    channel.start()
-    await publish(brokers, exchange, b"{}")
-    await until(lambda: channel.counts.handled == 1, "it is handled")
+    async with working(brokers, handler, publish=counting_publish) as (channel,):
+        await publish(brokers, exchange, b"{}")
+        await until(lambda: channel.counts.handled == 1, "it is handled")
     assert confirmed == 3 * UNCONFIRMED
     assert most <= UNCONFIRMED
-    await channel.drain(1.0)
 
 
 async def test_a_batch_handler_gets_lists_and_one_bad_message_does_not_take_the_others_with_it(
@@ -410,16 +337,13 @@ async def test_sixty_four_concurrent_producers_lose_and_repeat_nothing(brokers: 
 
 
 async def test_publishing_where_no_queue_exists_raises_unroutable_unless_the_exchange_is_optional(
-    settings: Settings, exchange: str
+    url: str, brokers: Brokers, exchange: str
 ) -> None:
-    brokers = Brokers(settings)
     with pytest.raises(Unroutable, match=exchange):
         await publish(brokers, exchange, b"{}")
-    await brokers.close()
-    settings.exchanges[exchange] = ExchangeSettings(optional=True)
-    brokers = Brokers(settings)
-    await publish(brokers, exchange, b"{}")
-    await brokers.close()
+    optional = Brokers(Settings(brokers={"main": url}, exchanges={exchange: ExchangeSettings(optional=True)}))
+    await publish(optional, exchange, b"{}")
+    await optional.close()
 
 
 async def test_a_step_whose_output_has_nowhere_to_go_is_retried_and_then_buried(
@@ -470,9 +394,8 @@ async def test_closing_is_safe_twice(brokers: Brokers, exchange: str) -> None:
     await brokers.close()
 
 
-async def test_the_class_form_produces_and_consumes(shared: Settings, exchange: str) -> None:
+async def test_the_class_form_produces_and_consumes(url: str, exchange: str) -> None:
     seen: list[Any] = []
-    url = shared.brokers["main"]
 
     class Printer(Consumer):
         async def process(self, message: Any) -> None:
@@ -513,11 +436,11 @@ async def handler(body: dict, message: Message):
 """
 
 
+@pytest.mark.parametrize("url", SHARED, indirect=True)
 async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
-    shared: Settings, exchange: str, tmp_path: Path
+    url: str, brokers: Brokers, exchange: str, tmp_path: Path
 ) -> None:
     (tmp_path / "child.py").write_text(CHILD.format(exchange=exchange))
-    url = shared.brokers["main"]
     seen: list[int] = []
 
     @consumer(exchange=exchange, id="q")
@@ -525,7 +448,6 @@ async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
         assert message.attempt == 1
         seen.append(body["n"])
 
-    brokers = Brokers(shared)
     channel = Channel(Step(handler, brokers.publish, {}), brokers.route(exchange))
     await channel.declare()
     await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(12)))
@@ -549,9 +471,9 @@ async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
     await channel.drain(1.0)
     assert sorted(seen) == [5, 6, 7, 8, 9, 10, 11]
     await until_depth(channel, 0)
-    await brokers.close()
 
 
+@pytest.mark.parametrize("url", ["sqlite", "rabbitmq", "kafka"], indirect=True)
 async def test_messages_of_one_key_are_handled_one_after_another_and_other_keys_beside_them(
     brokers: Brokers, exchange: str
 ) -> None:

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mqasync import Message, consumer
+from mqasync import consumer
 from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import Settings
-from mqasync.core.channel import Channel
 from mqasync.core.poison import MAX_ALONE, SUSPECT_RETURNS, Quarantine
-from mqasync.handlers.step import Step
 from mqasync.message import new_id
 
 from .commands import CommandLine
 from .conftest import url_of
 from .waiting import until
+from .working import publish, working
 
 SERVICE = """
 import os
@@ -77,23 +76,17 @@ async def test_a_graceful_stop_is_no_death_however_often(
     for life in range(2 * MAX_ALONE + SUSPECT_RETURNS + 2):
         begun = asyncio.Event()
         brokers = Brokers(Settings(brokers={"main": url_of(kind, request, tmp_path)}))
-        channel = Channel(Step(handler, brokers.publish, {}), brokers.route(exchange))
-        await channel.declare()
-        if life == 0:
-            messages = [Message(body=b'{"n": %d}' % n, exchange=exchange) for n in range(10)]
-            await asyncio.gather(*map(brokers.publish, messages))
-        channel.start()
-        await asyncio.wait_for(begun.wait(), 20)
-        await channel.drain(0.0)
+        async with working(brokers, handler, grace=0.0):
+            if life == 0:
+                await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(10)))
+            await asyncio.wait_for(begun.wait(), 20)
         await brokers.close()
     # Then none of them is to blame
     stop = False
     brokers = Brokers(Settings(brokers={"main": url_of(kind, request, tmp_path)}))
-    channel = Channel(Step(handler, brokers.publish, {}), brokers.route(exchange))
-    channel.start()
-    await until(lambda: len(set(handled)) == 10, "all are handled", 60)
+    async with working(brokers, handler) as (channel,):
+        await until(lambda: len(set(handled)) == 10, "all are handled", 60)
     assert (channel.counts.buried, channel.counts.failed) == (0, 0)
-    await channel.drain(1.0)
     await brokers.close()
 
 

@@ -5,8 +5,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,17 @@ from mqasync.core import dedup as dedup_module
 from mqasync.core.channel import Channel
 from mqasync.core.dedup import SeenInProcess
 from mqasync.handler import ConsumerOptions
-from mqasync.handlers.step import Step
 from mqasync.masking import shown
 from mqasync.message import new_id
 from mqasync.service.discovery import Service
 from mqasync.service.runner import Runner
-from mqasync.testing import StartService
 from mqasync.transports import load_seen
 
 from .brokers import free_port
 from .conftest import required
 from .servers.redis import FORGETFUL, DurableRedis, durable_redis
 from .waiting import depth, until
+from .working import working
 
 REFUSING = f"redis://user:hidden@127.0.0.1:{free_port()}/0"  # nobody listens there
 
@@ -57,24 +55,11 @@ def private_redis() -> Iterator[DurableRedis]:
 
 
 @pytest.fixture
-async def brokers() -> AsyncIterator[Brokers]:
-    opened = Brokers(Settings(brokers={"main": f"memory:{new_id()}"}))
-    yield opened
-    await opened.close()
+def url() -> str:
+    return f"memory:{new_id()}"
 
 
-@asynccontextmanager
-async def working(brokers: Brokers, one: Consumer, seen: Seen, grace: float = 5.0) -> AsyncIterator[Channel]:
-    channel = Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange), seen=seen)
-    await channel.declare()
-    channel.start()
-    try:
-        yield channel
-    finally:
-        await channel.drain(grace)
-
-
-async def publish(brokers: Brokers, exchange: str, *ids: str) -> None:
+async def publish_ids(brokers: Brokers, exchange: str, *ids: str) -> None:
     await asyncio.gather(*(brokers.publish(Message(body=b"{}", exchange=exchange, id=id)) for id in ids))
 
 
@@ -96,27 +81,22 @@ async def test_a_repeated_message_is_acknowledged_and_not_handled_again(
     async def handler(body: dict[str, Any], message: Message) -> None:
         handled.append(message.id)
 
-    async with working(brokers, handler, remember()) as channel:
+    async with working(brokers, handler, seen=remember()) as (channel,):
         for n, id in enumerate(["a", "b", "a", "a"], start=1):
-            await publish(brokers, exchange, id)
+            await publish_ids(brokers, exchange, id)
             await until(lambda n=n: settled(channel) == n, "it is settled")  # type: ignore[misc]
     assert handled == ["a", "b"]
     assert (channel.counts.handled, channel.counts.repeated) == (2, 2)
     assert await channel.depth() == 0
 
 
-async def test_without_dedup_a_repeated_message_is_handled_again(mqasync_service: StartService) -> None:
-    handled: list[str] = []
+async def test_without_dedup_a_repeated_message_is_handled_again(brokers: Brokers, exchange: str) -> None:
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None: ...
 
-    @consumer(exchange="in", id="q")
-    async def handler(body: dict[str, Any], message: Message) -> None:
-        handled.append(message.id)
-
-    service = await mqasync_service(handler)
-    for _ in range(2):
-        await publish(service.runner.brokers, "in", "a")
-        await service.quiet()
-    assert handled == ["a", "a"]
+    async with working(brokers, handler) as (channel,):
+        await publish_ids(brokers, exchange, "a", "a")
+        await until(lambda: channel.counts.handled == 2, "both are handled")
 
 
 async def test_a_failed_message_is_handled_at_its_retry(brokers: Brokers, exchange: str, remember: Remember) -> None:
@@ -128,10 +108,10 @@ async def test_a_failed_message_is_handled_at_its_retry(brokers: Brokers, exchan
         if message.attempt < 3:
             raise ValueError("not yet")
 
-    async with working(brokers, handler, remember()) as channel:
-        await publish(brokers, exchange, "a")
+    async with working(brokers, handler, seen=remember()) as (channel,):
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.handled == 1, "it is handled in the end")
-        await publish(brokers, exchange, "a")
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.repeated == 1, "from now on it is known")
     assert attempts == [1, 2, 3]
 
@@ -149,13 +129,10 @@ async def test_a_message_whose_outputs_are_not_confirmed_is_not_remembered(
     async def handler(body: dict[str, Any]) -> dict[str, Any]:
         return body
 
-    channel = Channel(Step(handler, failing_once, {}), brokers.route(exchange), seen=remember())
-    await channel.declare()
-    channel.start()
-    await publish(brokers, exchange, "a")
-    await until(lambda: channel.counts.handled == 1, "its output is confirmed at the second attempt")
+    async with working(brokers, handler, publish=failing_once, seen=remember()) as (channel,):
+        await publish_ids(brokers, exchange, "a")
+        await until(lambda: channel.counts.handled == 1, "its output is confirmed at the second attempt")
     assert (channel.counts.retried, channel.counts.repeated) == (1, 0)
-    await channel.drain(1.0)
 
 
 async def test_a_buried_message_is_handled_when_it_comes_again(
@@ -168,11 +145,11 @@ async def test_a_buried_message_is_handled_when_it_comes_again(
         if not good:
             raise Reject("not good yet")
 
-    async with working(brokers, handler, remember()) as channel:
-        await publish(brokers, exchange, "a")
+    async with working(brokers, handler, seen=remember()) as (channel,):
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.buried == 1, "it is buried")
         good = True
-        await publish(brokers, exchange, "a")
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.handled == 1, "it is handled")
     assert channel.counts.repeated == 0
 
@@ -189,10 +166,10 @@ async def test_a_message_that_was_in_hand_when_its_process_ended_is_handled_by_t
             await asyncio.Event().wait()
 
     seen = remember()
-    async with working(brokers, handler, seen, grace=0.0):
-        await publish(brokers, exchange, "a")
+    async with working(brokers, handler, seen=seen, grace=0.0):
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: begun == ["a"], "it is in hand")
-    async with working(brokers, handler, seen) as channel:
+    async with working(brokers, handler, seen=seen) as (channel,):
         await until(lambda: channel.counts.handled == 1, "it is handled by the next")
     assert begun == ["a", "a"]
 
@@ -211,15 +188,12 @@ async def test_an_id_is_remembered_after_the_handler_and_before_the_acknowledgem
     async def handler(body: dict[str, Any]) -> None:
         order.append("handled")
 
-    broker = brokers.route(exchange)
-    channel = Channel(Step(handler, brokers.publish, {}), broker, lambda event, _: order.append(event), None,
-                      Recording(60.0))  # fmt: skip
-    await channel.declare()
-    channel.start()
-    await publish(brokers, exchange, "a")
-    await until(lambda: channel.held == 0 and channel.counts.handled == 1, "it is settled")
+    async with working(brokers, handler, seen=Recording(60.0), observe=lambda event, _: order.append(event)) as (
+        channel,
+    ):
+        await publish_ids(brokers, exchange, "a")
+        await until(lambda: channel.held == 0 and channel.counts.handled == 1, "it is settled")
     assert order == ["handled", "remembered", "acknowledged"]
-    await channel.drain(1.0)
 
 
 async def test_a_batch_handler_does_not_get_the_known_ones(brokers: Brokers, exchange: str, remember: Remember) -> None:
@@ -229,9 +203,9 @@ async def test_a_batch_handler_does_not_get_the_known_ones(brokers: Brokers, exc
     async def handler(bodies: list[dict[str, Any]], messages: list[Message]) -> None:
         batches.append([message.id for message in messages])
 
-    async with working(brokers, handler, remember()) as channel:
+    async with working(brokers, handler, seen=remember()) as (channel,):
         for n, ids in enumerate([("a", "b", "c"), ("d", "b", "e"), ("a", "b", "d")], start=1):
-            await publish(brokers, exchange, *ids)
+            await publish_ids(brokers, exchange, *ids)
             await until(lambda n=n: settled(channel) == 3 * n, "the batch is settled")  # type: ignore[misc]
     assert [sorted(batch) for batch in batches] == [["a", "b", "c"], ["d", "e"]]
     assert channel.counts.repeated == 4
@@ -300,10 +274,10 @@ async def test_with_more_handlers_than_a_redis_pool_usually_has_connections_all_
     async def handler(body: dict[str, Any]) -> None: ...
 
     ids = [f"{n}" for n in range(1000)]
-    async with working(brokers, handler, load_seen(redis_broker.url, exchange, "q", 60.0)) as channel:
-        await publish(brokers, exchange, *ids)
+    async with working(brokers, handler, seen=load_seen(redis_broker.url, exchange, "q", 60.0)) as (channel,):
+        await publish_ids(brokers, exchange, *ids)
         await until(lambda: channel.counts.handled == len(ids), "all are handled")
-        await publish(brokers, exchange, *ids)
+        await publish_ids(brokers, exchange, *ids)
         await until(lambda: channel.counts.repeated == len(ids), "all are known")
     assert channel.counts.handled == len(ids)
     assert not warnings_of(caplog)
@@ -318,14 +292,14 @@ async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_c
     @consumer(exchange=exchange, id="q")
     async def handler(body: dict[str, Any]) -> None: ...
 
-    async with working(brokers, handler, load_seen(private_redis.url, exchange, "q", 60.0)) as channel:
-        await publish(brokers, exchange, *(f"{next(ids)}" for _ in range(50)))
+    async with working(brokers, handler, seen=load_seen(private_redis.url, exchange, "q", 60.0)) as (channel,):
+        await publish_ids(brokers, exchange, *(f"{next(ids)}" for _ in range(50)))
         await until(lambda: channel.counts.handled == 50, "all are handled")
         # When Redis goes away
         private_redis.kill() if how == "killed" else private_redis.pause()
         since = time.monotonic()
         # Then what comes is handled, the known as well
-        await publish(brokers, exchange, *(f"{n}" for n in range(50)), *(f"{next(ids)}" for _ in range(500)))
+        await publish_ids(brokers, exchange, *(f"{n}" for n in range(50)), *(f"{next(ids)}" for _ in range(500)))
         await until(lambda: channel.counts.handled == 600, "all are handled")
         assert time.monotonic() - since < 4.5, "all wait once for a Redis that does not answer, not one after another"
     (complaint,) = warnings_of(caplog)
@@ -344,8 +318,8 @@ async def test_when_redis_goes_away_while_a_message_is_handled_the_message_is_ac
         attempts.append(message.attempt)
         private_redis.kill()
 
-    async with working(brokers, handler, load_seen(private_redis.url, exchange, "q", 60.0)) as channel:
-        await publish(brokers, exchange, "a")
+    async with working(brokers, handler, seen=load_seen(private_redis.url, exchange, "q", 60.0)) as (channel,):
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.handled == 1, "it is handled")
     assert attempts == [1]
     assert await channel.depth() == 0
@@ -360,16 +334,16 @@ async def test_when_redis_is_back_ids_are_remembered_again(
     @consumer(exchange=exchange, id="q")
     async def handler(body: dict[str, Any]) -> None: ...
 
-    async with working(brokers, handler, load_seen(private_redis.url, exchange, "q", 60.0)) as channel:
-        await publish(brokers, exchange, "a")
+    async with working(brokers, handler, seen=load_seen(private_redis.url, exchange, "q", 60.0)) as (channel,):
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.handled == 1, "it is handled")
         private_redis.kill()
-        await publish(brokers, exchange, "a")
+        await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.handled == 2, "it is handled again")
         private_redis.start()
         async with asyncio.timeout(20.0):
             while channel.counts.repeated == 0:
-                await publish(brokers, exchange, "a")
+                await publish_ids(brokers, exchange, "a")
                 await asyncio.sleep(0.05)
 
 
@@ -379,8 +353,8 @@ async def test_a_redis_that_was_never_there_is_complained_about_without_its_pass
     @consumer(exchange=exchange, id="q")
     async def handler(body: dict[str, Any]) -> None: ...
 
-    async with working(brokers, handler, load_seen(REFUSING, exchange, "q", 60.0)) as channel:
-        await publish(brokers, exchange, "a", "b")
+    async with working(brokers, handler, seen=load_seen(REFUSING, exchange, "q", 60.0)) as (channel,):
+        await publish_ids(brokers, exchange, "a", "b")
         await until(lambda: channel.counts.handled == 2, "both are handled")
     assert len(warnings_of(caplog)) == 1
     assert f"127.0.0.1:{urlsplit(REFUSING).port}" in caplog.text
@@ -400,7 +374,7 @@ async def test_the_start_says_where_ids_are_remembered_and_the_end_how_many_were
     settings = Settings(brokers={"main": f"memory:{new_id()}"}, dedup=url)
     async with Runner([Service("here", [handler], [], None)], settings) as runner:
         for _ in range(3):
-            await publish(runner.brokers, exchange, "a")
+            await publish_ids(runner.brokers, exchange, "a")
             await runner.idle()
     start = f"{exchange}/enrich remembers ids for 3600 s in "
     if url:

@@ -10,13 +10,12 @@ from mqasync import Message, consumer, producer
 from mqasync.brokers.broker import Brokers
 from mqasync.complaints import Complaints
 from mqasync.config.settings import Settings
-from mqasync.core.channel import Channel
-from mqasync.handlers.step import Step
 from mqasync.observe.lag import LoopWatch
 from mqasync.service.discovery import Service
 from mqasync.service.runner import Runner
 
 from .waiting import until
+from .working import publish, working
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
@@ -139,16 +138,13 @@ async def test_a_lost_publishing_connection_takes_the_consumers_along_to_the_nex
 
     brokers = Brokers(Settings(brokers={"main": rabbitmq_url}))
     broker = brokers.route("lost-publisher")
-    channel = Channel(Step(handler, brokers.publish, {}), broker)
-    await channel.declare()
-    channel.start()
-    await until(lambda: channel.consuming, "it consumes")
-    # When only the connection that publishes ends, as if nobody published
-    transport: Any = await broker.connected()
-    await transport._publishing.channel.connection.close(ConnectionError("cut"))
-    # Then the next failing message is retried all the same
-    await until(lambda: broker.reconnects == 1 and channel.consuming, "it consumes again")
-    await brokers.publish(Message(body=b"{}", exchange="lost-publisher"))
-    await until(lambda: 2 in handled, "it is retried")
-    await channel.drain(1.0)
+    async with working(brokers, handler) as (channel,):
+        await until(lambda: channel.consuming, "it consumes")
+        # When only the connection that publishes ends, as if nobody published
+        transport: Any = await broker.connected()
+        await transport._publishing.channel.connection.close(ConnectionError("cut"))
+        # Then the next failing message is retried all the same
+        await until(lambda: broker.reconnects == 1 and channel.consuming, "it consumes again")
+        await publish(brokers, "lost-publisher", b"{}")
+        await until(lambda: 2 in handled, "it is retried")
     await brokers.close()

@@ -17,7 +17,6 @@ from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import Settings
 from mqasync.core.channel import Channel
 from mqasync.errors import BrokerBusy, BrokerRefused, NoSuchQueue
-from mqasync.handlers.step import Step
 from mqasync.operate.checks import ERROR, Checks
 from mqasync.transport import DEAD, Features, Transport
 from mqasync.transports import load
@@ -27,6 +26,7 @@ from .conformance import Conformance, message, numbers, receive
 from .conftest import Connect, required
 from .servers.redis import DURABLE, DurableRedis, durable_redis
 from .waiting import PATIENCE, depth, until
+from .working import working
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ async def test_what_redis_threw_away_is_said_once(how: str, exchange: str, caplo
     async def handler(body: dict[str, int]) -> None: ...
 
     with required(durable_redis("--save", "")) as server:
-        async with working(handler, server.url) as channel:
+        async with at_work(handler, server.url) as channel:
             if how == "flushed":
                 server.command("FLUSHALL")
             else:
@@ -243,13 +243,11 @@ async def test_what_redis_threw_away_is_said_once(how: str, exchange: str, caplo
 
 
 @asynccontextmanager
-async def working(handler: Any, url: str) -> AsyncIterator[Channel]:
+async def at_work(handler: Any, url: str) -> AsyncIterator[Channel]:
     brokers = Brokers(Settings(brokers={"main": url}))
-    channel = Channel(Step(handler, brokers.publish, {}), brokers.named("main"))
-    channel.start()
-    await until(lambda: channel.consuming, "it consumes")
-    yield channel
-    await channel.drain(1.0)
+    async with working(brokers, handler, grace=1.0) as (channel,):
+        await until(lambda: channel.consuming, "it consumes")
+        yield channel
     await brokers.close()
 
 
@@ -260,7 +258,7 @@ async def test_a_demoted_master_is_lost_once_and_back_once_when_it_takes_writes_
     async def handler(body: dict[str, int]) -> None: ...
 
     with required(durable_redis()) as server:
-        async with working(handler, server.url) as channel:
+        async with at_work(handler, server.url) as channel:
             # When it becomes a replica, of nobody who answers
             server.command("REPLICAOF", "127.0.0.1", str(free_port()))
             await until(lambda: channel.broker.state == "not connected", "it is noticed")

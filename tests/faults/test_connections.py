@@ -81,7 +81,7 @@ def test_a_broker_that_refuses_connections_for_a_while_loses_nothing(proxy: Prox
         proxy.refusing = True
         proxy.drop()
         refused = proxy.accepted
-        running[0].until(lambda: proxy.accepted > refused + 20, "they try to connect")
+        running[0].until(lambda: proxy.accepted > refused + 10, "they try to connect")
         proxy.refusing = False
         back = time.monotonic()
         for load in running:

@@ -15,13 +15,14 @@ from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import Settings
 from mqasync.core.channel import Channel
 from mqasync.core.settlement import Settlement
-from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, load, sqlite
+from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, sqlite
 
 from ..brokers import RabbitMQ
 from ..conformance import receive
+from ..conftest import Connect
 from ..waiting import until
+from ..working import publish, until_depth, working
 from .load import FIRST_RETRIED, Load, loads
 
 MESSAGES = 4_000
@@ -49,10 +50,10 @@ def test_without_a_mutation_nothing_is_lost(server: RabbitMQ) -> None:
 
 
 def test_without_waiting_for_confirms_messages_are_lost(server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def publish(channel: Any, exchange: str, routing_key: str, messages: Any) -> None:
+    async def unconfirmed(channel: Any, exchange: str, routing_key: str, messages: Any) -> None:
         await aiormq_fast._write(channel, exchange, routing_key, messages)
 
-    monkeypatch.setattr(aiormq_fast, "publish", publish)
+    monkeypatch.setattr(aiormq_fast, "publish", unconfirmed)
     # one kill may come between two writes and cost nothing
     assert any(kill_under_load(server, messages=5 * MESSAGES, options=CLASSIC) for _ in range(4))
 
@@ -120,33 +121,25 @@ async def test_acknowledging_before_the_outputs_are_confirmed_loses_what_a_stop_
         return body
 
     brokers = Brokers(Settings(brokers={"main": url}))
-    channel = Channel(Step(step, never_confirmed, {}), brokers.route(exchange))
-    await channel.declare()
-    channel.start()
-    await brokers.publish(Message(body=b"{}", exchange=exchange))
     # Given a step whose output is not confirmed, when it is stopped
-    await asyncio.wait_for(handled.wait(), 20)
-    if early:
-        await until(lambda: not channel.held, "the input is acknowledged")
-    await channel.drain(0.0)
+    async with working(brokers, step, publish=never_confirmed, grace=0.0) as (channel,):
+        await publish(brokers, exchange, b"{}")
+        await asyncio.wait_for(handled.wait(), 20)
+        if early:
+            await until(lambda: not channel.held, "the input is acknowledged")
     # Then the message is there, or lost if it was acknowledged too early
-    expected, deadline = 0 if early else 1, time.monotonic() + 10
-    while await channel.depth() != expected and time.monotonic() < deadline:  # noqa: ASYNC110, a release is not confirmed
-        await asyncio.sleep(0.05)
-    assert await channel.depth() == expected
+    await until_depth(channel, 0 if early else 1)
     await brokers.close()
 
 
 async def test_without_fencing_a_stale_owner_takes_a_message_from_the_one_who_works_on_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connect: Connect
 ) -> None:
     """In SQLite; that it has no effect with fencing is in tests/conformance.py."""
     how, sql = sqlite.SETTLE["release"]
     assert " AND taken = ?2" in sql
     monkeypatch.setitem(sqlite.SETTLE, "release", (how, sql.replace(" AND taken = ?2", " AND ?2 IS NOT NULL")))
-    transports = [load(f"sqlite:{tmp_path}/test.db?lease=0.2") for _ in range(2)]
-    for transport in transports:
-        await transport.open()
+    transports = [await connect(f"sqlite:{tmp_path}/test.db?lease=0.2") for _ in range(2)]
     await transports[0].declare("E", "q")
     await transports[0].publish("E", [Message(body=b"1", exchange="E")])
     stale, owner = [await transport.subscribe("E", "q", 10) for transport in transports]
@@ -157,5 +150,3 @@ async def test_without_fencing_a_stale_owner_takes_a_message_from_the_one_who_wo
     # When the stale owner puts it back, then somebody gets it while its owner works on it
     await stale.release(held)
     assert await stale.receive(1, 0.5)
-    for transport in transports:
-        await transport.close()
