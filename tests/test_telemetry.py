@@ -110,7 +110,7 @@ async def test_a_trace_goes_from_publish_to_handler_to_output_by_way_of_the_brok
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.consumer.group.name": "parse",
-        "mqasync.handlers.attempt": 1,
+        "mqasync.attempt": 1,
     }
 
 
@@ -125,7 +125,7 @@ async def test_every_attempt_is_a_span_and_the_error_is_recorded(exchange: str) 
     await traced.handle(Message(body=b"{}", exchange=exchange))
     (published,) = traced.spans(f"publish {exchange}")
     attempts = traced.spans(f"process {exchange}")
-    assert [(span.attributes or {})["mqasync.handlers.attempt"] for span in attempts] == [1, 2, 3]
+    assert [(span.attributes or {})["mqasync.attempt"] for span in attempts] == [1, 2, 3]
     for span in attempts:
         assert ids(span.parent) == ids(published.get_span_context())
     first, _, last = attempts

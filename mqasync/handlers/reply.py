@@ -10,8 +10,8 @@ from ..transport import check_name
 from .codec import encode
 from .failure import text
 
-REPLIES = "mqasync.handlers.reply"
-"""The exchange of all replies; each Requester has an unbound queue of its own there."""
+REPLIES = "mqasync.reply"
+"""The exchange of all replies, of every version; each Requester has an unbound queue of its own there."""
 REPLY_TO = "reply-to"  # header of a request: the id of the queue that waits for the reply
 REPLY_FOR = "reply-for"  # header of a reply: the id of the request
 ERROR = "reply-error"  # header of a reply: the name of what the handler raised; the body is its text

@@ -103,7 +103,7 @@ class TracedBrokers(Brokers):
 def _about_these(messages: Sequence[Message]) -> dict[str, Any]:
     if len(messages) > 1:
         return {"messaging.batch.message_count": len(messages)}
-    return {"messaging.message.id": messages[0].id, "mqasync.handlers.attempt": messages[0].attempt}
+    return {"messaging.message.id": messages[0].id, "mqasync.attempt": messages[0].attempt}
 
 
 def _span_context(context: Context) -> trace.SpanContext:
