@@ -10,7 +10,7 @@ import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -123,9 +123,10 @@ class Kafka(Server):
         """End the node."""
         if self.process and self.process.poll() is None:
             self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 self.process.wait(1.0)
-            self.kill()
+            except subprocess.TimeoutExpired:
+                self.kill()
 
 
 @contextmanager
