@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +19,7 @@ from mqasync import Message
 from mqasync.transport import Transport
 from mqasync.transports import load
 
+from . import forks
 from .waiting import depth
 
 PATIENCE = 30.0  # seconds; nothing here may take longer
@@ -125,7 +127,9 @@ class CommandLine:
         return path
 
     def run(self, *arguments: str, stdin: str = "", program: list[str] = MQASYNC) -> subprocess.CompletedProcess[str]:
-        """One whole command."""
+        """One whole command: forked where Python itself has nothing else to do than usually."""
+        if program is MQASYNC and self.environment.keys().isdisjoint(("PYTHONPATH", "PYTHONASYNCIODEBUG")):
+            return self._forked(arguments, stdin)
         return subprocess.run(
             [*program, *arguments],
             cwd=self.directory,
@@ -136,6 +140,20 @@ class CommandLine:
             timeout=PATIENCE,
             check=False,
         )
+
+    def _forked(self, arguments: tuple[str, ...], stdin: str) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as directory:
+            files = [Path(directory) / name for name in ("stdin", "stdout", "stderr")]
+            for file, text in zip(files, (stdin, "", ""), strict=True):
+                file.write_text(text)
+            code = forks.run(
+                PATIENCE,
+                arguments=arguments,
+                directory=str(self.directory),
+                environment=self.environment,
+                files=[str(file) for file in files],
+            )
+            return subprocess.CompletedProcess(arguments, code, *(file.read_text() for file in files[1:]))
 
     def start(self, *arguments: str, **streams: Any) -> Running:
         """A command that goes on."""

@@ -18,7 +18,6 @@ from mqasync.config.settings import ExchangeSettings, Settings
 from mqasync.core.source import Schedule
 from mqasync.duration import seconds
 from mqasync.handler import Binding, Source
-from mqasync.handlers.signature import of_consumer
 from mqasync.service.discovery import Service, discover
 from mqasync.service.runner import Runner
 from mqasync.testing import StartService, run_service
@@ -111,35 +110,6 @@ async def test_what_lifespan_yields_is_injected_by_name_and_closed_after_drainin
     with pytest.raises(ConfigurationError, match=r"services.here in the configuration: .*greting"):
         async with runner(greting="typo"):
             pass
-
-
-def test_wrong_handlers_are_refused_when_they_are_declared_or_discovered() -> None:
-    with pytest.raises(ConfigurationError, match=r"not_async .*is not a coroutine function"):
-
-        @consumer(exchange="CTH", id="q")
-        def not_async(body: dict[str, Any]) -> None: ...
-
-    async def nothing() -> None: ...
-    async def varargs(*bodies: Any) -> None: ...
-    async def message_first(message: Message) -> None: ...
-    async def two_messages(body: dict[str, Any], a: Message, b: Message) -> None: ...
-    async def batch_with_one_message(body: list[dict[str, Any]], message: Message) -> None: ...
-
-    for function in (nothing, varargs, message_first, two_messages, batch_with_one_message):
-        with pytest.raises(ConfigurationError, match=function.__name__):
-            of_consumer(function)
-
-
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "amq.x", "x.retry", "x" * 81, "é", 7, "a\nb"])
-def test_names_that_some_broker_cannot_carry_are_refused(name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be an exchange"):
-        Binding(exchange=name, id="q")
-
-
-@pytest.mark.parametrize("name", ["", "a.b", "dead", "a b"])
-def test_ids_that_would_name_other_queues_are_refused(name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be an id"):
-        Binding(exchange="CTH", id=name)
 
 
 @pytest.mark.parametrize(

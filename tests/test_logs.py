@@ -146,7 +146,7 @@ def test_the_format_can_be_chosen(cli: CommandLine, how: str) -> None:
 
 
 def test_commands_other_than_run_talk_to_people_wherever_they_do(cli: CommandLine) -> None:
-    done = cli.run("produce", "--exchange", "nowhere", "--id", "me", "--wait", "0.1", "{}")
+    done = cli.run("produce", "--exchange", "nowhere", "--id", "me", "--wait", "1s", "{}")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "mqasync: no queue is bound to exchange 'nowhere'")
     assert re.match(r"\d\d:\d\d:\d\d no queue is bound to exchange 'nowhere' yet", done.stderr)
 

@@ -1,0 +1,66 @@
+"""A process that has imported mqasync and forks for each command, which then is what `python -m mqasync` is; no test.
+
+`run` asks it; a line of JSON is a command, a line of its answer an exit code.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+
+@cache
+def server() -> subprocess.Popen[str]:
+    """It ends when we do, whose pipe it reads."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MQASYNC_")}
+    process = subprocess.Popen(
+        [sys.executable, __file__],
+        env=environment | {"PYTHONWARNINGS": "error"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    atexit.register(process.communicate)
+    return process
+
+
+def run(patience: float, **command: Any) -> int:
+    """The exit code of a command, see `become`. Raises TimeoutExpired after `patience` seconds."""
+    process = server()
+    assert process.stdin and process.stdout
+    print(json.dumps(command), file=process.stdin, flush=True)
+    if not select.select([process.stdout], [], [], patience)[0]:
+        os.killpg(process.pid, signal.SIGKILL)
+        server.cache_clear()
+        raise subprocess.TimeoutExpired(command["arguments"], patience)
+    return int(process.stdout.readline())
+
+
+def become(arguments: list[str], directory: str, environment: dict[str, str], files: list[str]) -> None:
+    """Do what `python -m mqasync` does with these arguments; `files` are its stdin, stdout and stderr."""
+    for number, file in enumerate(files):
+        os.dup2(os.open(file, os.O_RDWR), number)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[0], sys.argv[1:] = directory, arguments
+    runpy.run_module("mqasync", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    import mqasync.cli  # noqa: F401, this is what takes its time
+
+    for line in iter(sys.stdin.readline, ""):
+        if child := os.fork():
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        else:
+            become(**json.loads(line))
