@@ -35,10 +35,10 @@ FOLDERS = {
     ".": 700,
     "transports": 2495,
     "transports/common": 350,
-    "cli": 1223,
+    "cli": 1202,
     "describe": 262,
     "observe": 455,
-    "operate": 376,
+    "operate": 379,
     "service": 760,
     "web": 347,
 }

@@ -27,6 +27,7 @@ from ..transport import check_name
 NAMED = 20  # queues that an error names
 
 Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
 
 
 class Command(click.Command):
@@ -36,6 +37,24 @@ class Command(click.Command):
         """Run it."""
         result = super().invoke(context)
         return run(result) if inspect.iscoroutine(result) else result
+
+
+def together(name: str, make: Callable[..., Any], *parameters: Decorator) -> Decorator:
+    """A decorator that adds `parameters` to a command; the command gets as `name` what `make` makes of their values."""
+    taken = inspect.signature(make).parameters
+
+    def add(command: Function) -> Function:
+        @functools.wraps(command)
+        def with_it(**given: Any) -> Any:
+            own = {parameter: given.pop(parameter) for parameter in taken if parameter in given}
+            return command(**{name: make(**own)}, **given)
+
+        result: Function = with_it
+        for parameter in reversed(parameters):
+            result = parameter(result)
+        return result
+
+    return add
 
 
 def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -78,23 +97,16 @@ YES = click.option("--yes", is_flag=True, help="Do not ask.")
 WAIT = duration("--wait", help="Give up when broker or queue are not there after this time [default: never].")
 GIVE_UP = duration("--wait", default="10s", show_default=True, help="Give up on a broker after this time.")
 BROKER = click.option("--broker", metavar="URL", help="Use this broker instead of config.yml's default.")
-CONFIG = click.option("--config", metavar="FILE", help="Configuration; else $MQASYNC_CONFIG or ./config.yml.")
+CONFIG = click.option("--config", "path", metavar="FILE", help="Configuration; else $MQASYNC_CONFIG or ./config.yml.")
+EXCHANGE = click.argument("exchange", callback=_name)
+ID = click.argument("id", callback=_name)
+NAMES = (
+    click.option("--exchange", required=True, callback=_name, help="The exchange by name."),
+    click.option("--id", required=True, callback=_name, help="Who produces, or which queue is consumed."),
+)
 
-
-def settings(command: Function) -> Function:
-    """Add --config and --broker; the command gets the Settings for both."""
-
-    @functools.wraps(command)
-    def with_settings(*, config: str | None, broker: str | None, **others: Any) -> Any:
-        return command(settings=load_settings(config, broker), **others)
-
-    return CONFIG(BROKER(with_settings))
-
-
-def queue(command: Function) -> Function:
-    """Add --exchange and --id."""
-    id = click.option("--id", required=True, callback=_name, help="Who produces, or which queue is consumed.")
-    return click.option("--exchange", required=True, callback=_name, help="The exchange by name.")(id(command))
+settings = together("settings", load_settings, CONFIG, BROKER)
+"""Adds --config and --broker; the command gets the Settings for both."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -128,17 +140,8 @@ async def _there_are(broker: Broker) -> str:
     return "" if there is None else f"; there are: {', '.join(names[:NAMED]) or 'none'}{more}"
 
 
-EXCHANGE = click.argument("exchange", callback=_name)
-
-
-def place(command: Function) -> Function:
-    """Add the arguments EXCHANGE and ID, --config, --broker and --wait; the command gets a Place for all of them."""
-
-    @functools.wraps(command)
-    def with_place(*, exchange: str, id: str, settings: Settings, wait: float | None, **others: Any) -> Any:
-        return command(place=Place(exchange, id, settings, wait), **others)
-
-    return EXCHANGE(click.argument("id", callback=_name)(WAIT(settings(with_place))))
+place = together("place", Place, EXCHANGE, ID, settings, WAIT)
+"""Adds the arguments EXCHANGE and ID, --config, --broker and --wait; the command gets a Place for all of them."""
 
 
 @asynccontextmanager

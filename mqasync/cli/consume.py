@@ -8,11 +8,10 @@ from contextlib import suppress
 import click
 import msgspec
 
-from ..config.settings import Settings
 from ..core.channel import Channel
 from ..handler import Binding
 from ..handlers.step import Step
-from .arguments import WAIT, Command, connected, count, queue, settings
+from .arguments import NAMES, WAIT, Command, Place, connected, count, settings, together
 from .lines import write_line
 
 LOOK = 1000  # messages that --no-ack holds at most
@@ -63,19 +62,15 @@ def on_one_line(body: bytes) -> bytes:
 
 
 @click.command(cls=Command)
-@queue
-@settings
-@WAIT
+@together("place", Place, *NAMES, settings, WAIT)
 @count(type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
-async def consume(
-    exchange: str, id: str, settings: Settings, wait: float | None, count: int | None, no_ack: bool
-) -> None:
+async def consume(place: Place, count: int | None, no_ack: bool) -> None:
     """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
-    printer = Printer(exchange, id, count, not no_ack)
+    printer = Printer(place.exchange, place.id, count, not no_ack)
     with suppress(asyncio.CancelledError):
-        async with connected(settings, wait, exchange) as brokers:
-            channel = Channel(Step(printer, brokers.publish, {}), brokers.route(exchange))
+        async with connected(place.settings, place.wait, place.exchange) as brokers:
+            channel = Channel(Step(printer, brokers.publish, {}), brokers.route(place.exchange))
             enough = asyncio.create_task(printer.enough.wait())
             try:
                 working = channel.start()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -20,12 +19,13 @@ from ..complaints import printable
 from ..core.dead_letter import PREFIX, buried_at, revived
 from ..errors import ConfigurationError, MqasyncError
 from ..handlers.codec import not_json
+from ..handlers.outbox import Outbox
 from ..message import Message
-from ..operate.browse import FEW, HELD, PORTION, Reading, all_of
-from ..operate.dead_letters import Choice, chosen, from_record, to_record
+from ..operate.browse import FEW, HELD, Reading, all_of
+from ..operate.dead_letters import Choice, chosen, from_record, replayed, to_record
 from ..service.loop import run
 from ..transport import DEAD, Delivery
-from .arguments import YES, Command, Function, Place, confirm, duration, place
+from .arguments import YES, Command, Decorator, Place, confirm, duration, place, together
 from .lines import read_lines, write_line
 from .output import JSON, START, age, counted, progress, say, start
 from .output import show as show_rows
@@ -56,21 +56,12 @@ def dead() -> None:
     """
 
 
-def choice(limit: int | None = None) -> Callable[[Function], Function]:
+def choice(limit: int | None = None) -> Decorator:
     """Add the options that choose dead letters; the command gets a Choice. `limit` is the default of --limit."""
     most = click.option(
         "-n", "--limit", type=click.IntRange(min=1), default=limit, show_default=True, help="So many at most."
     )
-
-    def add(command: Function) -> Function:
-        @functools.wraps(command)
-        def with_choice(**given: Any) -> Any:
-            means = {name: given.pop(name) for name in Choice.__struct_fields__ if name in given}
-            return command(choice=Choice(**means), **given)
-
-        return functools.reduce(lambda function, option: option(function), (most, *reversed(CHOICE)), with_choice)
-
-    return add
+    return together("choice", Choice, *CHOICE, most)
 
 
 # the way to them
@@ -102,8 +93,7 @@ async def deal(
         async with dead_letters(place, choice, back=back, held=held) as (broker, reading):
             with progress(reading.most, verb, wanted=bar) as shown:
                 async for found in chosen(reading, choice):
-                    if found:
-                        await each(broker, reading, found)
+                    await each(broker, reading, found)
                     count += len(found)
                     shown.update(reading.seen - shown.pos)
     finally:
@@ -114,9 +104,9 @@ async def deal(
     tell_rest(reading, choice, count)
 
 
-async def messages_of(place: Place, choice: Choice) -> tuple[list[Message], Reading]:
+async def messages_of(place: Place, choice: Choice, back: bool = False) -> tuple[list[Message], Reading]:
     """The dead letters that are meant, put back already."""
-    async with dead_letters(place, choice) as (_, reading):
+    async with dead_letters(place, choice, back=back) as (_, reading):
         found = await all_of(chosen(reading, choice))
     return [delivery.message for delivery in found], reading
 
@@ -134,11 +124,6 @@ def tell_rest(reading: Reading, choice: Choice, count: int) -> None:
     elif reading.seen < reading.there:
         why = "no more fit into memory" if reading.full else "somebody else holds the others"
         click.echo(f"looked at {reading.seen:,} of {reading.there:,} dead letters: {why}", err=True)
-
-
-async def send(broker: Broker, exchange: str, id: str, messages: Sequence[Message]) -> None:
-    """Return when that queue has them safely."""
-    await broker.call(lambda transport: transport.send(exchange, id, messages))
 
 
 # looking at them
@@ -183,27 +168,21 @@ def row(message: Message) -> dict[str, Any]:
 
 
 def lines(message: Message) -> list[str]:
-    """One dead letter in full."""
-    headers = message.headers
-    why = {name.removeprefix(PREFIX): text for name, text in headers.items() if name.startswith(PREFIX)}
+    """One dead letter in full: who has put it out, why and where it was buried, its own headers, traceback, body."""
+    buried, headers = buried_at(message), dict(message.headers)
+    trace = headers.pop("dead-traceback", "")
     facts = {
         "message": message.id,
         "published": f"{moment(message.time)} by {message.producer or '-'} to {message.exchange}",
-        "buried": f"{moment(buried_at(message))}, {age(time.time() - buried_at(message))} ago"
-        f" on {why.get('host', '-')} as {why.get('exchange', '-')}/{why.get('id', '-')}",
-        "attempts": why.get("attempts"),
-        "returned": why.get("returned"),
-        "reason": why.get("reason"),
-        "exception": why.get("exception"),
-        "error": why.get("message"),
-        "own headers": why.get("own-headers"),
-        "key": message.key,
+        "buried": f"{moment(buried)}, {age(time.time() - buried)} ago",
+        **({} if message.key is None else {"key": message.key}),
+        **{name if name.startswith(PREFIX) else f"header {name}": text for name, text in headers.items()},
     }
-    facts |= {f"header {name}": text for name, text in headers.items() if not name.startswith(PREFIX)}
     width = max(map(len, facts))
-    shown = [f"{name:{width}}  {text}" for name, text in facts.items() if text is not None]
-    shown += ["traceback", *(f"  {line}" for line in why.get("traceback", "").splitlines())]
-    return [*shown, "body", *(f"  {line}" for line in pretty(message.body).splitlines()), ""]
+    shown = [f"{name:{width}}  {text}" for name, text in facts.items()]
+    for name, text in (("traceback", trace), ("body", pretty(message.body))):
+        shown += [name, *(f"  {line}" for line in text.splitlines())]
+    return [*shown, ""]
 
 
 def pretty(body: bytes) -> str:
@@ -231,8 +210,7 @@ async def replay(place: Place, choice: Choice) -> None:
     """
 
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
-        await send(broker, place.exchange, place.id, [revived(delivery.message) for delivery in found])
-        await reading.take(found)
+        await replayed(broker, place.exchange, place.id, reading, found)
 
     await deal(place, choice, "replayed", each, back=True)
 
@@ -245,12 +223,12 @@ def edit(place: Place, message: str) -> None:
 
     The dead letter stays as it is when nothing is changed or saved.
     """
-    letter = run(_replace(place, Choice(message=message), None))
+    (letter, *_), _ = run(messages_of(place, Choice(message=message), back=True))
     body = edited(letter)
     if body is None:
         return click.echo("unchanged", err=True)
     try:
-        run(_replace(place, Choice(ids={letter.id}), body))
+        run(_replace(place, letter.id, body))
     except Exception:
         click.echo(body)  # the user's work
         raise
@@ -272,17 +250,16 @@ def edited(letter: Message) -> bytes | None:
     return msgspec.json.format(text.encode(), indent=-1)
 
 
-async def _replace(place: Place, choice: Choice, body: bytes | None) -> Message:
-    """The letter that is meant; with `body` it is replayed with that one, all its copies are gone."""
+async def _replace(place: Place, id: str, body: bytes) -> None:
+    """Replay the letter with that id with another body; all its copies are gone."""
+    choice = Choice(ids={id})
     async with dead_letters(place, choice, back=True) as (broker, reading):
         found = await all_of(chosen(reading, choice))
         if not found:
             raise MqasyncError("the dead letter is not there any more, or somebody else holds it: nothing was replayed")
-        if body is not None:
-            message = msgspec.structs.replace(found[0].message, body=body)
-            await send(broker, place.exchange, place.id, [revived(message)])
-            await reading.take(found)
-        return found[0].message
+        for delivery in found:
+            delivery.message = msgspec.structs.replace(delivery.message, body=body)
+        await replayed(broker, place.exchange, place.id, reading, found)
 
 
 @dead.command()
@@ -297,11 +274,7 @@ def drop(place: Place, choice: Choice, yes: bool) -> None:
             return click.echo(none(choice), err=True)
         choice = msgspec.structs.replace(choice, ids={message.id for message in messages})
         confirm(f"Drop {counted(len(choice.ids or ()), LETTER)} of {place} for good?")
-
-    async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
-        await reading.take(found)
-
-    run(deal(place, choice, "dropped", each))
+    run(deal(place, choice, "dropped", lambda broker, reading, found: reading.take(found)))
 
 
 # to a file, and back
@@ -347,34 +320,31 @@ async def import_(place: Place, file: BinaryIO, replay: bool) -> None:
     Run twice, it puts everything there twice, with the same message ids.
     """
     id, to = (place.id, place) if replay else (place.id + DEAD, f"the dead letters of {place}")
-    count, waiting = 0, list[Message]()
+    count = 0
     async with place.opened() as broker:
         await broker.call(lambda transport: transport.declare(place.exchange, place.id + DEAD, bound=False))
+        most = (await broker.connected()).features.max_bytes
 
-        async def put() -> None:
+        async def put(message: Message) -> None:
             nonlocal count
-            await send(broker, place.exchange, id, waiting)
-            count += len(waiting)
-            waiting.clear()
+            await broker.call(lambda transport: transport.send(place.exchange, id, [message]))
+            count += 1
 
         try:
-            async for number, line in read_lines(file):
-                waiting.append(await _checked(broker, number, line, replay))
-                if len(waiting) >= PORTION:
-                    await put()
-            if waiting:
-                await put()
+            async with Outbox() as outbox:
+                async for number, line in read_lines(file):
+                    await outbox.put(put(_checked(number, line, replay, most)))
         finally:
             click.echo(f"imported {counted(count, 'message')} to {to}", err=True)
 
 
-async def _checked(broker: Broker, number: int, line: bytes, replay: bool) -> Message:
+def _checked(number: int, line: bytes, replay: bool, most: int) -> Message:
     """The message of one line. Raises ConfigurationError, naming the line."""
     try:
         message = from_record(line)
     except ConfigurationError as error:
         raise ConfigurationError(f"line {number}: {error}") from error
     message = revived(message) if replay else message
-    if problem := unfit(message, (await broker.connected()).features.max_bytes):
+    if problem := unfit(message, most):
         raise ConfigurationError(f"line {number}: {problem}")
     return message

@@ -10,31 +10,28 @@ from typing import BinaryIO
 
 import click
 
-from ..config.settings import Settings
 from ..core.source import waiting_for_queues
 from ..errors import ConfigurationError, MqasyncError
 from ..handlers.codec import not_json
 from ..handlers.outbox import Outbox
 from ..message import Message
-from .arguments import WAIT, Command, connected, json_or_file, queue, settings
+from .arguments import NAMES, WAIT, Command, Place, connected, json_or_file, settings, together
 from .lines import read_lines
 from .output import counted, progress
 
 
 @click.command(cls=Command)
-@queue
-@settings
-@WAIT
+@together("place", Place, *NAMES, settings, WAIT)
 @click.argument("source", default="-", metavar="[JSON | - | FILE.jsonl]", callback=json_or_file)
-async def produce(exchange: str, id: str, settings: Settings, wait: float | None, source: BinaryIO | bytes) -> None:
+async def produce(place: Place, source: BinaryIO | bytes) -> None:
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
     lines, size = (alone(source), 0) if isinstance(source, bytes) else (read_lines(source), size_of(source))
-    async with connected(settings, wait, exchange) as brokers:
-        publish, confirmed, started = waiting_for_queues(brokers.publish, wait), 0, time.monotonic()
+    async with connected(place.settings, place.wait, place.exchange) as brokers:
+        publish, confirmed, started = waiting_for_queues(brokers.publish, place.wait), 0, time.monotonic()
 
         async def put(body: bytes) -> None:
             nonlocal confirmed
-            await publish(Message(body=body, exchange=exchange, producer=id))
+            await publish(Message(body=body, exchange=place.exchange, producer=place.id))
             confirmed += 1
 
         problem = ""
@@ -52,7 +49,9 @@ async def produce(exchange: str, id: str, settings: Settings, wait: float | None
         finally:
             elapsed = time.monotonic() - started
             rate = f"{confirmed / elapsed:,.0f}/s"
-            click.echo(f"published {counted(confirmed, 'message')} to {exchange} in {elapsed:.1f} s ({rate})", err=True)
+            click.echo(
+                f"published {counted(confirmed, 'message')} to {place.exchange} in {elapsed:.1f} s ({rate})", err=True
+            )
     if problem:
         raise ConfigurationError(problem)
 

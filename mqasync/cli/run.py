@@ -61,7 +61,7 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
 @click.option("--reload", is_flag=True, help="For development: drain and start anew when a .py or .yml file changes.")
 def run(
     modules: tuple[str, ...],
-    config: str | None,
+    path: str | None,
     broker: str | None,
     until_idle: bool,
     wait: float | None,
@@ -79,10 +79,10 @@ def run(
         raise ConfigurationError("--until-idle takes one process: a worker cannot tell whether the others are idle")
     worker = Worker.this()
     if not worker and (workers > 1 or reload):
-        supervise(Workers(workers, restart=not reload), modules, config, reload)
+        supervise(Workers(workers, restart=not reload), modules, path, reload)
     if worker and workers > 1:
         worker.sign_logs()
-    settings = load_settings(config, broker)
+    settings = load_settings(path, broker)
     services = discover(modules)
     if workers > 1:
         check_shared(services, Brokers(settings))

@@ -1,14 +1,15 @@
-"""Dead letters looked at: which of them are meant, and each as data for a file; none is received or settled here."""
+"""Dead letters looked at: which of them are meant, and each as data for a file; none is made here."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
-from ..core.dead_letter import buried_at
+from ..brokers.broker import Broker
+from ..core.dead_letter import buried_at, revived
 from ..errors import ConfigurationError
 from ..handlers.codec import not_json
 from ..message import Message
@@ -62,7 +63,8 @@ async def chosen(reading: Reading, choice: Choice) -> AsyncIterator[list[Deliver
     """The letters that are meant, a few at a time. Raises ConfigurationError unless `message` means exactly one id."""
     left = choice.limit
     async for found in one(reading, choice) if choice.message else reading.portions(choice.fits):
-        yield found[:left]
+        if found:
+            yield found[:left]
         if left is not None:
             left -= len(found[:left])
             if not left:
@@ -80,6 +82,13 @@ async def one(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]
         some = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
         raise ConfigurationError(f"{choice.message!r} is how {len(ids):,} ids begin: {some}")
     yield found
+
+
+async def replayed(broker: Broker, exchange: str, id: str, reading: Reading, found: Sequence[Delivery]) -> None:
+    """Put the letters back into the queue (exchange, id) as first attempts; they are gone once they are safe there."""
+    messages = [revived(delivery.message) for delivery in found]
+    await broker.call(lambda transport: transport.send(exchange, id, messages))
+    await reading.take(found)
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -17,11 +17,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ..brokers.broker import Broker
-from ..core.dead_letter import buried_at, revived
+from ..brokers.queues import stats
+from ..core.dead_letter import buried_at
 from ..errors import MqasyncError
 from ..message import Message
 from ..operate.browse import FEW, HELD, Reading
-from ..operate.dead_letters import Choice, chosen
+from ..operate.dead_letters import Choice, chosen, replayed
 from ..operate.overview import process_row
 from ..service.runner import Runner
 from ..transport import DEAD
@@ -91,12 +92,11 @@ class Page:
         message = request.query.get("message")
         choice = Choice(ids=None if message is None else {message})
         count = 0
+        if not await stats(broker, exchange, id):
+            raise web.HTTPConflict(text=f"{exchange}/{id} is not there any more: the dead letters stay")
         async with Reading(broker, exchange, id + DEAD, held=FEW if choice.everything else HELD) as reading:
             async for some in chosen(reading, choice):
-                for delivery in some:
-                    if not await broker.send(exchange, id, revived(delivery.message)):
-                        raise web.HTTPConflict(text=f"{exchange}/{id} is not there any more: the dead letters stay")
-                await reading.take(some)
+                await replayed(broker, exchange, id, reading, some)
                 count += len(some)
         return _json({"replayed": count})
 
