@@ -1,7 +1,5 @@
 """Complaints: warnings about what fails, at most one a second, the same one a minute; no other logging."""
 
-from __future__ import annotations
-
 import logging
 import time
 

@@ -1,7 +1,5 @@
 """Secrets made unreadable in the texts that people see; which texts those are is not known here."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -3,8 +3,6 @@
 A pytest plugin: the fixture `mqasync_service` starts services and drains them after the test.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -13,7 +13,7 @@ from mqasync.config.settings import ExchangeSettings, load_settings
 from mqasync.handler import ConsumerOptions
 from mqasync.masking import masked, shown
 from mqasync.service.discovery import Service
-from mqasync.service.startup import lifespan_settings
+from mqasync.service.lifespan import lifespan_settings
 
 
 @pytest.fixture(autouse=True)

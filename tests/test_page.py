@@ -27,11 +27,9 @@ from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import load_settings
 from mqasync.errors import Unroutable
 from mqasync.message import Message, new_id
-from mqasync.observe.health import ConsumerHealth, Health
-from mqasync.observe.report import STATUS, Report
+from mqasync.observe.report import STATUS, ConsumerHealth, Health, Report
 from mqasync.service.runner import Runner
-from mqasync.web.live import Live
-from mqasync.web.page import TOKEN, Page
+from mqasync.web.page import TOKEN, Live, Page
 
 from .brokers import BrokerUnavailable, apt_install, free_port
 from .commands import CommandLine, Running, eventually
@@ -261,10 +259,10 @@ async def test_a_broker_that_does_not_answer_hides_no_process(tmp_path: Path) ->
 async def test_a_dead_letter_whose_queue_is_gone_stays() -> None:
     async with Runner([], load_settings(None, f"memory:{new_id()}")) as runner:
         # Given a dead letter of a queue that a process still tells of, but that is deleted
-        broker, app, live = runner.brokers.named("main"), web.Application(), Live(runner)
+        broker, app = runner.brokers.named("main"), web.Application()
         await broker.call(lambda transport: transport.declare("in", "step.dead"))
         await broker.call(lambda transport: transport.send("in", "step.dead", [Message(body=b"1", exchange="in")]))
-        Page(app, runner, live, replay=True, host=None)
+        Page(app, runner, replay=True, host=None)
         async with TestClient(TestServer(app)) as client, asyncio.timeout(20):
             report = Message(body=msgspec.json.encode(REPORT), exchange=STATUS)
             while "step" not in await (await client.get("/status.json")).text():

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from mqasync import Message
-from mqasync.operate.dead_letters import from_record, to_record
+from mqasync.operate.browse import from_record, to_record
 from mqasync.transport import DEAD
 
 from .commands import CommandLine

@@ -37,8 +37,7 @@ from mqasync import consumer as consumer_of
 from mqasync import producer as producer_of
 from mqasync.brokers.broker import Brokers
 from mqasync.brokers.publisher import MAX_HEADER_BYTES
-from mqasync.cli.consume import consume
-from mqasync.cli.produce import produce
+from mqasync.cli.messages import consume, produce
 from mqasync.config.settings import Settings, load_settings
 from mqasync.core.channel import Channel
 from mqasync.handlers.step import Step

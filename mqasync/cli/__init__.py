@@ -1,9 +1,7 @@
-"""The command `mqasync`: its group and how errors end it; each command is a file beside this one.
+"""The command `mqasync`: its group and how errors end it; the commands are in the files beside this one.
 
 Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user's mistake.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -15,18 +13,12 @@ from ..handlers.failure import describe
 from ..observe.logs import set_up
 from ..service.loop import finish
 from .check import check
-from .config import config
-from .consume import consume
 from .dead import dead
-from .docs import docs
-from .graph import graph
-from .peek import peek
-from .process import process
-from .produce import produce
-from .purge import purge
+from .documents import config, docs, graph
+from .messages import consume, process, produce
+from .queues import peek, purge, tap
 from .run import run
 from .status import status
-from .tap import tap
 
 MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 

@@ -1,7 +1,5 @@
 """Arguments and options that several commands share, and the way to the queue or broker that they name; no command."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import inspect

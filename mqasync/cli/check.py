@@ -1,7 +1,5 @@
 """`mqasync check`: whether all is fit for a start, for CI and containers; it makes no queue."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import click

@@ -1,7 +1,5 @@
 """`mqasync dead`: dead letters listed, shown, replayed, edited, dropped, exported and imported; none is made here."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -21,13 +19,12 @@ from ..errors import ConfigurationError, MqasyncError
 from ..handlers.codec import not_json
 from ..handlers.outbox import Outbox
 from ..message import Message
-from ..operate.browse import FEW, HELD, Reading, all_of
-from ..operate.dead_letters import Choice, chosen, from_record, replayed, to_record
+from ..operate.browse import FEW, HELD, Choice, Reading, all_of, chosen, from_record, replayed, to_record
 from ..service.loop import run
 from ..transport import DEAD, Delivery
 from .arguments import YES, Command, Decorator, Place, confirm, duration, place, together
 from .lines import read_lines, write_line
-from .output import JSON, START, age, counted, progress, say, start
+from .output import JSON, START, age, columns, counted, say, start
 from .output import show as show_rows
 
 LETTER = "dead letter"
@@ -80,9 +77,7 @@ async def dead_letters(
             yield broker, reading
 
 
-async def deal(
-    place: Place, choice: Choice, verb: str, each: Each, *, taking: bool = True, back: bool = False, bar: bool = True
-) -> None:
+async def deal(place: Place, choice: Choice, verb: str, each: Each, *, taking: bool = True, back: bool = False) -> None:
     """Do `each` with the letters that are meant, a few at a time, and say in the end, also an early one, how many.
 
     With `taking` they are gone afterwards, so that few have to be held. `back`: see dead_letters.
@@ -91,11 +86,9 @@ async def deal(
     count = 0
     try:
         async with dead_letters(place, choice, back=back, held=held) as (broker, reading):
-            with progress(reading.most, verb, wanted=bar) as shown:
-                async for found in chosen(reading, choice):
-                    await each(broker, reading, found)
-                    count += len(found)
-                    shown.update(reading.seen - shown.pos)
+            async for found in chosen(reading, choice):
+                await each(broker, reading, found)
+                count += len(found)
     finally:
         if count:
             click.echo(f"{verb} {counted(count, LETTER)} of {place}", err=True)
@@ -178,8 +171,7 @@ def lines(message: Message) -> list[str]:
         **({} if message.key is None else {"key": message.key}),
         **{name if name.startswith(PREFIX) else f"header {name}": text for name, text in headers.items()},
     }
-    width = max(map(len, facts))
-    shown = [f"{name:{width}}  {text}" for name, text in facts.items()]
+    shown = columns(list(facts.items()))
     for name, text in (("traceback", trace), ("body", pretty(message.body))):
         shown += [name, *(f"  {line}" for line in text.splitlines())]
     return [*shown, ""]
@@ -307,7 +299,7 @@ async def export(place: Place, choice: Choice, output: BinaryIO, drop: bool) -> 
 
     with suppress(BrokenPipeError):  # nobody reads any more
         verb = "exported and dropped" if drop else "exported"
-        await deal(place, choice, verb, each, taking=drop, bar=not to_stdout)
+        await deal(place, choice, verb, each, taking=drop)
 
 
 @dead.command("import")

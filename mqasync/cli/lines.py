@@ -1,7 +1,5 @@
 """Lines in from a file or pipe and out to stdout without ever blocking the event loop; no message, no broker."""
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import os

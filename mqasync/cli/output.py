@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +83,10 @@ def cell(value: Any) -> str:
     return printable(str(value))
 
 
-def progress(length: int, label: str, wanted: bool = True) -> AbstractContextManager[Any]:
-    """A bar on stderr where a person looks on and it is `wanted`; elsewhere nothing is shown."""
-    return click.progressbar(length=length, label=label, file=sys.stderr, hidden=not (wanted and sys.stderr.isatty()))
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, each column as wide as its longest text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def counted(count: int, what: str) -> str:

@@ -1,10 +1,7 @@
 """`mqasync run`: services at work until they are stopped or idle; the work itself is the Runner's."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, NoReturn
@@ -20,14 +17,12 @@ from ..handlers.step import Around
 from ..observe.telemetry import sending_traces
 from ..service.discovery import Service, discover
 from ..service.loop import run as run_loop
-from ..service.runner import Runner
-from ..service.startup import exchanges_of
+from ..service.runner import Runner, exchanges_of
 from ..service.workers import Worker, Workers, reloading
 from .arguments import BROKER, CONFIG, MODULES, WAIT, duration
+from .output import cell, columns, counted
 
 log = logging.getLogger("mqasync")
-
-REPORT_SECONDS = 5.0
 
 Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
 
@@ -142,28 +137,10 @@ async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve, worker: W
                     log.info("%s", line)
                 if worker:
                     worker.at_work()
-                reports = asyncio.create_task(report(runner))
-                try:
-                    await runner.finished()
-                finally:
-                    reports.cancel()
+                await runner.finished()
     finally:
         for line in summary(runner):
             log.info("%s", line)
-
-
-async def report(runner: Runner) -> None:
-    """Log one line every REPORT_SECONDS in which anything was handled."""
-    handled, since = 0, time.monotonic()
-    while True:
-        await asyncio.sleep(REPORT_SECONDS)
-        now = time.monotonic()
-        counts = [channel.counts for channel in runner.channels]
-        total, retried, buried = (sum(getattr(c, name) for c in counts) for name in ("handled", "retried", "buried"))
-        if total != handled:
-            rate = (total - handled) / (now - since)
-            log.info("%s", f"{total:,} handled ({rate:,.0f}/s), {retried:,} retried, {buried:,} buried")
-        handled, since = total, now
 
 
 def bindings(runner: Runner) -> list[str]:
@@ -171,38 +148,35 @@ def bindings(runner: Runner) -> list[str]:
     rows = []
     for feed in runner.feeds:
         every = f", every {feed.source.every}" if feed.source.every else ""
-        rows.append((f"producer {feed.name}", f"publishes to {feed.source.exchange}{every}", feed.source.exchange))
+        what = f"publishes to {feed.source.exchange}{every}"
+        rows.append([f"  producer {feed.name}", what, on_which(runner, feed.source.exchange)])
     for channel in runner.channels:
         to = ", ".join(channel.step.consumer.options.to)
-        rows.append((f"consumer {channel.name}", f"puts out to {to}" if to else "", channel.exchange))
-    left, middle = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
-    brokers = [runner.brokers.route(exchange) for _, _, exchange in rows]
-    return [
-        f"  {name:{left}}  {what:{middle}}  on {broker.name} ({broker.address})"
-        for (name, what, _), broker in zip(rows, brokers, strict=True)
-    ]
+        what = f"puts out to {to}" if to else ""
+        rows.append([f"  consumer {channel.name}", what, on_which(runner, channel.exchange)])
+    return columns(rows)
+
+
+def on_which(runner: Runner, exchange: str) -> str:
+    """Which broker carries the exchange."""
+    broker = runner.brokers.route(exchange)
+    return f"on {broker.name} ({broker.address})"
 
 
 def summary(runner: Runner) -> list[str]:
     """What was done, a line for each producer and queue."""
     if not runner.channels and not runner.feeds:
         return []
-    names = [feed.name for feed in runner.feeds] + [channel.name for channel in runner.channels]
-    width = max(map(len, names))
-    lines = [f"  {'':{width}}  {'published':>10} {'handled':>10} {'retried':>10} {'buried':>10}"]
-    lines += [f"  {feed.name:{width}}  {feed.published:>10,}" for feed in runner.feeds]
+    rows: list[list[object]] = [["", "published", "handled", "retried", "buried"]]
+    rows += [[feed.name, feed.published, "", "", ""] for feed in runner.feeds]
+    notes = []
     for channel in runner.channels:
         counts = channel.counts
-        lines.append(
-            f"  {channel.name:{width}}  {channel.step.outputs.total():>10,} {counts.handled:>10,}"
-            f" {counts.retried:>10,} {counts.buried:>10,}"
-        )
-    for channel in runner.channels:
-        if repeated := channel.counts.repeated:
-            what, were = ("message", "was") if repeated == 1 else ("messages", "were")
-            lines.append(f"{repeated:,} repeated {what} of {channel.name} {were} not handled again")
-        if channel.counts.buried:
-            lines.append(
-                f"{channel.counts.buried:,} in the dead letters of {channel.name}; last: {channel.counts.last_error}"
-            )
-    return lines
+        rows.append([channel.name, channel.step.outputs.total(), counts.handled, counts.retried, counts.buried])
+        if counts.repeated:
+            were = "was" if counts.repeated == 1 else "were"
+            notes.append(f"{counted(counts.repeated, 'repeated message')} of {channel.name} {were} not handled again")
+        if counts.buried:
+            notes.append(f"{counts.buried:,} in the dead letters of {channel.name}; last: {counts.last_error}")
+    lines = columns([[f"  {name}", *(f"{cell(count):>9}" for count in numbers)] for name, *numbers in rows])
+    return [*lines, *notes]

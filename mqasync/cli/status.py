@@ -1,13 +1,9 @@
 """`mqasync status`: what is in the queues and who works on them; it disturbs nobody."""
 
-from __future__ import annotations
-
 import asyncio
-import logging
-import sys
 import time
-from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any
 
 import click
 import msgspec
@@ -19,11 +15,7 @@ from ..observe.report import UNHEARD_SECONDS, Report, Reports
 from ..operate.overview import known, overview, process_row, reported
 from ..service.discovery import Service
 from .arguments import GIVE_UP, SERVICES, Command, connected, reach, settings
-from .output import JSON, age, say, show, table
-
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.live import Live
+from .output import JSON, age, say, show
 
 HEAR_SECONDS = UNHEARD_SECONDS + 0.5  # until every process has reported
 REFRESH_SECONDS = 1.0
@@ -55,14 +47,14 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
             if not watch:
                 await asyncio.sleep(HEAR_SECONDS)
                 return show_once(*await look(brokers, wanted, reports.now()), as_json)
-            screen = live() if sys.stdout.isatty() and not as_json else None
-            with suppress(asyncio.CancelledError), screen or nullcontext():
+            with suppress(asyncio.CancelledError):
                 while True:
                     rows = await look(brokers, wanted, reports.now())
-                    if screen:
-                        screen.update(picture(brokers, *rows), refresh=True)
-                    else:
-                        show_once(*rows, as_json)
+                    if not as_json:
+                        click.clear()
+                        say(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends")
+                        say("".join(f"{broker.address}: {broker.state}\n" for broker in brokers.opened.values()))
+                    show_once(*rows, as_json)
                     await asyncio.sleep(REFRESH_SECONDS)
 
 
@@ -83,24 +75,6 @@ def show_once(queues: Rows, processes: Rows, as_json: bool) -> None:
     show(readable(queues), False, "no queues")
     say("")
     show(readable(processes), False, "no process reports that it is running")
-
-
-def live() -> Live:
-    """The whole terminal, to be updated; no log goes across it, since the screen shows the same."""
-    from rich.live import Live
-
-    logging.disable(logging.WARNING)
-    return Live(screen=True, auto_refresh=False)
-
-
-def picture(brokers: Brokers, queues: Rows, processes: Rows) -> Group:
-    """What a live screen shows: the time, the state of the brokers and both tables."""
-    from rich.console import Group
-    from rich.text import Text
-
-    states = "\n".join(f"{broker.address}: {broker.state}" for broker in brokers.opened.values())
-    title = Text(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends\n{states}\n")
-    return Group(title, table(readable(queues)), "", table(readable(processes)))
 
 
 def readable(rows: Rows) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
@@ -15,11 +15,13 @@ import msgspec
 
 from ..config.settings import Settings
 from ..errors import ConfigurationError
+from ..handler import Binding
 from ..handlers.codec import NOT_DECODABLE, adapter_of
 from ..handlers.signature import hint_of, of_consumer
 from ..masking import masked
 from ..message import Out
 from ..service.discovery import Service
+from .pipeline import Operation, operations
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -33,17 +35,6 @@ UNTOLD = (Any, Out, None, type(None))  # annotations that say nothing of a body
 Data = dict[str, Any]
 
 
-class Operation(msgspec.Struct, frozen=True):
-    """One handler and one exchange. `bodies`: the types of its messages, none where no annotation tells."""
-
-    key: str
-    action: str  # receive or send
-    exchange: str
-    bodies: list[Any]
-    service: str
-    doc: str | None
-
-
 def document(services: Sequence[Service], settings: Settings, title: str, version: str) -> Data:
     """The document; in AsyncAPI's words an exchange is a channel and a broker a server.
 
@@ -51,14 +42,14 @@ def document(services: Sequence[Service], settings: Settings, title: str, versio
     in it. What a handler puts out by `Out(..., exchange=...)` is missing. Raises ConfigurationError for an
     annotation of which there is no schema.
     """
-    operations = [operation for service in services for operation in operations_of(service, settings)]
-    bodies, schemas = described({body for operation in operations for body in operation.bodies})
+    found = {key_of(operation): operation for operation in operations(services, settings)}
+    bodies, schemas = described({body for operation in found.values() for body in bodies_of(operation)})
     channels: dict[str, Data] = {}
-    for operation in sorted(operations, key=lambda operation: operation.exchange):
+    for operation in sorted(found.values(), key=lambda operation: operation.exchange):
         broker = settings.broker_of(operation.exchange)
         new = {"address": operation.exchange, "servers": [_reference("servers", broker)], "messages": {}}
         channel = channels.setdefault(operation.exchange, new)
-        channel["messages"] |= {bodies[body]["name"]: bodies[body] for body in operation.bodies}
+        channel["messages"] |= {bodies[body]["name"]: bodies[body] for body in bodies_of(operation)}
     brokers = {settings.broker_of(exchange): None for exchange in channels}
     modules = [(service.name, sys.modules[service.name].__doc__) for service in services]
     return {
@@ -71,22 +62,22 @@ def document(services: Sequence[Service], settings: Settings, title: str, versio
         "defaultContentType": JSON,
         "servers": {name: server(settings.brokers[name]) for name in brokers},
         "channels": channels,
-        "operations": {operation.key: _operation(operation, bodies) for operation in operations},
+        "operations": {key: _operation(operation, bodies) for key, operation in found.items()},
         "components": {"schemas": schemas},
     }
 
 
-def operations_of(service: Service, settings: Settings) -> Iterator[Operation]:
-    """What each handler of a service receives and sends; `to` is what config.yml makes of it."""
-    for producer in service.producers:
-        name, doc = f"{producer.exchange}/{producer.id}", producer.handler.__doc__
-        yield Operation(f"{name}/send", "send", producer.exchange, put_out(producer.handler), service.name, doc)
-    for consumer in service.consumers:
-        name, doc = f"{consumer.exchange}/{consumer.id}", consumer.handler.__doc__
-        bodies = told(of_consumer(consumer.handler).body)
-        yield Operation(f"{name}/receive", "receive", consumer.exchange, bodies, service.name, doc)
-        for to in settings.configured(consumer).options.to:
-            yield Operation(f"{name}/send/{to}", "send", to, put_out(consumer.handler), service.name, doc)
+def key_of(operation: Operation) -> str:
+    """Its name in the document."""
+    own = operation.declared
+    to = f"/{operation.exchange}" if isinstance(own, Binding) and operation.action == "send" else ""
+    return f"{own.exchange}/{own.id}/{operation.action}{to}"
+
+
+def bodies_of(operation: Operation) -> list[Any]:
+    """The types of what a handler gets, or returns or yields, as far as it is annotated."""
+    handler = operation.declared.handler
+    return told(of_consumer(handler).body) if operation.action == "receive" else put_out(handler)
 
 
 def put_out(handler: Callable[..., Any]) -> list[Any]:
@@ -151,13 +142,13 @@ def _body(kind: Any, payload: Data) -> Data:
 
 def _operation(operation: Operation, bodies: dict[Any, Data]) -> Data:
     to = ("channels", operation.exchange)
-    references = [_reference(*to, "messages", bodies[body]["name"]) for body in operation.bodies]
+    references = [_reference(*to, "messages", bodies[body]["name"]) for body in bodies_of(operation)]
     return {
         "action": operation.action,
         "channel": _reference(*to),
         **({"messages": references} if references else {}),
         "tags": [{"name": operation.service}],
-        **_description(operation.doc),
+        **_description(operation.declared.handler.__doc__),
     }
 
 

@@ -1,7 +1,5 @@
 """Drawings of a pipeline: Mermaid, and Graphviz DOT, from which Graphviz itself makes SVG and an HTML page."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Callable, Mapping
 from html import escape

@@ -1,16 +1,14 @@
 """Pipeline: what modules declare as a graph of producers, exchanges and consumers; it draws and opens nothing."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import msgspec
 
 from ..config.settings import Settings
-from ..handler import Binding, Source
+from ..handler import Binding
 from ..masking import masked
-from ..service.discovery import Service
+from ..service.discovery import Declared, Service
 
 PRODUCER, EXCHANGE, CONSUMER = "producer", "exchange", "consumer"
 
@@ -54,27 +52,38 @@ class Pipeline(msgspec.Struct, frozen=True):
     brokers: dict[str, str]
 
 
-def pipeline(services: Sequence[Service], settings: Settings) -> Pipeline:
-    """The graph of what `services` declare; `to` is what config.yml makes of it.
+class Operation(msgspec.Struct, frozen=True):
+    """What one handler does with the messages of one exchange: `action` is receive or send."""
 
-    Where a handler puts `Out(..., exchange=...)` is not declared, so such an edge is missing. Dead letters are
-    not part of it. An exchange that nothing here consumes is a node without a way out.
+    declared: Declared
+    action: str
+    exchange: str
+    service: str
+
+
+def operations(services: Sequence[Service], settings: Settings) -> Iterator[Operation]:
+    """What each handler receives and sends; `to` is what config.yml makes of it.
+
+    Where a handler puts `Out(..., exchange=...)` is not declared, so that is missing, as are dead letters.
     """
+    for service in services:
+        for producer in service.producers:
+            yield Operation(producer, "send", producer.exchange, service.name)
+        for consumer in map(settings.configured, service.consumers):
+            yield Operation(consumer, "receive", consumer.exchange, service.name)
+            for to in consumer.options.to:
+                yield Operation(consumer, "send", to, service.name)
 
-    def exchange(name: str) -> Node:
-        return Node(EXCHANGE, name, "", settings.broker_of(name))
 
-    def node(kind: str, declared: Binding | Source[..., object], doc: str | None) -> Node:
-        about = (doc or "").strip().partition("\n")[0]
-        return Node(kind, declared.exchange, declared.id, settings.broker_of(declared.exchange), about)
-
+def pipeline(services: Sequence[Service], settings: Settings) -> Pipeline:
+    """The graph of what `services` declare. An exchange that nothing here consumes is a node without a way out."""
     edges: list[tuple[Node, Node]] = []
-    for producer in chain.from_iterable(service.producers for service in services):
-        edges.append((node(PRODUCER, producer, producer.handler.__doc__), exchange(producer.exchange)))
-    for consumer in chain.from_iterable(service.consumers for service in services):
-        own = node(CONSUMER, consumer, consumer.handler.__doc__)
-        edges.append((exchange(consumer.exchange), own))
-        edges += [(own, exchange(name)) for name in settings.configured(consumer).options.to]
+    for operation in operations(services, settings):
+        own, broker = operation.declared, settings.broker_of(operation.declared.exchange)
+        kind = CONSUMER if isinstance(own, Binding) else PRODUCER
+        node = Node(kind, own.exchange, own.id, broker, (own.handler.__doc__ or "").strip().partition("\n")[0])
+        exchange = Node(EXCHANGE, operation.exchange, "", settings.broker_of(operation.exchange))
+        edges.append((node, exchange) if operation.action == "send" else (exchange, node))
     return joined(edges, settings)
 
 

@@ -4,8 +4,6 @@ A handler that computes or sleeps without `await` stops everything in the proces
 heartbeats are missed, the broker drops the connection.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import sys

@@ -3,8 +3,6 @@
 Of a traceback only the service's own part is shown, and none of its lines looks like a log line.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The spans of messages, by OpenTelemetry and its conventions for messaging; imported only where traces are wanted."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from functools import partial

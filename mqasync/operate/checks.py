@@ -1,7 +1,5 @@
 """Checks: whether brokers and queues are fit for services, as findings; nothing is shown here, no queue is made."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from itertools import chain
@@ -15,7 +13,7 @@ from ..errors import BrokerError, BrokerRefused
 from ..handlers.codec import decoder
 from ..handlers.signature import of_consumer, of_producer
 from ..service.discovery import Service
-from ..service.startup import lifespan_settings
+from ..service.lifespan import lifespan_settings
 from ..transport import DEAD, QueueStats
 
 ANSWER_SECONDS = 3.0  # of one queue

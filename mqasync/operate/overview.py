@@ -1,7 +1,5 @@
 """Overview: the queues on the brokers and the processes that work on them, a row each; nothing is shown or changed."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable
 from typing import Any, TypeVar

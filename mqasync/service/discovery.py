@@ -1,7 +1,5 @@
 """From import strings to the consumers and producers of modules, as pytest finds tests; nothing is run."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

@@ -1,16 +1,17 @@
 """Lifespan: what a service opens before its handlers run and closes after them; no handler is called here."""
 
-from __future__ import annotations
-
 import asyncio
+import inspect
 from collections.abc import Mapping
 from contextvars import copy_context
-from typing import Any
+from typing import Any, get_type_hints
+
+import msgspec
 
 from ..config.settings import Settings
+from ..errors import ConfigurationError
 from ..handlers.attempt import ended
 from .discovery import Service
-from .startup import lifespan_settings
 
 CANCEL_SECONDS = 1.0  # for what has had its time before
 
@@ -58,3 +59,17 @@ class Lifespan:
             await ended([self.task], CANCEL_SECONDS)
         if self.task.done() and not self.task.cancelled():
             self.task.result()
+
+
+def lifespan_settings(service: Service, settings: Settings) -> list[Any]:
+    """What lifespan() gets: the service's section of config.yml as the type its parameter is annotated with."""
+    assert service.lifespan
+    section = settings.services.get(service.name, {})
+    parameters = list(inspect.signature(service.lifespan).parameters)
+    if not parameters:
+        return []
+    kind = get_type_hints(service.lifespan).get(parameters[0], dict)
+    try:
+        return [msgspec.convert(section, kind, strict=False)]
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"services.{service.name} in the configuration: {error}") from error

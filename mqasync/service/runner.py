@@ -1,11 +1,11 @@
 """Runner: services at work in one event loop, from opening brokers to draining; no command line, no printing."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from contextvars import Context
+from operator import methodcaller
 from typing import Self, TypeVar
 
 from ..brokers.broker import Brokers
@@ -16,17 +16,18 @@ from ..core.poison import Quarantine
 from ..core.settlement import Observe, ignore
 from ..core.source import Feed
 from ..errors import BrokerLost, MqasyncError
+from ..handler import Binding
 from ..handlers.attempt import STOP_SECONDS, ended
 from ..handlers.step import Around, Step
-from ..observe.health import Health, health
 from ..observe.lag import LoopWatch
-from ..observe.report import Reporter
+from ..observe.report import Health, Reporter, health
 from ..observe.telemetry import traced
+from ..transport import DEAD
 from .discovery import Service
 from .lifespan import Lifespan
-from .startup import declare, warn
 
 T = TypeVar("T")
+log = logging.getLogger("mqasync")
 
 IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to do
 
@@ -188,3 +189,43 @@ class Runner:
                 await self._stack.aclose()
         finally:
             await self.brokers.close()
+
+
+async def declare(services: Sequence[Service], brokers: Brokers) -> None:
+    """Every queue, with its dead letters, exists before the first message is published; every broker is connected."""
+    settings = brokers.settings
+    consumers = [consumer for service in services for consumer in service.consumers]
+    exchanges = exchanges_of(services)
+    in_use = {brokers.route(exchange).name for exchange in exchanges}
+    consumed = {(consumer.exchange, consumer.id) for consumer in consumers}
+    required = {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
+    for exchange, id in sorted(consumed | {queue for queue in required if settings.broker_of(queue[0]) in in_use}):
+        broker = brokers.route(exchange)
+        if (exchange, id) in consumed:
+            await broker.call(methodcaller("declare", exchange, id + DEAD, bound=False))
+        await broker.call(methodcaller("declare", exchange, id))
+    for exchange in sorted(exchanges):
+        await brokers.route(exchange).connected()
+
+
+def exchanges_of(services: Sequence[Service]) -> set[str]:
+    """Every exchange that these consume from or publish to."""
+    consumers = [consumer for service in services for consumer in service.consumers]
+    producers = [producer for service in services for producer in service.producers]
+    exchanges = {consumer.exchange for consumer in consumers} | {producer.exchange for producer in producers}
+    return exchanges | {exchange for consumer in consumers for exchange in consumer.options.to}
+
+
+def warn(consumers: Iterable[Binding], brokers: Brokers) -> None:
+    """Say which of the model's promises do not hold here."""
+    for broker in brokers.opened.values():
+        if not broker.durable:
+            what = "keeps messages in this process only: they end with it"
+            log.warning("broker %s (%s) %s", broker.name, broker.address, what)
+    consumers = list(consumers)
+    heard = {consumer.exchange for consumer in consumers}
+    heard |= {name for name, own in brokers.settings.exchanges.items() if own.requires or own.optional}
+    for consumer in consumers:
+        for exchange in set(consumer.options.to) - heard:
+            what = "nothing here consumes: unless another service does, its messages are retried, then buried"
+            log.warning("%s/%s puts out to %r, which %s", consumer.exchange, consumer.id, exchange, what)

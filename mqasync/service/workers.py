@@ -4,8 +4,6 @@ A worker is the same command once more, with a socket to its parent in WORKER_SO
 worker says when it is at work, and at its end of file the worker knows that its parent is gone.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 import logging

@@ -1,7 +1,5 @@
 """What Prometheus scrapes, by prometheus-client: counts and gauges from Health, a histogram of the handlers' time."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ..handler import Binding
 from ..handlers.step import Run
 from ..message import Message
-from ..observe.health import Health
+from ..observe.report import Health
 from ..operate.overview import QueueRow
 
 QUEUE = ("exchange", "id")

@@ -4,8 +4,6 @@ Exit code 1 when `run --http` (as MQASYNC_HTTP says) listens and does not answer
 container that runs another command.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """The server behind `run --http`, by aiohttp: health for probes, metrics for Prometheus; the page is in page.py."""
 
-from __future__ import annotations
-
 from typing import Self
 
 from aiohttp import web
@@ -9,7 +7,6 @@ from aiohttp import web
 from ..errors import ConfigurationError
 from ..operate.overview import overview
 from ..service.runner import Runner
-from .live import Live
 from .metrics import Metrics
 from .page import Page
 
@@ -39,7 +36,7 @@ class Server:
         self.app.router.add_get("/health/live", self._live)
         self.app.router.add_get("/health/ready", self._ready)
         self.app.router.add_get("/metrics", self._scrape)
-        Page(self.app, runner, Live(runner), replay, self._host)
+        Page(self.app, runner, replay, self._host)
 
     async def __aenter__(self) -> Self:
         self._serving = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

@@ -1,29 +1,140 @@
-"""`mqasync process`: one message through one handler by hand; no queue is read, nothing is published unasked."""
-
-from __future__ import annotations
+"""`mqasync produce`, `consume` and `process`: messages by hand, in, out, and through one handler; nothing but JSON."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import click
+import msgspec
 
 from ..config.settings import Settings
+from ..core.channel import Channel
 from ..core.source import waiting_for_queues
-from ..errors import ConfigurationError, Reject
+from ..errors import ConfigurationError, MqasyncError, Reject
 from ..handler import Binding, where
 from ..handlers.attempt import STOP_SECONDS, Attempt, Outcome
+from ..handlers.codec import not_json
 from ..handlers.current_message import Handling
 from ..handlers.outbox import Outbox
 from ..handlers.signature import of_consumer
 from ..handlers.step import Step
 from ..message import Message
 from ..observe.logs import their_trace
-from ..operate.dead_letters import to_record
+from ..operate.browse import to_record
 from ..service.discovery import Service, discover
 from ..service.lifespan import Lifespan
 from ..service.loop import run
-from .arguments import WAIT, connected, json_or_file, settings
+from .arguments import NAMES, WAIT, Command, Place, connected, count, json_or_file, settings, together
+from .lines import read_lines, write_line
 from .output import JSON, counted, show
+
+LOOK = 1000  # messages that --no-ack holds at most
+GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put back
+
+
+@click.command(cls=Command)
+@together("place", Place, *NAMES, settings, WAIT)
+@click.argument("source", default="-", metavar="[JSON | - | FILE.jsonl]", callback=json_or_file)
+async def produce(place: Place, source: BinaryIO | bytes) -> None:
+    """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
+    lines = alone(source) if isinstance(source, bytes) else read_lines(source)
+    async with connected(place.settings, place.wait, place.exchange) as brokers:
+        publish, confirmed, started = waiting_for_queues(brokers.publish, place.wait), 0, time.monotonic()
+
+        async def put(body: bytes) -> None:
+            nonlocal confirmed
+            await publish(Message(body=body, exchange=place.exchange, producer=place.id))
+            confirmed += 1
+
+        problem = ""
+        try:
+            async with Outbox() as outbox:
+                async for number, line in lines:
+                    if problem := not_json(line):  # what comes before it is published
+                        problem = f"line {number} is not JSON: {problem}"
+                        break
+                    await outbox.put(put(line.strip()))
+        except asyncio.CancelledError:
+            raise MqasyncError("stopped before the end of the input") from None
+        finally:
+            elapsed = time.monotonic() - started
+            rate = f"{confirmed / elapsed:,.0f}/s"
+            click.echo(
+                f"published {counted(confirmed, 'message')} to {place.exchange} in {elapsed:.1f} s ({rate})", err=True
+            )
+    if problem:
+        raise ConfigurationError(problem)
+
+
+async def alone(body: bytes) -> AsyncIterator[tuple[int, bytes]]:
+    """A value as the first and only line."""
+    yield 1, body
+
+
+class Printer(Binding):
+    """Prints each body; `enough` is set after `count` of them, or when nobody reads any more."""
+
+    def __init__(self, exchange: str, id: str, count: int | None, acknowledge: bool) -> None:
+        held = 1 if acknowledge else count or LOOK
+        prefetch = min(held * 100, count or held * 100) if acknowledge else held
+        super().__init__(exchange=exchange, id=id, concurrency=held, prefetch=prefetch)
+        self._left = count
+        self._acknowledge = acknowledge
+        self._writing = asyncio.Lock()
+        self.enough = asyncio.Event()
+
+    async def process(self, message: bytes) -> None:
+        """Print one body on one line; a return acknowledges it."""
+        if self.enough.is_set():
+            await _until_drained()
+        try:
+            async with self._writing:
+                await write_line(on_one_line(message))
+        except BrokenPipeError:
+            self.enough.set()
+            await _until_drained()
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self.enough.set()
+        if not self._acknowledge:
+            await _until_drained()
+
+
+async def _until_drained() -> None:
+    """Wait for the drain, which puts the message back."""
+    await asyncio.Event().wait()
+
+
+def on_one_line(body: bytes) -> bytes:
+    """A JSON body without line breaks; any other body as a JSON string."""
+    try:
+        return msgspec.json.format(body, indent=-1)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.encode(body.decode("utf-8", "replace"))
+
+
+@click.command(cls=Command)
+@together("place", Place, *NAMES, settings, WAIT)
+@count(type=click.IntRange(min=1), help="End after this many messages.")
+@click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
+async def consume(place: Place, count: int | None, no_ack: bool) -> None:
+    """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
+    printer = Printer(place.exchange, place.id, count, not no_ack)
+    with suppress(asyncio.CancelledError):
+        async with connected(place.settings, place.wait, place.exchange) as brokers:
+            channel = Channel(Step(printer, brokers.publish, {}), brokers.route(place.exchange))
+            enough = asyncio.create_task(printer.enough.wait())
+            try:
+                working = channel.start()
+                await asyncio.wait({working, enough}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    await working
+            finally:
+                enough.cancel()
+                await channel.drain(GRACE)
 
 
 def named(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

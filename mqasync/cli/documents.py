@@ -1,0 +1,62 @@
+"""`mqasync graph`, `docs` and `config`: modules as a picture or as AsyncAPI, the configuration; nothing is opened."""
+
+import click
+import msgspec
+
+from ..config.settings import Settings
+from ..describe.asyncapi import document
+from ..describe.drawing import DRAWINGS
+from ..describe.pipeline import pipeline
+from ..masking import shown
+from ..service.discovery import discover
+from .arguments import MODULES, settings
+from .output import OUTPUT, write
+
+
+@click.command()
+@MODULES
+@settings
+@click.option("--format", type=click.Choice(list(DRAWINGS)), default="mermaid", show_default=True)
+@OUTPUT
+def graph(modules: tuple[str, ...], settings: Settings, format: str, output: str) -> None:
+    """Draw the producers, exchanges and consumers of each MODULE.
+
+    Only declared outputs are drawn (`to` of the decorator or of config.yml): where a handler puts
+    Out(..., exchange=...) is known when it runs. Dead letters are not drawn. For svg and
+    html Graphviz has to be installed.
+    """
+    write(DRAWINGS[format](pipeline(discover(modules), settings), " ".join(modules)), output)
+
+
+@click.command()
+@MODULES
+@settings
+@click.option("--title", help="What the document is called [default: the MODULEs].")
+@click.option("--version", default="0.0.0", show_default=True, help="Which version of the services it describes.")
+@click.option("--format", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+@OUTPUT
+def docs(
+    modules: tuple[str, ...], settings: Settings, title: str | None, version: str, format: str, output: str
+) -> None:
+    """Describe what each MODULE receives and sends as an AsyncAPI 3.0 document.
+
+    Payloads are as the handlers' annotations say, descriptions as their docstrings. Only declared outputs are in
+    it (`to` of the decorator or of config.yml).
+    """
+    data = msgspec.json.encode(document(discover(modules), settings, title or " ".join(modules), version))
+    in_json = msgspec.json.format(data, indent=2).decode() + "\n"
+    write(in_json if format == "json" else in_yaml(msgspec.json.decode(data)), output)
+
+
+@click.command()
+@settings
+def config(settings: Settings) -> None:
+    """Print the resolved configuration, secrets masked."""
+    click.echo(in_yaml(shown(settings)), nl=False)
+
+
+def in_yaml(data: object) -> str:
+    """Plain data as YAML, its keys in their order."""
+    import yaml
+
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
