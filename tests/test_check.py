@@ -1,6 +1,5 @@
 """`mqasync check`: what it finds, what it says of it, and with which exit code; it makes no queue."""
 
-import io
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,11 +9,9 @@ from typing import Any
 import aio_pika
 import msgspec
 import pytest
-from rich.console import Console
 
 from mqasync import ConfigurationError, Message, consumer, producer
 from mqasync.brokers.broker import Brokers
-from mqasync.cli.output import table
 from mqasync.config.settings import ExchangeSettings, Settings
 from mqasync.message import new_id
 from mqasync.operate.checks import Checks
@@ -227,14 +224,6 @@ def test_a_mistake_of_the_user_is_said_in_one_sentence(cli: CommandLine, argumen
     done = cli.run("check", *arguments)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert problem in done.stderr
-
-
-def test_a_long_detail_is_not_cut_off_on_a_narrow_screen() -> None:
-    words = ["a", "queue", "is", "there", "and", "nothing", "consumes", "it", "any", "more"]
-    screen = Console(width=30, file=io.StringIO())
-    with screen.capture() as shown:
-        screen.print(table([{"about": "x", "detail": " ".join(words)}], wrapped="detail"))
-    assert shown.get().split() == ["about", "detail", "x", *words]
 
 
 def test_a_broker_that_the_module_does_not_use_is_not_looked_at(cli: CommandLine) -> None:

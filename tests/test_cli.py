@@ -105,10 +105,10 @@ def test_run_until_idle_says_what_is_bound_to_what_works_it_off_and_sums_up(cli:
         f"  producer CTH/feed       publishes to CTH      on main ({cli.url})",
         f"  consumer CTH/enrich     puts out to enriched  on main ({cli.url})",
         f"  consumer enriched/show                        on main ({cli.url})",
-        "                  published    handled    retried     buried",
-        "  CTH/feed                3",
-        "  CTH/enrich              3          3          0          0",
-        "  enriched/show           0          3          0          0",
+        "                 published  handled  retried  buried",
+        "  CTH/feed               3",
+        "  CTH/enrich             3        3        0       0",
+        "  enriched/show          0        3        0       0",
     ]
 
 

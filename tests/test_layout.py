@@ -35,7 +35,7 @@ FOLDERS = {
     ".": 700,
     "transports": 2495,
     "transports/common": 350,
-    "cli": 1093,
+    "cli": 1074,
     "describe": 260,
     "observe": 445,
     "operate": 370,

@@ -28,7 +28,7 @@ async def check(services: list[Service], settings: Settings, as_json: bool, stri
     """
     async with connected(settings, wait) as brokers:
         findings = await Checks(services, brokers, wait).run()
-    show([msgspec.structs.asdict(finding) for finding in findings], as_json, "nothing to check", wrapped="detail")
+    show([msgspec.structs.asdict(finding) for finding in findings], as_json, "nothing to check")
     counts = Counter(finding.result for finding in findings)
     if counts[ERROR] or (strict and counts[WARNING]):
         raise MqasyncError(f"errors: {counts[ERROR]}, warnings: {counts[WARNING]}")

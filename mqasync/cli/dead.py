@@ -24,7 +24,7 @@ from ..service.loop import run
 from ..transport import DEAD, Delivery
 from .arguments import YES, Command, Decorator, Place, confirm, duration, place, together
 from .lines import read_lines, write_line
-from .output import JSON, START, age, columns, counted, say, start
+from .output import JSON, START, age, counted, say, start, table
 from .output import show as show_rows
 
 LETTER = "dead letter"
@@ -171,7 +171,7 @@ def lines(message: Message) -> list[str]:
         **({} if message.key is None else {"key": message.key}),
         **{name if name.startswith(PREFIX) else f"header {name}": text for name, text in headers.items()},
     }
-    shown = columns(list(facts.items()))
+    shown = table([{"what": name, "text": text} for name, text in facts.items()])[1:]
     for name, text in (("traceback", trace), ("body", pretty(message.body))):
         shown += [name, *(f"  {line}" for line in text.splitlines())]
     return [*shown, ""]

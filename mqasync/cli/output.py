@@ -1,12 +1,10 @@
 """What commands print: tables for people, JSON for machines; no command, nothing is read."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -14,31 +12,17 @@ import msgspec
 from ..complaints import printable
 from ..errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from rich.console import OverflowMethod
-    from rich.table import Table
-    from rich.text import Text
-
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
-START = 200  # characters of a body or an error in a table
-SHORT = 20  # characters of a cell that is shown whole
+START = 80  # characters of a body or an error in a table
 OUTPUT = click.option("--output", metavar="FILE", default="-", help="Write to this file instead of stdout.")
-WIDE = 1000  # columns of a table that no terminal shows: nothing is cut off for who reads a pipe
 
 
-def show(rows: Sequence[Mapping[str, Any]], as_json: bool, empty: str, wrapped: str = "") -> None:
-    """Print `rows`, all with the same keys: a table (or `empty`, where there are none), or a JSON array.
-
-    The column `wrapped` takes several lines where it is too wide; of the others the end is cut off.
-    """
+def show(rows: Sequence[Mapping[str, Any]], as_json: bool, empty: str) -> None:
+    """Print `rows`, all with the same keys: a table (or `empty`, where there are none), or a JSON array."""
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(rows), indent=2))
-    elif not rows:
-        say(empty)
     else:
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else WIDE).print(table(rows, wrapped))
+        say("\n".join(table(rows)) if rows else empty)
 
 
 def say(text: str | bytes, nl: bool = True) -> None:
@@ -50,26 +34,14 @@ def say(text: str | bytes, nl: bool = True) -> None:
         raise click.exceptions.Exit(1) from None
 
 
-def table(rows: Sequence[Mapping[str, Any]], wrapped: str = "") -> Table:
-    """The rows as a table, its columns named by their keys; numbers to the right, None as a dash; see `show`."""
-    from rich.table import Table
-
-    columns = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0] if rows else ():
-        numbers = any(isinstance(row[name], int | float) for row in rows)
-        whole = max(len(cell(row[name])) for row in rows) <= SHORT  # only what is longer gives way on a narrow terminal
-        overflow: OverflowMethod = "fold" if name == wrapped else "ellipsis"
-        columns.add_column(name, justify="right" if numbers else "left", overflow=overflow, no_wrap=whole)
-    for row in rows:
-        columns.add_row(*(_text(value, name == wrapped) for name, value in row.items()))
-    return columns
-
-
-def _text(value: Any, wrapped: bool) -> Text:
-    from rich.text import Text
-
-    # a stranger's markup is only text
-    return Text(cell(value), no_wrap=not wrapped, overflow="fold" if wrapped else "ellipsis")
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rows as lines, below one with their keys; numbers to the right, None as a dash."""
+    columns = []
+    for name in rows[0]:
+        texts = [name, *(cell(row[name]) for row in rows)]
+        width, side = max(map(len, texts)), ">" if any(isinstance(row[name], int | float) for row in rows) else "<"
+        columns.append([f"{text:{side}{width}}" for text in texts])
+    return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
 
 
 def cell(value: Any) -> str:
@@ -81,12 +53,6 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
     return printable(str(value))
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, each column as wide as its longest text."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def counted(count: int, what: str) -> str:

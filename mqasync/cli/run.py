@@ -20,7 +20,7 @@ from ..service.loop import run as run_loop
 from ..service.runner import Runner, exchanges_of
 from ..service.workers import Worker, Workers, reloading
 from .arguments import BROKER, CONFIG, MODULES, WAIT, duration
-from .output import cell, columns, counted
+from .output import counted, table
 
 log = logging.getLogger("mqasync")
 
@@ -148,35 +148,33 @@ def bindings(runner: Runner) -> list[str]:
     rows = []
     for feed in runner.feeds:
         every = f", every {feed.source.every}" if feed.source.every else ""
-        what = f"publishes to {feed.source.exchange}{every}"
-        rows.append([f"  producer {feed.name}", what, on_which(runner, feed.source.exchange)])
+        rows.append((f"  producer {feed.name}", f"publishes to {feed.source.exchange}{every}", feed.source.exchange))
     for channel in runner.channels:
         to = ", ".join(channel.step.consumer.options.to)
-        what = f"puts out to {to}" if to else ""
-        rows.append([f"  consumer {channel.name}", what, on_which(runner, channel.exchange)])
-    return columns(rows)
-
-
-def on_which(runner: Runner, exchange: str) -> str:
-    """Which broker carries the exchange."""
-    broker = runner.brokers.route(exchange)
-    return f"on {broker.name} ({broker.address})"
+        rows.append((f"  consumer {channel.name}", f"puts out to {to}" if to else "", channel.exchange))
+    brokers = [runner.brokers.route(exchange) for _, _, exchange in rows]
+    return table(
+        [
+            {"who": who, "what": what, "where": f"on {broker.name} ({broker.address})"}
+            for (who, what, _), broker in zip(rows, brokers, strict=True)
+        ]
+    )[1:]
 
 
 def summary(runner: Runner) -> list[str]:
     """What was done, a line for each producer and queue."""
-    if not runner.channels and not runner.feeds:
-        return []
-    rows: list[list[object]] = [["", "published", "handled", "retried", "buried"]]
-    rows += [[feed.name, feed.published, "", "", ""] for feed in runner.feeds]
+    rows: list[dict[str, Any]] = [
+        {"": f"  {feed.name}", "published": feed.published, "handled": "", "retried": "", "buried": ""}
+        for feed in runner.feeds
+    ]
     notes = []
     for channel in runner.channels:
-        counts = channel.counts
-        rows.append([channel.name, channel.step.outputs.total(), counts.handled, counts.retried, counts.buried])
+        counts, published = channel.counts, channel.step.outputs.total()
+        told = {name: getattr(counts, name) for name in ("handled", "retried", "buried")}
+        rows.append({"": f"  {channel.name}", "published": published, **told})
         if counts.repeated:
             were = "was" if counts.repeated == 1 else "were"
             notes.append(f"{counted(counts.repeated, 'repeated message')} of {channel.name} {were} not handled again")
         if counts.buried:
             notes.append(f"{counts.buried:,} in the dead letters of {channel.name}; last: {counts.last_error}")
-    lines = columns([[f"  {name}", *(f"{cell(count):>9}" for count in numbers)] for name, *numbers in rows])
-    return [*lines, *notes]
+    return [*(table(rows) if rows else []), *notes]
