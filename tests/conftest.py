@@ -170,9 +170,10 @@ async def brokers(url: str) -> AsyncIterator[Brokers]:
 
 
 @pytest.fixture
-def sqlite_cli(tmp_path: Path) -> Iterator[CommandLine]:
-    """Commands on a SQLite file of their own; what they start is ended after the test."""
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
+def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CommandLine]:
+    """Commands on a SQLite file of their own, or on a broker of the kind that the test names; all ends with it."""
+    kind = getattr(request, "param", "")
+    command_line = CommandLine(tmp_path, url_of(kind, request, tmp_path) if kind else f"sqlite:{tmp_path}/messages.db")
     yield command_line
     command_line.stop()
 

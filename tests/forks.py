@@ -53,6 +53,7 @@ def become(arguments: list[str], directory: str, environment: dict[str, str], fi
     os.environ.clear()
     os.environ.update(environment)
     sys.path[0], sys.argv[1:] = directory, arguments
+    sys.orig_argv = [sys.executable, "-m", "mqasync", *arguments]  # what `--workers` starts again
     runpy.run_module("mqasync", run_name="__main__", alter_sys=True)
 
 

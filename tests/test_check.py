@@ -1,7 +1,7 @@
 """`mqasync check`: what it finds, what it says of it, and with which exit code; it makes no queue."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from mqasync.message import new_id
 from mqasync.operate.checks import Checks
 from mqasync.service.discovery import Service
 from mqasync.transport import DEAD, Transport
-from mqasync.transports import load
 from mqasync.transports.memory import MemoryTransport
 
 from .brokers import RabbitMQ, rabbitmq
 from .commands import CommandLine
-from .conftest import url_of
+from .test_dead import BROKERS
 
 SERVICE = """
 import os
@@ -68,52 +67,40 @@ def url() -> str:
     return f"memory:{new_id()}"
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Transport]:
-    """A broker in memory lives as long as somebody is connected."""
-    transport = load(url)
-    await transport.open()
-    try:
-        yield transport
-    finally:
-        await transport.close()
-
-
 UNHEARD = ("warning", "out", "in/step publishes to it, nothing here consumes it, and no queue is bound to it")
 
 
-async def test_queues_that_are_not_there_are_not_made(url: str) -> None:
-    async with opened(url) as transport:
-        assert await findings(url) == [("ok", "in/step", NOTHING_YET), UNHEARD]
-        assert await transport.queues() == []
+async def test_queues_that_are_not_there_are_not_made(url: str, transport: Transport) -> None:
+    assert await findings(url) == [("ok", "in/step", NOTHING_YET), UNHEARD]
+    assert await transport.queues() == []
 
 
-async def test_queues_that_are_there_are_counted_and_dead_letters_told(url: str) -> None:
-    async with opened(url) as transport:
-        await transport.declare("in", "step")
-        await transport.publish("in", [Message(body=b"{}", exchange="in")])
-        await transport.declare("in", "step" + DEAD, bound=False)
-        assert await findings(url) == [("ok", "in/step", "it is there; messages: 1"), UNHEARD]
-        await transport.send("in", "step" + DEAD, [Message(body=b"{}", exchange="in")])
-        assert await findings(url) == [
-            ("ok", "in/step", "it is there; messages: 1"),
-            ("warning", "in/step", "dead letters: 1"),
-            UNHEARD,
-        ]
+async def test_queues_that_are_there_are_counted_and_dead_letters_told(url: str, transport: Transport) -> None:
+    await transport.declare("in", "step")
+    await transport.publish("in", [Message(body=b"{}", exchange="in")])
+    await transport.declare("in", "step" + DEAD, bound=False)
+    assert await findings(url) == [("ok", "in/step", "it is there; messages: 1"), UNHEARD]
+    await transport.send("in", "step" + DEAD, [Message(body=b"{}", exchange="in")])
+    assert await findings(url) == [
+        ("ok", "in/step", "it is there; messages: 1"),
+        ("warning", "in/step", "dead letters: 1"),
+        UNHEARD,
+    ]
 
 
-async def test_queues_that_nothing_consumes_are_told_at_the_exchanges_of_the_services_only(url: str) -> None:
-    async with opened(url) as transport:
-        for exchange, id in [("in", "old"), ("in", "old" + DEAD), ("out", "new"), ("elsewhere", "other")]:
-            await transport.declare(exchange, id)
-        await transport.subscribe("out", "new", 1)
-        assert await findings(url) == [
-            ("ok", "in/step", NOTHING_YET),
-            ("warning", "in/old", "nothing here consumes it; messages: 0"),
-            ("ok", "out/new", "nothing here consumes it; consumers elsewhere: 1, messages: 0"),
-        ]
-        await transport.send("in", "old" + DEAD, [Message(body=b"{}", exchange="in")])
-        assert ("warning", "in/old" + DEAD, "nothing here consumes it; messages: 1") in await findings(url)
+async def test_queues_that_nothing_consumes_are_told_at_the_exchanges_of_the_services_only(
+    url: str, transport: Transport
+) -> None:
+    for exchange, id in [("in", "old"), ("in", "old" + DEAD), ("out", "new"), ("elsewhere", "other")]:
+        await transport.declare(exchange, id)
+    await transport.subscribe("out", "new", 1)
+    assert await findings(url) == [
+        ("ok", "in/step", NOTHING_YET),
+        ("warning", "in/old", "nothing here consumes it; messages: 0"),
+        ("ok", "out/new", "nothing here consumes it; consumers elsewhere: 1, messages: 0"),
+    ]
+    await transport.send("in", "old" + DEAD, [Message(body=b"{}", exchange="in")])
+    assert ("warning", "in/old" + DEAD, "nothing here consumes it; messages: 1") in await findings(url)
 
 
 @pytest.mark.parametrize("own", [ExchangeSettings(optional=True), ExchangeSettings(requires=["later"])])
@@ -156,35 +143,27 @@ def test_a_wrong_section_of_a_service_is_the_users_mistake(url: str) -> None:
 
 
 @pytest.fixture
-def exchange() -> str:
-    return f"check-{new_id()}"
+def mine(cli: CommandLine, exchange: str) -> CommandLine:
+    cli.environment["EXCHANGE"] = exchange
+    cli.file("mine.py", SERVICE)
+    return cli
 
 
-@pytest.fixture
-def cli(request: pytest.FixtureRequest, tmp_path: Path, exchange: str) -> Iterator[CommandLine]:
-    kind = getattr(request, "param", "sqlite")
-    command_line = CommandLine(tmp_path, url_of(kind, request, tmp_path))
-    command_line.environment["EXCHANGE"] = exchange
-    command_line.file("mine.py", SERVICE)
-    yield command_line
-    command_line.stop()
-
-
-def test_warnings_are_errors_only_with_strict(cli: CommandLine, exchange: str) -> None:
-    done = cli.run("check", "mine")
+def test_warnings_are_errors_only_with_strict(mine: CommandLine, exchange: str) -> None:
+    done = mine.run("check", "mine")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].split() == ["result", "about", "detail"]
     assert f"{exchange}/step publishes to it, nothing here consumes it, and no queue is bound to it" in done.stdout
-    strict = cli.run("check", "mine", "--strict", "--json")
+    strict = mine.run("check", "mine", "--strict", "--json")
     assert (strict.returncode, strict.stderr) == (1, "mqasync: errors: 0, warnings: 1\n")
     assert [finding["result"] for finding in json.loads(strict.stdout)] == ["ok", "ok", "warning"]
-    cli.file("config.yml", f"exchanges: {{{exchange}.out: {{optional: true}}}}")
-    assert cli.run("check", "mine", "--strict").returncode == 0
+    mine.file("config.yml", f"exchanges: {{{exchange}.out: {{optional: true}}}}")
+    assert mine.run("check", "mine", "--strict").returncode == 0
 
 
-def test_without_a_module_all_configured_brokers_are_checked(cli: CommandLine) -> None:
-    cli.file("config.yml", "brokers: {main: 'sqlite:a.db', spare: 'amqp://guest:geheim@127.0.0.1:1/'}")
-    done = cli.run("check", "--json", "--wait", "0.5s")
+def test_without_a_module_all_configured_brokers_are_checked(mine: CommandLine) -> None:
+    mine.file("config.yml", "brokers: {main: 'sqlite:a.db', spare: 'amqp://guest:geheim@127.0.0.1:1/'}")
+    done = mine.run("check", "--json", "--wait", "0.5s")
     assert done.returncode == 1
     assert json.loads(done.stdout) == [
         {"result": "ok", "about": "broker main", "detail": "sqlite:a.db answers"},
@@ -196,7 +175,7 @@ def test_without_a_module_all_configured_brokers_are_checked(cli: CommandLine) -
     ]
     assert done.stderr.endswith("mqasync: errors: 1, warnings: 0\n") and "geheim" not in done.stderr
     # a module's check asks only the brokers that it uses
-    assert cli.run("check", "mine").returncode == 0
+    assert mine.run("check", "mine").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -210,9 +189,9 @@ def test_without_a_module_all_configured_brokers_are_checked(cli: CommandLine) -
         (["nowhere"], "timezone='Europe/Berln' of a producer is no time zone; did you mean 'Europe/Berlin'?"),
     ],
 )
-def test_a_mistake_of_the_user_is_said_in_one_sentence(cli: CommandLine, arguments: list[str], problem: str) -> None:
-    cli.file("wrong.yml", "brokers: nothing")
-    cli.file(
+def test_a_mistake_of_the_user_is_said_in_one_sentence(mine: CommandLine, arguments: list[str], problem: str) -> None:
+    mine.file("wrong.yml", "brokers: nothing")
+    mine.file(
         "odd.py",
         "from mqasync import consumer\n\n"
         "@consumer(exchange='x', id='y')\nasync def odd(body: dict | list | tuple): ...\n",
@@ -220,30 +199,30 @@ def test_a_mistake_of_the_user_is_said_in_one_sentence(cli: CommandLine, argumen
     schedules = {"never": "every='61 * * * *'", "nowhere": "every='0 6 * * *', timezone='Europe/Berln'"}
     for module, schedule in schedules.items():
         text = f"from mqasync import producer\n\n@producer(exchange='x', id='p', {schedule})\nasync def f(): ...\n"
-        cli.file(f"{module}.py", text)
-    done = cli.run("check", *arguments)
+        mine.file(f"{module}.py", text)
+    done = mine.run("check", *arguments)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert problem in done.stderr
 
 
-def test_a_broker_that_the_module_does_not_use_is_not_looked_at(cli: CommandLine) -> None:
-    cli.file(
+def test_a_broker_that_the_module_does_not_use_is_not_looked_at(mine: CommandLine) -> None:
+    mine.file(
         "config.yml",
         "brokers: {main: 'sqlite:a.db', spare: 'package.that.is.Missing:x'}\n"
         "exchanges: {elsewhere: {broker: spare, requires: [one]}}",
     )
-    assert cli.run("check", "mine").returncode == 0
-    assert cli.run("check").returncode == 2
+    assert mine.run("check", "mine").returncode == 0
+    assert mine.run("check").returncode == 2
 
 
 @pytest.mark.parametrize("cli", ["rabbitmq"], indirect=True)
 async def test_a_queue_that_exists_with_other_arguments_is_an_error(
-    cli: CommandLine, exchange: str, rabbitmq_server: RabbitMQ
+    mine: CommandLine, exchange: str, rabbitmq_server: RabbitMQ
 ) -> None:
     async with await aio_pika.connect(rabbitmq_server.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue(f"{exchange}.step", durable=True)  # of the classic type
-    done = cli.run("check", "mine", "--json")
+    done = mine.run("check", "mine", "--json")
     assert done.returncode == 1, done.stderr
     (error,) = [finding for finding in json.loads(done.stdout) if finding["result"] == "error"]
     assert error["about"] == f"{exchange}/step"
@@ -279,20 +258,18 @@ async def step(body): ...
     assert "the queue has not answered for 3 s: see whether it has a leader" in told_of[f"in/{leaderless[0]}"]["detail"]
 
 
-@pytest.mark.parametrize(
-    "cli", ["sqlite", "rabbitmq", "postgres", "redis", "nats", "kafka", "activemq", "sqs"], indirect=True
-)
-def test_every_broker_is_checked_before_and_after_its_queues_are_made(cli: CommandLine, exchange: str) -> None:
-    before = cli.run("check", "mine", "--json")
+@pytest.mark.parametrize("cli", BROKERS, indirect=True)
+def test_every_broker_is_checked_before_and_after_its_queues_are_made(mine: CommandLine, exchange: str) -> None:
+    before = mine.run("check", "mine", "--json")
     assert before.returncode == 0, before.stderr
     assert (f"{exchange}/step", NOTHING_YET) in told(before.stdout)
-    assert (f"{exchange}/step", NOTHING_YET) in told(cli.run("check", "mine", "--json").stdout), "it makes no queue"
-    cli.declare(exchange, "step", "old")
-    empty = cli.run("check", "mine", "--json")
+    assert (f"{exchange}/step", NOTHING_YET) in told(mine.run("check", "mine", "--json").stdout), "it makes no queue"
+    mine.declare(exchange, "step", "old")
+    empty = mine.run("check", "mine", "--json")
     assert empty.returncode == 0, empty.stderr
     assert (f"{exchange}/step", "it is there; messages: 0") in told(empty.stdout)
-    cli.publish(exchange, "{}")
-    after = cli.run("check", "mine", "--json")
+    mine.publish(exchange, "{}")
+    after = mine.run("check", "mine", "--json")
     assert after.returncode == 0, after.stderr
     assert (f"{exchange}/step", "it is there; messages: 1") in told(after.stdout)
     if "does not tell" not in after.stdout:

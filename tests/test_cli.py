@@ -51,12 +51,6 @@ async def work(event):
 QUEUE = ("--exchange", "CTH", "--id", "q")
 
 
-@pytest.fixture
-def cli(sqlite_cli: CommandLine) -> CommandLine:
-    """Commands on a SQLite file of their own."""
-    return sqlite_cli
-
-
 @pytest.fixture(params=["sqlite", "rabbitmq"])
 def any_cli(cli: CommandLine, request: pytest.FixtureRequest) -> CommandLine:
     """Commands on SQLite, then on RabbitMQ."""

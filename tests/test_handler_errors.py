@@ -69,12 +69,6 @@ BAD = {
 }
 
 
-@pytest.fixture
-def cli(sqlite_cli: CommandLine) -> CommandLine:
-    """Commands on a SQLite file of their own."""
-    return sqlite_cli
-
-
 def service(cli: CommandLine, code: str) -> None:
     cli.file("victim.py", SERVICE.replace("{code}", code))
     cli.declare("in", "q")

@@ -45,9 +45,9 @@ async def good():
 
 
 @pytest.fixture
-def cli(sqlite_cli: CommandLine) -> CommandLine:
-    sqlite_cli.file("mine.py", SERVICE)
-    return sqlite_cli
+def cli(cli: CommandLine) -> CommandLine:
+    cli.file("mine.py", SERVICE)
+    return cli
 
 
 @pytest.fixture

@@ -52,10 +52,10 @@ async def batch(lines: list[dict]):
 
 
 @pytest.fixture
-def cli(sqlite_cli: CommandLine) -> CommandLine:
-    del sqlite_cli.environment["MQASYNC_LOG"]
-    sqlite_cli.file("service.py", SERVICE)
-    return sqlite_cli
+def cli(cli: CommandLine) -> CommandLine:
+    del cli.environment["MQASYNC_LOG"]
+    cli.file("service.py", SERVICE)
+    return cli
 
 
 def entries(stderr: str) -> list[dict[str, Any]]:

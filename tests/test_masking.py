@@ -117,33 +117,31 @@ def test_errors_their_descriptions_and_replies_show_no_secret() -> None:
 
 @pytest.mark.parametrize("error", ["ValueError", "Reject", "KeyError"])
 @pytest.mark.parametrize("format", ["human", "json"])
-def test_no_secret_gets_into_the_log_and_the_dead_letters(sqlite_cli: CommandLine, error: str, format: str) -> None:
-    sqlite_cli.file("key", KEY)
-    sqlite_cli.file("password", "pa'ss\\word\n")
-    sqlite_cli.file("service.py", SERVICE.format(error=error))
+def test_no_secret_gets_into_the_log_and_the_dead_letters(cli: CommandLine, error: str, format: str) -> None:
+    cli.file("key", KEY)
+    cli.file("password", "pa'ss\\word\n")
+    cli.file("service.py", SERVICE.format(error=error))
     broker = "brokers: {main: '${MQASYNC_BROKER}', other: 'amqp://me:un%2Fused@h/'}"
-    sqlite_cli.file(
-        "config.yml", f"{broker}\nservices: {{service: {{key: '${{file:key}}', password: '${{file:password}}'}}}}"
-    )
-    done = sqlite_cli.run("--log-format", format, "run", "service", "--until-idle")
+    cli.file("config.yml", f"{broker}\nservices: {{service: {{key: '${{file:key}}', password: '${{file:password}}'}}}}")
+    done = cli.run("--log-format", format, "run", "service", "--until-idle")
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 1), done.stderr
     # Then not in a row of the store either
-    shown = sqlite_cli.run("dead", "export", "CTH", "q")
+    shown = cli.run("dead", "export", "CTH", "q")
     assert json.loads(shown.stdout)["headers"]["dead-exception"].endswith(error)
-    stored = b"".join(path.read_bytes() for path in sqlite_cli.directory.glob("messages.db*")).decode(errors="replace")
+    stored = b"".join(path.read_bytes() for path in cli.directory.glob("messages.db*")).decode(errors="replace")
     for text in (done.stderr, shown.stdout, stored):
         assert "***" in text
         assert not re.search("MIIE|AAK|q83v|BEGIN|pa.{1,3}ss|word'", text)
 
 
-def test_what_ends_a_command_shows_no_secret(sqlite_cli: CommandLine) -> None:
-    sqlite_cli.file("key", KEY)
-    sqlite_cli.file("config.yml", "services: {service: {key: '${file:key}'}}")
+def test_what_ends_a_command_shows_no_secret(cli: CommandLine) -> None:
+    cli.file("key", KEY)
+    cli.file("config.yml", "services: {service: {key: '${file:key}'}}")
     code = "from mqasync.config.settings import load_settings\nraise {}(load_settings().services['service']['key'])"
     for error in ("ValueError", "__import__('mqasync').ConfigurationError"):
-        sqlite_cli.file("service.py", code.format(error))
+        cli.file("service.py", code.format(error))
         for format in ("human", "json"):
-            done = sqlite_cli.run("--log-format", format, "run", "service")
+            done = cli.run("--log-format", format, "run", "service")
             assert "***" in done.stderr and not re.search("MIIE|q83v|BEGIN", done.stderr)
 
 

@@ -172,14 +172,14 @@ async def test_until_idle_handles_everything_else_and_fails_at_the_end(
     assert (sorted(seen), runs) == (list(range(300)), 5)
 
 
-def test_a_process_with_a_producer_that_fails_ends_with_1_when_it_is_idle(sqlite_cli: CommandLine) -> None:
-    sqlite_cli.file(
+def test_a_process_with_a_producer_that_fails_ends_with_1_when_it_is_idle(cli: CommandLine) -> None:
+    cli.file(
         "mine.py",
         "import argparse\nfrom mqasync import consumer, producer\n"
         "@producer(exchange='in', id='bad')\nasync def bad(): argparse.ArgumentParser().parse_args(['--nonsense'])\n"
         "@producer(exchange='in', id='good')\nasync def good():\n    yield {'n': 1}\n"
         "@consumer(exchange='in', id='q')\nasync def q(body): print('handled', body['n'])\n",
     )
-    done = sqlite_cli.run("run", "mine", "--until-idle")
+    done = cli.run("run", "mine", "--until-idle")
     assert (done.returncode, done.stdout) == (1, "handled 1\n"), done.stderr
     assert done.stderr.splitlines()[-1].startswith("mqasync: in/bad has failed: SystemExit: 2 ")

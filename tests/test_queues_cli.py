@@ -6,7 +6,6 @@ import pty
 import signal
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -53,11 +52,9 @@ async def feed():
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db?lease=1")
-    command_line.declare("CTH", "q")
-    yield command_line
-    command_line.stop()
+def cli(cli: CommandLine) -> CommandLine:
+    cli.declare("CTH", "q")
+    return cli
 
 
 def numbered(count: int) -> list[str]:

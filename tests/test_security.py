@@ -55,11 +55,6 @@ EVIL = "a\r\n12:00:00 forged\n12:00:00 forged \x1b[31m\0\x7f\x9b\u2028\u202e"
 Put = Callable[[dict[str, Any], bytes], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture
-def cli(sqlite_cli: CommandLine) -> CommandLine:
-    return sqlite_cli
-
-
 # TLS
 
 

@@ -76,18 +76,18 @@ def fill(cli: CommandLine, lines: int, size: int) -> None:
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("service", [SERVICE, SERVICE + FEED], ids=["consumer", "consumer and producer"])
 def test_a_damaged_file_ends_the_process_with_one_error_that_says_what_to_do(
-    sqlite_cli: CommandLine, place: float, service: str
+    cli: CommandLine, place: float, service: str
 ) -> None:
     # Given a file with a page of random bytes
-    path = sqlite_cli.directory / "messages.db"
-    fill(sqlite_cli, 2000, 500)
-    sqlite_cli.file("mine.py", service)
-    assert sqlite_cli.run("produce", "--exchange", "in", "--id", "me", "in.jsonl").returncode == 0
+    path = cli.directory / "messages.db"
+    fill(cli, 2000, 500)
+    cli.file("mine.py", service)
+    assert cli.run("produce", "--exchange", "in", "--id", "me", "in.jsonl").returncode == 0
     with path.open("r+b") as file:
         file.seek(int(path.stat().st_size // PAGE_BYTES * place) * PAGE_BYTES)
         file.write(random.Random(3).randbytes(PAGE_BYTES))
     # When it is consumed
-    done = sqlite_cli.run("run", "mine")
+    done = cli.run("run", "mine")
     # Then
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if str(path) in line and " on main " not in line]
@@ -96,32 +96,32 @@ def test_a_damaged_file_ends_the_process_with_one_error_that_says_what_to_do(
     assert "taken up again" not in done.stderr
 
 
-def test_a_damaged_file_is_an_error_of_status_and_check(sqlite_cli: CommandLine) -> None:
-    path = sqlite_cli.directory / "messages.db"
-    fill(sqlite_cli, 2000, 500)
-    assert sqlite_cli.run("produce", "--exchange", "in", "--id", "me", "in.jsonl").returncode == 0
+def test_a_damaged_file_is_an_error_of_status_and_check(cli: CommandLine) -> None:
+    path = cli.directory / "messages.db"
+    fill(cli, 2000, 500)
+    assert cli.run("produce", "--exchange", "in", "--id", "me", "in.jsonl").returncode == 0
     with path.open("r+b") as file:
         file.seek(3 * PAGE_BYTES)
         file.write(random.Random(3).randbytes(path.stat().st_size - 3 * PAGE_BYTES))
     for command in (["status"], ["check", "mine"], ["peek", "in", "q"]):
-        done = sqlite_cli.run(*command)
+        done = cli.run(*command)
         assert (done.returncode, "is damaged" in done.stdout + done.stderr) == (1, True), command
 
 
 @pytest.mark.parametrize(("lines", "size"), [(30_000, 1000), (100, 100_000), (40_000, 10)])
 def test_consumers_take_and_acknowledge_while_the_queue_has_filled_the_disk(
-    sqlite_cli: CommandLine, small_disk: Path, lines: int, size: int
+    cli: CommandLine, small_disk: Path, lines: int, size: int
 ) -> None:
     # Given a disk that its queue has filled
-    sqlite_cli.environment["MQASYNC_BROKER"] = sqlite_cli.url = f"sqlite:{small_disk}/test.db"
-    fill(sqlite_cli, lines, size)
-    producing = sqlite_cli.start("produce", "--exchange", "in", "--id", "me", "in.jsonl")
+    cli.environment["MQASYNC_BROKER"] = cli.url = f"sqlite:{small_disk}/test.db"
+    fill(cli, lines, size)
+    producing = cli.start("produce", "--exchange", "in", "--id", "me", "in.jsonl")
     producing.says("is full: publishing waits for consumers")
     # When it is consumed, everything goes through, what had no room yet as well
-    consuming = sqlite_cli.start("run", "mine")
+    consuming = cli.start("run", "mine")
     assert producing.ends() == 0
-    sqlite_cli.until_depth("in", "q", 0)
-    sqlite_cli.until_depth("in", "other", 0)
+    cli.until_depth("in", "q", 0)
+    cli.until_depth("in", "other", 0)
     with sqlite3.connect(small_disk / "test.db") as db:
         numbered = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'message'").fetchone()
     db.close()

@@ -2,16 +2,13 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mqasync.message import new_id
-
 from .commands import CommandLine
-from .conftest import url_of
+from .test_dead import BROKERS
 
 SERVICE = """
 import os
@@ -25,26 +22,15 @@ async def step(body):
 """
 
 
-@pytest.fixture
-def exchange() -> str:
-    return f"status-{new_id()}"
-
-
-@pytest.fixture(params=["sqlite", "rabbitmq", "postgres", "redis", "nats", "kafka", "activemq", "sqs"])
-def cli(request: pytest.FixtureRequest, tmp_path: Path, exchange: str) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, url_of(request.param, request, tmp_path))
-    command_line.environment["EXCHANGE"] = exchange
-    command_line.file("mine.py", SERVICE)
-    yield command_line
-    command_line.stop()
-
-
 def queue(status: dict[str, Any], name: str) -> dict[str, Any]:
     (row,) = [row for row in status["queues"] if row["queue"] == name]
     return row  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("cli", BROKERS, indirect=True)
 def test_status_tells_of_queues_and_of_the_processes_that_work_on_them(cli: CommandLine, exchange: str) -> None:
+    cli.environment["EXCHANGE"] = exchange
+    cli.file("mine.py", SERVICE)
     # Given a queue that is known and was never declared
     before = cli.run("status", "mine", "--json")
     assert before.returncode == 0, before.stderr

@@ -223,10 +223,10 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def cli(sqlite_cli: CommandLine) -> CommandLine:
-    sqlite_cli.environment["MQASYNC_LOG"] = "json"
-    sqlite_cli.file("service.py", SERVICE)
-    return sqlite_cli
+def cli(cli: CommandLine) -> CommandLine:
+    cli.environment["MQASYNC_LOG"] = "json"
+    cli.file("service.py", SERVICE)
+    return cli
 
 
 def test_a_program_that_has_set_up_opentelemetry_is_traced_by_itself(cli: CommandLine) -> None:

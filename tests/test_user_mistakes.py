@@ -8,7 +8,6 @@ import re
 import subprocess
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -28,15 +27,13 @@ LOG_LINE = re.compile(r"\d\d:\d\d:\d\d ")
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    """Commands on a SQLite file of their own, in whose queue CTH/q one message waits; none of the mistakes loses it."""
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db")
-    command_line.file("good.py", GOOD)
-    command_line.declare("CTH", "q")
-    command_line.publish("CTH", '{"n": 0}')
-    yield command_line
-    command_line.stop()
-    assert command_line.depth("CTH", "q") == 1
+def cli(cli: CommandLine) -> Iterator[CommandLine]:
+    """Commands on a broker in whose queue CTH/q one message waits; none of the mistakes loses it."""
+    cli.file("good.py", GOOD)
+    cli.declare("CTH", "q")
+    cli.publish("CTH", '{"n": 0}')
+    yield cli
+    assert cli.depth("CTH", "q") == 1
 
 
 def sentence(done: subprocess.CompletedProcess[str], code: int = 2) -> str:

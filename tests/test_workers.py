@@ -5,8 +5,6 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -53,13 +51,12 @@ async def handler(body: int):
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[CommandLine]:
-    command_line = CommandLine(tmp_path, f"sqlite:{tmp_path}/messages.db?lease=1")
-    command_line.declare("in", "q")
-    command_line.declare("news", "readers")
-    command_line.file("mine.py", SERVICE)
-    yield command_line
-    command_line.stop()
+def cli(cli: CommandLine) -> CommandLine:
+    cli.environment["MQASYNC_BROKER"] = cli.url = f"{cli.url}?lease=1"
+    cli.declare("in", "q")
+    cli.declare("news", "readers")
+    cli.file("mine.py", SERVICE)
+    return cli
 
 
 def start(cli: CommandLine, module: str, *options: str) -> Running:
