@@ -30,6 +30,8 @@ from mqasync.core.channel import Channel
 from mqasync.handlers.outbox import UNCONFIRMED
 from mqasync.handlers.step import Step
 from mqasync.message import new_id
+from mqasync.transport import Delivery
+from mqasync.transports.memory import MemorySubscription
 
 from .conftest import url_of
 from .waiting import PATIENCE, until
@@ -130,6 +132,42 @@ async def test_rejected_and_invalid_messages_are_buried_at_once_and_the_others_a
         dead = await dead_letters(brokers, exchange, "q", len(bad))
     assert Counter(message.headers["dead-reason"] for message in dead) == {"rejected": 1, "InvalidMessage": 6}
     assert {message.headers["dead-attempts"] for message in dead} == {"1"}
+
+
+async def test_what_comes_in_the_moment_of_a_drain_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @consumer(exchange="E", id="q")
+    async def handler(body: dict[str, int]) -> None:
+        begun.set()
+        await go_on.wait()
+
+    brokers = Brokers(Settings(brokers={"main": "memory:"}))
+    channel = Channel(Step(handler, brokers.publish, {}), brokers.route("E"))
+    drained: list[asyncio.Task[None]] = []
+    receive = MemorySubscription.receive
+
+    async def and_drain(subscription: MemorySubscription, limit: int, timeout: float) -> list[Delivery]:
+        deliveries = await receive(subscription, limit, timeout)
+        if deliveries and begun.is_set():
+            loop = asyncio.get_running_loop()
+            loop.call_soon(lambda: drained.append(loop.create_task(channel.drain(PATIENCE))))
+        return deliveries
+
+    # Given a handler at work, and a drain that begins when the transport has the next message and the core has not
+    monkeypatch.setattr(MemorySubscription, "receive", and_drain)
+    await channel.declare()
+    channel.start()
+    await publish(brokers, "E", b"{}")
+    await begun.wait()
+    await publish(brokers, "E", b"{}")
+    await until(lambda: bool(drained), "it has come")
+    # When the handler ends, then the drain does too, long before the grace is over, and the message waits again
+    go_on.set()
+    async with asyncio.timeout(PATIENCE / 2):
+        await drained[0]
+    assert (channel.held, await channel.depth()) == (0, 1)
+    await brokers.close()
 
 
 @everywhere

@@ -66,7 +66,7 @@ class Inbox:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._changed.wait()
-            if self._surplus or left == 0:
+            if not self._closed and (self._surplus or left == 0):
                 brought, self._surplus = self._surplus[:limit], self._surplus[limit:]
                 return brought
         self._calls.check()
