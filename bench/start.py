@@ -69,7 +69,7 @@ def resident(process: int) -> float:
 def run(report: Report, url: str, directory: Path, runs: int) -> None:
     """Measure both."""
     own, base = seconds_to_import("mqasync", runs), seconds_to_import("asyncio", runs)
-    loaded = subprocess.check_output([sys.executable, "-c", "import sys, mqasync; print('aio_pika' in sys.modules)"])
+    loaded = subprocess.check_output([sys.executable, "-c", "import sys, mqasync; print('aiormq' in sys.modules)"])
     (directory / "idle.py").write_text(SERVICE.format("".join(CONSUMER.format(n, n) for n in range(10))))
     (directory / "baseline.py").write_text(BASELINE)
     service = megabytes_of([sys.executable, "-m", "mqasync", "run", "idle", "--broker", url], directory, "idle/q9")
@@ -83,4 +83,4 @@ def run(report: Report, url: str, directory: Path, runs: int) -> None:
             ["MB, 10 idle consumers, beside aio-pika", own_memory, f"{baseline:.0f}", f"{service / baseline:.1f}"],
         ],
     )
-    report.say(f"`import mqasync` {'loads' if loaded == b'True' else 'does not load'} aio_pika.")
+    report.say(f"`import mqasync` {'loads' if loaded == b'True' else 'does not load'} aiormq.")

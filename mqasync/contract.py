@@ -7,7 +7,7 @@ body, times out, remembers what is lost or calls a handler: connection.py does t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .errors import MqasyncError
 from .message import Message
@@ -115,6 +115,14 @@ class Subscription(Protocol):
 
     async def close(self) -> None:
         """Receive no more. Called once, when everything was settled, before Transport.close."""
+
+
+@runtime_checkable
+class Pushed(Protocol):
+    """The Subscription of a broker that sends without being asked."""
+
+    async def stop(self) -> None:
+        """It sends no more; what it sent and nobody received goes back. Called once, before all was settled."""
 
 
 class Seen(Protocol):

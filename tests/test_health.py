@@ -108,25 +108,6 @@ def test_the_same_complaint_is_made_once_a_minute(
     assert lines == ["a", "b (and 1 more not shown)", "b (and 1 more not shown)"]
 
 
-async def test_a_blocked_rabbitmq_connection_says_why_and_consuming_goes_on(
-    rabbitmq_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The alarm itself is in tests/faults; here only that RabbitMQ's words get through."""
-    from mqasync.transports import aiormq_fast, load
-
-    transport: Any = load(rabbitmq_url)
-    await transport.open()
-    connection = transport._publishing.channel.connection
-    assert all(hasattr(connection, name) for name in aiormq_fast.BLOCKED_NAMES)
-    from aiormq import spec
-
-    await getattr(connection, aiormq_fast.BLOCKED_NAMES[0])(spec.Connection.Blocked("low on memory"))
-    assert transport.blocked == "low on memory"
-    await getattr(connection, aiormq_fast.BLOCKED_NAMES[1])(spec.Connection.Unblocked())
-    assert transport.blocked == ""
-    await transport.close()
-
-
 async def test_a_lost_publishing_connection_takes_the_consumers_along_to_the_next(rabbitmq_url: str) -> None:
     handled: list[int] = []
 
@@ -142,7 +123,7 @@ async def test_a_lost_publishing_connection_takes_the_consumers_along_to_the_nex
         await until(lambda: channel.consuming, "it consumes")
         # When only the connection that publishes ends, as if nobody published
         transport: Any = await broker.connected()
-        await transport._publishing.channel.connection.close(ConnectionError("cut"))
+        await transport._transport._publisher.close(ConnectionError("cut"))
         # Then the next failing message is retried all the same
         await until(lambda: broker.reconnects == 1 and channel.consuming, "it consumes again")
         await publish(brokers, "lost-publisher", b"{}")

@@ -29,11 +29,13 @@ BROKERS = {
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 110 of
     # these lines; 90 are for rebalances and for commits with notes, so that only what was running comes again
     "kafka": (["kafka"], 413),
-    "rabbitmq": (["rabbitmq", "amqp", "aiormq"], 680),
+    # 67 are what patches aiormq: batches for half the CPU, and deliveries survived that it cannot decode; 30 list the
+    # queues by the management plugin, which AMQP cannot; 25 are for delays, by queues that have to be made and counted
+    "rabbitmq": (["rabbitmq"], 310),
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2495,
+    "transports": 2138,
     "transports/common": 350,
     "cli": 1074,
     "describe": 260,
@@ -42,7 +44,7 @@ FOLDERS = {
     "service": 745,
     "web": 335,
 }
-MAX_LINES = 9_385
+MAX_LINES = 8_848
 # Until all transports are of the smaller contract:
 UPWARDS = {("mqasync.transports", "mqasync.brokers.connection")}
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
@@ -62,7 +64,6 @@ FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imp
     {"cli", "web"},
 )
 LIBRARIES = {
-    "aio_pika",
     "aiormq",
     "pamqp",
     "sqlite3",

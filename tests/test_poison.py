@@ -19,7 +19,7 @@ from mqasync.core.channel import Channel
 from mqasync.handlers.step import Step
 from mqasync.message import new_id
 from mqasync.transport import DEAD
-from mqasync.transports import aiormq_fast, amqp_poison
+from mqasync.transports import rabbitmq_patches
 
 from .waiting import depth, until
 
@@ -123,8 +123,8 @@ class Stranger:
 
 
 def test_what_is_patched_is_there_in_the_pinned_versions() -> None:
-    amqp_poison.tolerate()
-    amqp_poison.tolerate()
+    rabbitmq_patches.tolerate()
+    rabbitmq_patches.tolerate()
     deliver = spec.Basic.Deliver("tag", 7, False, "", "key")
     again: Any = pamqp.frame.unmarshal(pamqp.frame.marshal(deliver, 1))[2]
     assert again.routing_key == "key"
@@ -137,11 +137,9 @@ def test_there_are_at_least_thirty_poisons() -> None:
     assert len(POISON) >= 25
 
 
-@pytest.mark.parametrize("fast", [True, False], ids=["shortcuts", "without"])
 async def test_every_poison_is_buried_what_is_odd_is_handled_and_nobody_reconnects(
-    fast: bool, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rabbitmq_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(aiormq_fast, "FAST", fast)
     exchange = f"E{new_id()}"
     handled: list[Message] = []
 

@@ -3,31 +3,36 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 
-from mqasync import BrokerRefused, ConfigurationError
-from mqasync.errors import BrokerBusy
+from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync.errors import NoSuchQueue
 from mqasync.message import new_id
-from mqasync.transport import DEAD, Features
-from mqasync.transports import amqp_topology, load
+from mqasync.transport import DEAD, Features, Transport
+from mqasync.transports import load
+from mqasync.transports import rabbitmq as ours
 from mqasync.transports.names import named
-from mqasync.transports.rabbitmq import RabbitMQTransport
 
 from .brokers import RabbitMQ, free_port, rabbitmq
-from .conformance import Conformance, message, nothing, numbers, receive
+from .conformance import Conformance, message, numbers, receive
 from .conftest import required
 from .waiting import depth, until
 
-Open = Callable[[str], Awaitable[RabbitMQTransport]]
+Open = Callable[[str], Awaitable[Transport]]
 
 
 class TestRabbitMQ(Conformance):
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
 
     @pytest.fixture
-    def url(self, rabbitmq_url: str) -> str:
+    def url(self, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setattr(ours, "TEMPORARY_SECONDS", 2)
         return rabbitmq_url
 
 
@@ -39,11 +44,10 @@ def exchange() -> str:
 @pytest.fixture
 async def connect() -> AsyncIterator[Open]:
     """Open a transport; all are closed after the test."""
-    opened: list[RabbitMQTransport] = []
+    opened: list[Transport] = []
 
-    async def connect(url: str) -> RabbitMQTransport:
+    async def connect(url: str) -> Transport:
         transport = load(url)
-        assert isinstance(transport, RabbitMQTransport)
         opened.append(transport)
         await transport.open()
         return transport
@@ -67,7 +71,7 @@ async def test_of_many_queues_declared_at_once_a_refused_one_takes_no_other_with
 ) -> None:
     transport = await connect(rabbitmq_url)
     await transport.declare(exchange, "q0", expires=60.0)
-    ids = [f"q{n}" for n in range(3 * amqp_topology.DECLARATIONS)]
+    ids = [f"q{n}" for n in range(30)]
     results = await asyncio.gather(
         *(transport.declare(exchange, id, bound=False) for id in ids), return_exceptions=True
     )
@@ -82,26 +86,11 @@ async def test_dead_letters_are_kept_however_often_somebody_looks_at_them(
     await transport.declare(exchange, "q" + DEAD, bound=False)
     await transport.send(exchange, "q" + DEAD, [message(1), message(2)])
     subscription = await transport.subscribe(exchange, "q" + DEAD, 10)
-    for _ in range(2 * amqp_topology.RETURN_LIMIT):
+    for _ in range(2 * ours.RETURNS):
         await subscription.release(await receive(subscription, 2))
     assert sorted(numbers(await receive(subscription, 2))) == [1, 2]
     # RabbitMQ 4 would keep them by this alone; without it, its limit is 20
     assert '{"x-delivery-limit",1000000000}' in arguments_of(rabbitmq_server, f"{exchange}.q.dead")
-
-
-async def test_a_queue_of_dead_letters_from_before_that_is_used_as_it_is(
-    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
-) -> None:
-    name = f"{exchange}.q.dead"
-    async with await aio_pika.connect(rabbitmq_server.url) as connection:
-        before = await connection.channel()
-        await before.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
-    transport = await connect(rabbitmq_server.url)
-    for _ in range(2):
-        await transport.declare(exchange, "q" + DEAD, bound=False)
-    await transport.send(exchange, "q" + DEAD, [message(1)])
-    assert await depth(transport, exchange, "q" + DEAD) == 1
-    assert "x-delivery-limit" not in arguments_of(rabbitmq_server, name)
 
 
 async def test_a_queue_of_dead_letters_that_could_lose_them_is_refused(
@@ -113,7 +102,7 @@ async def test_a_queue_of_dead_letters_that_could_lose_them_is_refused(
             f"{exchange}.q.dead", durable=True, arguments={"x-queue-type": "quorum", "x-max-length": 5}
         )
     transport = await connect(rabbitmq_server.url)
-    with pytest.raises(BrokerRefused, match="inequivalent arg 'x-max-length'"):
+    with pytest.raises(BrokerRefused, match="inequivalent arg"):
         await transport.declare(exchange, "q" + DEAD, bound=False)
 
 
@@ -127,28 +116,10 @@ async def test_a_queue_that_is_there_does_not_become_one_that_expires(
     assert await depth(transport, exchange, "q") == 0
 
 
-async def test_a_retry_from_a_queue_that_expires_comes_back_and_nothing_of_it_stays_behind(
-    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
-) -> None:
-    transport, other = await connect(rabbitmq_server.url), await connect(rabbitmq_server.url)
-    await transport.declare(exchange, "tap", expires=0.5)
-    subscription = await transport.subscribe(exchange, "tap", 10)
-    await other.publish(exchange, [message(1)])
-    for attempt in (1, 2):
-        (delivery,) = await receive(subscription, 1)
-        assert delivery.message.attempt == attempt
-        await subscription.retry(delivery, 1.0)
-    await transport.close()
-    # the retry of the second has nowhere to go
-    await until(lambda: exchange not in rabbitmq_server.control("list_queues", "name"), "all of it has expired")
-    await other.declare(exchange, "tap", expires=0.5)
-    await nothing(await other.subscribe(exchange, "tap", 10))
-
-
 async def test_retries_that_another_process_began_after_we_first_looked_are_counted(
     rabbitmq_server: RabbitMQ, exchange: str, connect: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(amqp_topology, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(ours, "SEARCH_SECONDS", 0.0)
     transport, other = await connect(rabbitmq_server.url), await connect(rabbitmq_server.url)
     await transport.declare(exchange, "q")
     assert await depth(transport, exchange, "q") == 0
@@ -157,6 +128,61 @@ async def test_retries_that_another_process_began_after_we_first_looked_are_coun
     assert stats and (stats.waiting, stats.delayed) == (0, 1)
     await transport.delete(exchange, "q")
     assert exchange not in rabbitmq_server.control("list_queues", "name")
+
+
+async def test_an_error_on_one_channel_is_told_where_it_receives_and_costs_nobody_else(
+    rabbitmq_url: str, exchange: str, connect: Open
+) -> None:
+    transport: Any = await connect(rabbitmq_url)
+    for id in ("q", "other"):
+        await transport.declare(exchange, id)
+    subscription, other = [await transport.subscribe(exchange, id, 2) for id in ("q", "other")]
+    await transport.publish(exchange, [message(1), message(2)])
+    held = await receive(subscription, 2)
+    # When RabbitMQ closes the channel while it has in hand what it may
+    await subscription._inner._channel.basic_ack(10**9, wait=False)
+    await until(lambda: subscription._inner._channel.is_closed, "it is closed")
+    with pytest.raises(NoSuchQueue):
+        await subscription.ack(held)
+    with pytest.raises(NoSuchQueue):
+        await asyncio.wait_for(subscription.receive(2, 60.0), 5)
+    # Then the others go on, and the messages are there for the next
+    assert sorted(numbers(await receive(other, 2))) == [1, 2]
+    assert sorted(numbers(await receive(await transport.subscribe(exchange, "q", 2), 2))) == [1, 2]
+
+
+async def test_who_accepts_connections_and_closes_them_at_once_is_lost_and_nobody_hangs() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", port := free_port()):
+        transport = load(f"amqp://guest:guest@127.0.0.1:{port}/")
+        with pytest.raises(BrokerLost):
+            await transport.open()
+        await transport.close()
+
+
+# what is patched
+
+
+def test_what_the_patches_rely_on_is_there_in_the_versions_that_are_pinned() -> None:
+    names = ("_split_body", "create_future", "_confirm_delivery", "_on_return_frame")
+    assert all(hasattr(aiormq.Channel, name) for name in names)
+    pinned = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert all(f"{name}=={version(name)}" in pinned for name in ("aio-pika", "aiormq", "pamqp"))
+
+
+async def test_a_batch_of_any_sizes_is_published_whole_or_where_nobody_listens_not_at_all(
+    rabbitmq_url: str, exchange: str, connect: Open
+) -> None:
+    transport = await connect(rabbitmq_url)
+    messages = [Message(body=b"x" * size, exchange=exchange, id=str(size)) for size in (0, 1, 200_000, 1_000_000)]
+    with pytest.raises(Unroutable):
+        await transport.publish(exchange, messages)
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, messages)
+    found = await receive(await transport.subscribe(exchange, "q", 10), len(messages))
+    assert [(delivery.message.id, delivery.message.body) for delivery in found] == [(m.id, m.body) for m in messages]
 
 
 # the management plugin
@@ -193,6 +219,27 @@ async def test_the_management_plugin_tells_which_queues_of_ours_there_are(
     assert await (await connect(managed.url)).queues() is None
 
 
+async def test_a_memory_alarm_stops_publishing_alone_and_says_so(
+    managed: RabbitMQ, exchange: str, connect: Open
+) -> None:
+    transport = await connect(managed.url)
+    await transport.declare(exchange, "q")
+    await transport.publish(exchange, [message(1)])
+    managed.control("set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        publishing = asyncio.create_task(transport.publish(exchange, [message(2)]))
+        await until(lambda: transport.blocked == "it is low on memory or disk", "it says so")
+        # Then the other connection does everything else
+        await transport.declare(exchange, "other")
+        held = await receive(subscription := await transport.subscribe(exchange, "q", 10), 1)
+        await subscription.ack(held)
+        assert not publishing.done()
+    finally:
+        managed.control("set_vm_memory_high_watermark", "0.4")
+    await publishing
+    await until(lambda: not transport.blocked, "it takes messages again")
+
+
 async def test_a_user_whom_the_management_plugin_refuses_is_told_so_without_the_password(
     managed: RabbitMQ, connect: Open
 ) -> None:
@@ -201,8 +248,8 @@ async def test_a_user_whom_the_management_plugin_refuses_is_told_so_without_the_
     service = managed.url.replace("guest:guest", "service:s3cr3t")
     untagged = await connect(f"{service}?management={managed.management}")
     wrong = load(f"{managed.url.replace('guest:guest', 'guest:s3cr3t')}?management={managed.management}")
-    for transport, user in ((untagged, "service"), (wrong, "guest")):
-        with pytest.raises(BrokerRefused, match=f"{managed.management} refuses the user '{user}': ") as refused:
+    for transport in (untagged, wrong):
+        with pytest.raises(BrokerRefused, match=f"{managed.management} .* HTTP Error 401: Unauthorized") as refused:
             await transport.queues()
         assert "s3cr3t" not in str(refused.value)
         assert "\n" not in str(refused.value)
@@ -213,7 +260,7 @@ async def test_a_management_plugin_that_is_not_there_takes_no_connection_along(
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     transport = await connect(f"{managed.url}?management={nobody}")
-    with pytest.raises(BrokerBusy, match=f"management at {nobody} does not answer: .*Connection refused"):
+    with pytest.raises(BrokerRefused, match=f"management at {nobody} does not list .*Connection refused"):
         await transport.queues()
     await transport.declare(exchange, "q")
 
@@ -234,19 +281,18 @@ async def answering(answer: str) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "problem"),
+    ("answer", "problem"),
     [
-        ("AMQP\r\n", BrokerRefused, "what answers at {address} is not RabbitMQ's management"),
-        ("HTTP/1.0 200 OK\r\n\r\n<html>", BrokerRefused, "what answers at {address} is not RabbitMQ's management"),
-        ('HTTP/1.0 200 OK\r\n\r\n{"a": 1}', BrokerRefused, "what answers at {address} is not RabbitMQ's management"),
-        ("HTTP/1.0 404 Not Found\r\n\r\n", BrokerRefused, "{address} does not list the queues: 404 Not Found"),
-        ("HTTP/1.0 503 Starting\r\n\r\n", BrokerBusy, "{address} does not list the queues: 503 Starting"),
-        ("", BrokerBusy, "{address} does not answer: "),
+        ("AMQP\r\n", "what answers at {address} is not RabbitMQ's management"),
+        ("HTTP/1.0 200 OK\r\n\r\n<html>", "what answers at {address} is not RabbitMQ's management"),
+        ('HTTP/1.0 200 OK\r\n\r\n{"a": 1}', "what answers at {address} is not RabbitMQ's management"),
+        ("HTTP/1.0 404 Not Found\r\n\r\n", "{address} does not list the queues: HTTP Error 404: Not Found"),
+        ("", "{address} does not list the queues: "),
     ],
 )
-async def test_what_is_not_the_management_plugin_is_named(answer: str, error: type[Exception], problem: str) -> None:
+async def test_what_is_not_the_management_plugin_is_named(answer: str, problem: str) -> None:
     async with answering(answer) as (address, _):
-        with pytest.raises(error) as raised:
+        with pytest.raises(BrokerRefused) as raised:
             await load(f"amqp://me:s3cr3t@h/?management={address}").queues()
         assert problem.format(address=address) in str(raised.value)
         assert "s3cr3t" not in str(raised.value)
@@ -262,12 +308,12 @@ async def test_nobody_else_gets_the_password_from_a_redirection() -> None:
 
 async def test_a_management_plugin_without_tls_is_not_asked_over_tls(managed: RabbitMQ) -> None:
     address = managed.management.replace("http", "https")
-    with pytest.raises(BrokerRefused, match=f"management at {address}: what listens there does not speak TLS"):
+    with pytest.raises(BrokerRefused, match=f"management at {address} .*WRONG_VERSION_NUMBER"):
         await load(f"{managed.url}?management={address}").queues()
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost:15672", "ftp://h", "http://", "http://h:x", "http://me:geheim@h:15672", "http://h?a=b"]
+    "address", ["localhost:15672", "ftp://h", "http://", "http://h:x", "http://me:geheim@h:15672", "http://h?a=b"]
 )
 def test_an_address_of_the_management_plugin_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="management takes http://host:port, or https://") as refused:

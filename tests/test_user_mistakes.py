@@ -255,12 +255,10 @@ def test_a_file_that_is_no_database_is_left_as_it_is(cli: CommandLine, command: 
 
 
 def test_a_client_library_that_is_not_installed_is_named_with_the_pip_command(cli: CommandLine) -> None:
-    hidden = cli.file(
-        "hidden/aio_pika.py", "raise ModuleNotFoundError(\"No module named 'aio_pika'\", name='aio_pika')"
-    )
+    hidden = cli.file("hidden/aiormq.py", "raise ModuleNotFoundError(\"No module named 'aiormq'\", name='aiormq')")
     cli.environment["PYTHONPATH"] = str(hidden.parent)
     said = sentence(cli.run("run", "good", "--broker", "amqp://guest:guest@localhost/"))
-    assert said == "the URL scheme 'amqp' needs the package 'aio_pika': pip install 'mqasync'"
+    assert said == "the URL scheme 'amqp' needs the package 'aiormq': pip install 'mqasync'"
 
 
 @pytest.mark.parametrize("command", [["run", "good"], ["produce", *QUEUE, "{}"], ["consume", *QUEUE]], ids=" ".join)

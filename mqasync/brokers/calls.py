@@ -16,7 +16,9 @@ T = TypeVar("T")
 CALL_SECONDS = 10.0  # for every call but publish, send, receive and subscribe
 PING_SECONDS = 5.0  # between two pings, and for the answer to one
 PINGS = 3  # so many without an answer end the transport
-WORDLESS: dict[type, str] = {asyncio.CancelledError: "the connection ended", TimeoutError: "no answer in time"}
+NO_TLS = "the scheme without TLS, or the port that has it"
+ENDED = "the connection ended"
+WORDLESS: dict[type, str] = {asyncio.CancelledError: ENDED, Exception: ENDED, TimeoutError: "no answer in time"}
 
 
 class Calls:
@@ -109,7 +111,7 @@ def translated(error: BaseException, errors: Errors) -> MqasyncError:
         return error
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else WORDLESS.get(type(error), type(error).__name__)
-    if why := next(filter(None, (why_for_good(one, "the scheme without TLS") for one in _chain(error))), ""):
+    if why := next(filter(None, (why_for_good(one, NO_TLS) for one in _chain(error))), ""):
         return BrokerRefused(why)
     whole = f"{type(error).__name__}: {error}"
     for ours, signs, *words in errors:

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..contract import Subscription
+from ..contract import Pushed, Subscription
 from ..errors import BrokerBusy, BrokerError, MqasyncError
 from ..message import Message
 from ..transport import Delivery, Features
@@ -180,6 +180,9 @@ class Inbox:
                 with suppress(BrokerError):  # of a cancelled one, too
                     await self._take(0, 0.0)
             await self.release(self._surplus)
+            if isinstance(self._inner, Pushed):  # or it fills up while handlers end, and nobody else gets that
+                with suppress(BrokerError):
+                    await self._calls.call(self._inner.stop(), CALL_SECONDS)
             while self._held:
                 self._changed.clear()
                 await self._changed.wait()

@@ -34,7 +34,7 @@ SCHEMES = {
 SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis", "SeenInRedis", "redis"))
 
 # loggers of client libraries: the core says in one line what they say in tracebacks, and at DEBUG they show bodies
-LOUD = ("aio_pika", "aiormq", "redis", "push_response", "aiokafka", "stompman", "nats", "asyncpg")
+LOUD = ("aiormq", "redis", "push_response", "aiokafka", "stompman", "nats", "asyncpg")
 
 
 def load(url: str, options: Options | None = None) -> Transport:

@@ -1,157 +1,354 @@
-"""RabbitMQ through aio-pika; AMQP only, no retrying, decoding or handling.
+"""RabbitMQ through aiormq.
 
 URL: amqp://user:password@host:port/vhost, or amqps:// for TLS, always verified. After "?":
     heartbeat (seconds, default 10), cafile, certfile, keyfile,
-    management (http://host:15672 or https://, of the management plugin: AMQP itself cannot list queues).
+    management (http://host:15672 or https://, of the management plugin: AMQP itself cannot list queues; the
+    user and password are those of the URL, and the user needs the tag "management").
 Options: by exchange, queue arguments such as {x-queue-type: classic, x-max-length: 100000}.
 Delivery: a durable fanout exchange, a durable quorum queue for each id; persistent messages, mandatory
     and confirmed. Separate connections publish and consume, since RabbitMQ blocks a publishing one
-    as a whole; one channel a queue, since an error closes the channel.
+    as a whole; one channel a subscription, since an error closes the channel.
 Order: first in, first out with one consumer, no retries and nothing put back.
-Delay: by a ladder of queues whose messages expire into the queue (amqp_topology.py): rounded up to the
-    next of 1, 2, 5, 10, 30, 60, 300, 900 and 3600 seconds, which is the most.
+Delay: by a ladder of queues whose messages expire into the queue, "exchange.id.retry.seconds": rounded up
+    to the next of 1, 2, 5, 10, 30, 60, 300, 900 and 3600 seconds; what is longer takes several of them.
 Dead letters: "exchange.id.dead"; RabbitMQ puts there too what came back more than 20 times. They may come
-    back without end; but in a queue that mqasync made before it saw to that, RabbitMQ 4 drops what came
-    back more than 20 times: empty and delete that queue once, and it is made anew.
+    back without end.
 What it cannot do: tell a drained delivery from one whose process died (returned counts both).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+import itertools
+import json
+import re
+import time
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
-import aio_pika
 import aiormq
-from aio_pika.abc import AbstractConnection
-from yarl import URL
+from aiormq import exceptions as amqp
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
 
-from ..errors import BrokerLost, ConfigurationError, Unroutable
-from ..message import Message
-from ..transport import Features, Options, QueueStats
-from . import amqp_poison, amqp_tls
-from .amqp_errors import REPLY_SECONDS, broker_errors, replies
-from .amqp_management import Management
-from .amqp_publishing import Publishing
-from .amqp_topology import Topology
-from .common import tls
-from .rabbitmq_subscription import RabbitMQSubscription
+from ..contract import Errors
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
+from ..message import Message, new_id
+from ..transport import DEAD, Delivery, Features, Options, QueueStats
+from . import rabbitmq_patches as patches
+from .common.buffer import Buffer
+from .common.envelope import from_headers, to_headers
+from .common.url import Key, parse
+from .names import named
 
-CLOSE_SECONDS = 3.0
-URL_KEYS = ("heartbeat", *tls.FILES, "management")
-MISSED_HEARTBEATS = 2  # as RabbitMQ itself counts; aiormq would wait for three
+FORM = "amqp://user:password@host:port/vhost"
+KEYS = {"heartbeat": Key(10, least=0, most=65_534), "management": Key("")}
+MANAGEMENT = re.compile(r"(https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?(/[\w./-]*)?)?", re.IGNORECASE)
+CHANNELS = 500  # for calls, of one connection at once
+LAST_CHANNEL = 2047  # of a connection, as RabbitMQ is set up
+REPLY_SECONDS = 10.0  # a quorum queue without a leader may never answer who wants to consume it
+LADDER = (1, 2, 5, 10, 30, 60, 300, 900, 3600)  # seconds that delayed messages wait
+SEARCH_SECONDS = 60.0  # how long it may take until the ladder of another process is counted
+TEMPORARY_SECONDS = 60  # until a queue goes to which nobody is subscribed
+RETURNS = 20  # then RabbitMQ buries a message by itself; its own default from version 4 on
+# Dead letters are looked at as often as anybody likes, and each look ends with a return. Not -1, "no limit"
+# since RabbitMQ 4: 3.10 drops a message at its first return then, and some of 4 write -1 into the queue's log
+# again and again (github.com/rabbitmq/rabbitmq-server/issues/14202). Set on 3 too: a queue lives on in 4.
+ANY_RETURNS = 1_000_000_000
+# RabbitMQ acts on these or writes them: they are neither sent nor believed as a message's own.
+RESERVED = re.compile(r"B?CC$|x-(death|delivery-count|first-death-|last-death-|opt-)")
+ERRORS: Errors = (
+    (NoSuchQueue, [amqp.PublishError, amqp.ChannelNotFoundEntity]),
+    (NoSuchQueue, [amqp.ChannelInvalidStateError], "the channel is closed"),
+    (BrokerBusy, [amqp.DeliveryError], "the broker did not take the message: a queue is full or not ready"),
+    (BrokerBusy, [TimeoutError], f"no answer within {REPLY_SECONDS:g} s"),
+    (BrokerRefused, ["got <Connection.Close"], "there is no such virtual host, or no permission for it"),
+    (BrokerRefused, [amqp.AuthenticationError, amqp.ProbableAuthenticationError, amqp.ConnectionNotAllowed]),
+    (BrokerRefused, [amqp.ChannelAccessRefused, amqp.ChannelPreconditionFailed]),
+    (BrokerLost, [RuntimeError, StopAsyncIteration], "the connection is closed"),
+)
 
 
 class RabbitMQTransport:
-    """Two connections to one RabbitMQ, good until either is lost."""
+    """Two connections to one RabbitMQ: one publishes, the other does the rest."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
-    blocked = ""
+    features = Features(
+        durable=True,
+        shared=True,
+        counts_returns=True,
+        max_bytes=128 * 1024 * 1024,
+        max_delay=LADDER[-1],
+        cancellable_receive=True,
+        temporary=True,
+    )
+    errors = ERRORS
     warning = ""
 
     def __init__(self, url: str, options: Options) -> None:
-        self._url, _, query = url.partition("?")
-        self._settings = dict(parse_qsl(query, keep_blank_values=True))
-        for key in self._settings:
-            if key not in URL_KEYS:
-                raise ConfigurationError(f"{key!r} cannot be set in a RabbitMQ URL; there are: {', '.join(URL_KEYS)}")
-        heartbeat = self._settings.get("heartbeat", "10")
-        if not heartbeat.isdecimal():
-            raise ConfigurationError(f"heartbeat is {heartbeat!r}; it takes whole seconds")
-        tls.check(self._settings, url.startswith("amqps:"), "amqps://", "an amqp:// URL")
-        if not urlsplit(url).hostname:
-            raise ConfigurationError("a RabbitMQ URL names a host: amqp://user:password@host:port/vhost")
-        address = self._settings.get("management")
-        self._management = None if address is None else Management(address, self._url, self._settings)
+        """Check URL and options."""
+        self._address = parse(url, form=FORM, port=5672, keys=KEYS, secure="amqps")
+        self._url = f"{url.partition('?')[0]}?heartbeat={self._address.settings['heartbeat']}"
+        self._management = self._address.settings["management"].rstrip("/")
+        if not MANAGEMENT.fullmatch(self._management):
+            raise ConfigurationError("management takes http://host:port, or https://, without user and query")
         for exchange, arguments in options.items():
             for key in arguments:
                 if not key.startswith("x-"):
                     problem = f"{key!r} is not a queue argument of RabbitMQ: they start with 'x-'"
                     raise ConfigurationError(problem, "exchanges", exchange, "options", key)
         self._options = options
-        self._connections: list[AbstractConnection] = []
-        self._subscriptions: list[RabbitMQSubscription] = []
+        self._connections: list[aiormq.Connection] = []
+        self._idle: dict[Any, list[Any]] = defaultdict(list)  # channels of a connection, for the next call
+        self._turns: dict[Any, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, CHANNELS))
+        self._numbers = itertools.cycle(range(1, LAST_CHANNEL + 1))
+        self._absent: dict[str, float] = {}  # queues of ladders that were missing; when to look again
 
     async def open(self) -> None:
-        amqp_poison.tolerate()
-        aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER = MISSED_HEARTBEATS
-        with broker_errors(), amqp_tls.refusals():
-            publisher = await self._connect("publish")
-            self._consumer = await self._connect("consume")
-            self._publishing = Publishing(publisher, partial(setattr, self, "blocked"))
-            await self._publishing.open()
-        publisher.close_callbacks.add(self._lose)
-        self._topology = Topology(publisher, self._options)
+        """Connect."""
+        patches.tolerate()
+        context = self._address.ssl_context()
+        for purpose in ("publish", "consume"):
+            name: Any = {"connection_name": f"mqasync {purpose}"}
+            connection = await aiormq.connect(self._url, context=context, client_properties=name)
+            self._connections.append(connection)
+        self._publisher, self._consumer = self._connections
 
-    async def _connect(self, purpose: str) -> AbstractConnection:
-        connection = aio_pika.Connection(
-            URL(self._url).update_query(heartbeat=self._settings.get("heartbeat", "10")),
-            ssl_context=tls.context(self._settings) if self._url.startswith("amqps:") else None,
-            client_properties={"connection_name": f"mqasync {purpose}"},
-        )
-        self._connections.append(connection)  # one that never connects has to be closed as well
-        connecting = asyncio.ensure_future(connection.connect())
-        connecting.add_done_callback(lambda task: task.cancelled() or task.exception())  # perhaps nobody else asks
+    async def _open(self, connection: aiormq.Connection, **more: Any) -> Any:
+        """A channel. aiormq by itself may take the number of one that still closes: the connection ends."""
+        number = next(number for number in self._numbers if number not in connection.channels)
+        return await connection.channel(number, **more)
+
+    async def _call(self, connection: aiormq.Connection, request: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The result of one request on a channel, which is kept for the next: an error closes it alone.
+
+        And those that are idle: RabbitMQ 3.10 remembers for each channel where a quorum queue's leader was,
+        and if that node has just died, it refuses whatever the channel publishes to the queue later
+        (rabbit_fifo_client; tests/faults/test_cluster.py shows it).
+        """
+        async with self._turns[connection]:
+            idle = self._idle[connection]
+            channel = idle.pop() if idle and not idle[-1].is_closed else await self._open(connection)
+            try:
+                result = await request(channel)
+            except Exception:  # not when cancelled: who gets no answer would ask twice to close it
+                stale = [channel, *self._idle.pop(connection, ())]
+                await asyncio.gather(*(one.close() for one in stale))
+                raise
+            self._idle[connection].append(channel)
+            return result
+
+    async def ping(self) -> None:
+        """Ask for nothing on both connections; one that is blocked would not answer."""
+        await self._call(self._consumer, lambda channel: channel.basic_qos(prefetch_count=0))
         try:
-            # not awaited itself: cancelled while it fails, it would raise the failure and hide the cancellation
-            await asyncio.wait([connecting], timeout=REPLY_SECONDS)
-            if not connecting.done():
-                raise TimeoutError
-        finally:
-            connecting.cancel()
-        connecting.result()
-        return connection
+            async with asyncio.timeout(0):
+                await self._publisher.ready()
+        except TimeoutError:
+            raise BrokerBusy("it is low on memory or disk") from None
+        await self._call(self._publisher, lambda channel: channel.basic_qos(prefetch_count=0))
 
-    def _lose(self, connection: object, error: BaseException | None) -> None:
-        """Without the connection that publishes, retries are impossible: let every subscription start anew."""
-        for subscription in self._subscriptions:
-            subscription.lose("the connection that publishes is lost")
+    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
+        """Make the queue, and the exchange where it is bound to one."""
+        queue, own = f"{exchange}.{id}", dict(self._options.get(exchange, {}))
+        kind = own.get("x-queue-type", "quorum")
+        limit = {"x-delivery-limit": RETURNS if bound else ANY_RETURNS} if kind == "quorum" else {}
+        arguments = {"x-queue-type": kind} | limit | (passing_on(queue + DEAD, kind) | own if bound else {})
+        if temporary:
+            arguments = {"x-queue-type": "classic", "x-expires": TEMPORARY_SECONDS * 1000}
+        await self._declare(queue, arguments)
+        if bound:
+            await self.bound(exchange)
+            await self._call(self._consumer, lambda channel: channel.queue_bind(queue, exchange))
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
-        await self._topology.queue(exchange, id, bound, expires)
-
-    async def delete(self, exchange: str, id: str) -> None:
-        await self._topology.delete(f"{exchange}.{id}")
+    async def _declare(self, queue: str, arguments: dict[str, Any]) -> None:
+        declare = partial(aiormq.Channel.queue_declare, queue=queue, durable=True, arguments=arguments)
+        await self._call(self._consumer, declare)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        await self._topology.exchange(exchange)
-        await self._publishing.publish(exchange, "", messages)
+        """Publish, and wait for the confirmations: without end, since a blocked connection is waited for."""
+        try:
+            await self._publish(exchange, "", messages)
+        except amqp.ChannelNotFoundEntity:  # who is subscribed has to bind his queue again
+            raise BrokerLost(f"the exchange {exchange!r} was deleted") from None
+
+    async def bound(self, exchange: str) -> bool:
+        """Make sure that the exchange is there; whether a queue is bound to it, publish tells by itself."""
+        fanout = {"exchange_type": "fanout", "durable": True}
+        await self._call(self._consumer, lambda channel: channel.exchange_declare(exchange, **fanout))
+        return True
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        queue = f"{exchange}.{id}"
+        """Publish to the queue by its name, or to the queue of its ladder that waits long enough.
+
+        That one is always a quorum queue: a classic one passes on unconfirmed, and killed in that moment it
+        loses messages.
+        """
+        queue = name = f"{exchange}.{id}"
         if delay > 0:
-            queue = await self._topology.retry_queue(queue, delay)
-        try:
-            await self._publishing.publish("", queue, messages)
-        except Unroutable as error:
-            self._topology.forget(queue)
-            raise BrokerLost(f"the queue {queue} is gone") from error
+            step = next(step for step in LADDER if step >= delay)
+            name = f"{queue}.retry.{step}"
+            await self._declare(name, passing_on(queue, "quorum") | {"x-message-ttl": step * 1000})
+            self._absent.pop(name, None)
+        await self._publish("", name, messages)
+
+    async def _publish(self, exchange: str, routing_key: str, messages: Sequence[Message]) -> None:
+        prepared = [(to_properties(message), message.body) for message in messages]
+        await self._call(self._publisher, lambda it: patches.publish(it, exchange, routing_key, prepared))
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> RabbitMQSubscription:
-        async def send_again(message: Message, delay: float) -> None:
-            await self.send(exchange, id, [message], delay)
-
-        async with replies():
-            channel = await self._consumer.channel(publisher_confirms=False)
-            subscription = RabbitMQSubscription(await channel.get_underlay_channel(), exchange, send_again)
-            self._subscriptions.append(subscription)
-            await subscription.open(f"{exchange}.{id}", prefetch)
+        """Consume on a channel of its own, whose buffer brings many deliveries in one turn of the loop."""
+        async with asyncio.timeout(REPLY_SECONDS):
+            channel = await self._open(self._consumer, publisher_confirms=False, frame_buffer_size=0)
+            subscription = RabbitMQSubscription(channel, exchange)
+            await channel.basic_qos(prefetch_count=prefetch)
+            await channel.basic_consume(f"{exchange}.{id}", subscription.arrived)
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        return await self._topology.stats(f"{exchange}.{id}")
+        """Ask the queue and its ladder; not each time, as RabbitMQ logs an error for what is missing."""
+        waiting, consumers = await self._count(f"{exchange}.{id}")
+        delayed = 0
+        for name in ladder(f"{exchange}.{id}"):
+            if time.monotonic() > self._absent.get(name, 0.0):
+                try:
+                    delayed += (await self._count(name))[0]
+                except amqp.ChannelNotFoundEntity:
+                    self._absent[name] = time.monotonic() + SEARCH_SECONDS
+        return QueueStats(waiting, delayed, consumers)
+
+    async def _count(self, queue: str) -> tuple[int, int]:
+        found = await self._call(self._consumer, lambda channel: channel.queue_declare(queue, passive=True))
+        return found.message_count, found.consumer_count
 
     async def queues(self) -> list[tuple[str, str]] | None:
-        return await self._management.queues() if self._management else None
+        """Ask the management plugin, where the URL names it; its failures are not the connections'."""
+        if not self._management:
+            return None
+        try:
+            return [queue for name in await asyncio.to_thread(self._names) if (queue := named(name))]
+        except OSError as error:
+            if isinstance(error, HTTPError):
+                error.close()
+            problem = f"RabbitMQ's management at {self._management} does not list the queues: {error}"
+            raise BrokerRefused(problem) from error
+        except Exception as error:
+            raise BrokerRefused(f"what answers at {self._management} is not RabbitMQ's management") from error
+
+    def _names(self) -> list[str]:
+        """Thread: the names of all queues."""
+        host = quote(self._address.path or "/", safe="")
+        login = f"{self._address.user or 'guest'}:{self._address.password or 'guest'}"
+        request = Request(f"{self._management}/api/queues/{host}?columns=name")  # noqa: S310, see MANAGEMENT
+        # unredirected: nobody else gets the password
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
+        with urlopen(request, timeout=5.0, context=self._address.ssl_context()) as answer:  # noqa: S310
+            return [str(queue["name"]) for queue in json.load(answer)]
+
+    async def delete(self, exchange: str, id: str) -> None:
+        """Delete the queue and its ladder; what is not there is no error."""
+        for name in [*ladder(f"{exchange}.{id}"), f"{exchange}.{id}"]:
+            await self._call(self._consumer, partial(aiormq.Channel.queue_delete, queue=name))
 
     async def close(self) -> None:
-        # channels first: a channel's close is answered after the acknowledgements before it were taken,
-        # while aiormq drops what it has not written yet when a connection is closed
-        channels = [subscription.channel for subscription in self._subscriptions]
-        for group in (channels, self._connections):
-            with suppress(TimeoutError):  # in an outage there is nobody to say goodbye to
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await asyncio.gather(*(one.close() for one in group), return_exceptions=True)
+        """Disconnect; what is unsettled goes back."""
+        await asyncio.gather(*(one.close() for one in self._connections), return_exceptions=True)
+
+
+class RabbitMQSubscription:
+    """One channel that consumes one queue."""
+
+    lease: float | None = None
+
+    def __init__(self, channel: Any, exchange: str) -> None:
+        """Made by RabbitMQTransport.subscribe."""
+        self._channel, self._exchange = channel, exchange
+        self._buffer = Buffer()
+        self._unsettled: dict[int, None] = {}  # delivery tags, oldest first
+        channel.closing.add_done_callback(lambda closing: self._lose("the channel is closed"))
+        channel.on_consumer_cancel_callbacks.add(lambda frame: self._lose("the broker cancelled it"))
+
+    def _lose(self, reason: str) -> None:
+        closed = self._channel.connection.is_closed
+        self._buffer.lose(BrokerLost("the connection is closed") if closed else NoSuchQueue(reason))
+
+    async def arrived(self, delivered: DeliveredMessage) -> None:
+        """Keep one delivery until `receive` takes it."""
+        tag, properties = delivered.delivery_tag or 0, delivered.header.properties
+        self._unsettled[tag] = None  # first of all: no acknowledgement of a later one may cover it
+        if unreadable := patches.why_unreadable(delivered):
+            properties = spec.Basic.Properties()
+        headers, at = properties.headers or {}, properties.timestamp
+        count = headers.get("x-delivery-count")
+        # the first time, only a stranger can have counted
+        returned = count if delivered.redelivered and isinstance(count, int) else 0
+        id, sent = properties.message_id or "", at.timestamp() if at else 0.0
+        message = from_headers(self._exchange, delivered.body, own(headers), id, sent)
+        self._buffer.put(Delivery(message, None, tag, returned, unreadable))
+
+    async def receive(self, limit: int, timeout: float) -> list[Delivery]:
+        """Take from what has come."""
+        return await self._buffer.receive(limit, timeout)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge, in one piece all those before the oldest that stays unsettled."""
+        tags = {delivery.tag for delivery in deliveries}
+        oldest = next((tag for tag in self._unsettled if tag not in tags), max(tags) + 1)
+        together = max((tag for tag in tags if tag < oldest), default=0)
+        for tag in tags:
+            if tag >= together:
+                await self._channel.basic_ack(tag, multiple=tag == together, wait=False)
+        for tag in tags:  # only now: another one must not settle them along with its own
+            del self._unsettled[tag]
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Put them back."""
+        for delivery in deliveries:
+            await self._channel.basic_nack(delivery.tag, requeue=True, wait=False)
+            del self._unsettled[delivery.tag]
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing to do: a delivery is ours as long as the channel lives."""
+
+    async def stop(self) -> None:
+        """Cancel the consumer, and put back what has come since."""
+        for tag in list(self._channel.consumers):
+            await self._channel.basic_cancel(tag)
+        await self.release(await self._buffer.receive(len(self._unsettled), 0.0))
+
+    async def close(self) -> None:
+        """Close the channel, which is answered after the settlements before it were taken."""
+        await self._channel.close()
+
+
+def to_properties(message: Message) -> spec.Basic.Properties:
+    """Persistent properties for one publish of `message`.
+
+    aiormq confirms by message_id, each used once, so the id that stays the same travels in a header
+    (../shared/FAULTS.md: 200 of 200 false confirmations otherwise).
+    """
+    headers: Any = own(to_headers(message))
+    return spec.Basic.Properties("application/json", None, headers, 2, message_id=new_id())
+
+
+def own(headers: Mapping[str, Any]) -> dict[str, str]:
+    """The headers that are the message's own, as text."""
+    return {name: str(value) for name, value in headers.items() if not RESERVED.match(name)}
+
+
+def ladder(queue: str) -> list[str]:
+    """The names of the queues in which messages for `queue` wait, if they are there."""
+    return [f"{queue}.retry.{step}" for step in LADDER]
+
+
+def passing_on(target: str, kind: str) -> dict[str, Any]:
+    """Arguments of a queue of that kind that make RabbitMQ itself pass messages on to the queue `target`."""
+    arguments = {"x-queue-type": kind, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": target}
+    if kind == "quorum":
+        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    return arguments

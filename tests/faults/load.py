@@ -183,7 +183,7 @@ class Load:
         try:
             while not self._finish.is_set():
                 for task in (*receivers, *publishers):
-                    if task.done() and (error := task.exception()):
+                    if task.done() and not task.cancelled() and (error := task.exception()):
                         raise error
                 await asyncio.sleep(0.02)
             self.stop = True

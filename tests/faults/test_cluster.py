@@ -44,7 +44,7 @@ def test_a_killed_node_loses_nothing(nodes: list[Node], record: Record) -> None:
         back = time.monotonic()
         until_flowing(running)
         # What waited for a retry in a queue that the killed node led may wait until it is back: RabbitMQ 3.10
-        # itself passes it on, and remembers where the queue's leader was as its channels do (amqp_publishing.py)
+        # itself passes it on, and remembers where the queue's leader was as its channels do (rabbitmq.py, _call)
         nodes[0].start()
         for load in running:
             load.finish()

@@ -16,7 +16,7 @@ from mqasync.config.settings import Settings
 from mqasync.core.channel import Channel
 from mqasync.core.settlement import Settlement
 from mqasync.message import new_id
-from mqasync.transports import aiormq_fast, amqp_message, amqp_publishing, sqlite
+from mqasync.transports import rabbitmq, rabbitmq_patches, sqlite
 
 from ..brokers import RabbitMQ
 from ..conformance import receive
@@ -50,22 +50,24 @@ def test_without_a_mutation_nothing_is_lost(server: RabbitMQ) -> None:
 
 
 def test_without_waiting_for_confirms_messages_are_lost(server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unconfirmed(channel: Any, exchange: str, routing_key: str, messages: Any) -> None:
-        await aiormq_fast._write(channel, exchange, routing_key, messages)
+    class Confirmed(rabbitmq_patches.Unconfirmed):
+        def __init__(self, channel: Any, count: int) -> None:
+            super().__init__(channel, count)
+            self.all.set_result(None)
 
-    monkeypatch.setattr(aiormq_fast, "publish", unconfirmed)
+    monkeypatch.setattr(rabbitmq_patches, "Unconfirmed", Confirmed)
     # one kill may come between two writes and cost nothing
     assert any(kill_under_load(server, messages=5 * MESSAGES, options=CLASSIC) for _ in range(4))
 
 
 def test_without_persistence_messages_are_lost(server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    def transient(message: Any, message_id: str) -> Any:
-        properties = to_properties(message, message_id)
+    def transient(message: Any) -> Any:
+        properties = to_properties(message)
         properties.delivery_mode = 1
         return properties
 
-    to_properties = amqp_message.to_properties
-    monkeypatch.setattr(amqp_publishing, "to_properties", transient)
+    to_properties = rabbitmq.to_properties
+    monkeypatch.setattr(rabbitmq, "to_properties", transient)
     with loads(server.url, MESSAGES, options=CLASSIC) as running:
         # Given messages that wait in the queue, as nobody consumes it any more
         for work in running:

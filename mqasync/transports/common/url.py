@@ -53,12 +53,13 @@ def parse(url: str, *, form: str, port: int, keys: Mapping[str, Key], secure: st
     where, _, path = rest.partition("?")[0].partition("/")
     user, _, hosts = where.rpartition("@")
     name, _, password = user.partition(":")
+    a = f"an {scheme}" if scheme[:1] in ("a", "e", "i", "o") else f"a {scheme}"
     try:
         addresses = [_host(host, port) for host in hosts.split(",")]
     except ValueError:
-        raise ConfigurationError(f"a {scheme} URL reads {form}; a port is a number up to 65535") from None
+        raise ConfigurationError(f"{a} URL reads {form}; a port is a number up to 65535") from None
     if not all(host for host, _ in addresses):
-        raise ConfigurationError(f"a {scheme} URL names a host: {form}")
+        raise ConfigurationError(f"{a} URL names a host: {form}")
     encrypted, settings, files = scheme == secure, {key: declared.default for key, declared in keys.items()}, {}
     for key, text in parse_qsl(rest.partition("?")[2], keep_blank_values=True):
         if secure and key in tls.FILES:
@@ -67,8 +68,8 @@ def parse(url: str, *, form: str, port: int, keys: Mapping[str, Key], secure: st
             settings[key] = value(key, text, keys[key])
         else:
             there_are = ", ".join([*keys, *(tls.FILES if secure else ())]) or "none"
-            raise ConfigurationError(f"{key!r} cannot be set in a {scheme} URL; there are: {there_are}")
-    tls.check(files, encrypted, f"{secure}://", f"a {scheme}:// URL")
+            raise ConfigurationError(f"{key!r} cannot be set in {a} URL; there are: {there_are}")
+    tls.check(files, encrypted, f"{secure}://", f"{a}:// URL")
     return Address(addresses, unquote(name), unquote(password), unquote(path), settings, encrypted, files)
 
 
