@@ -25,7 +25,6 @@ from .publisher import Publisher
 log = logging.getLogger("mqasync")
 T = TypeVar("T")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts
 SILENT_SECONDS = 5.0  # who waits longer for an answer is told why
 CLOSE_SECONDS = 5.0
 
@@ -85,7 +84,7 @@ class Broker:
 
     async def _connect(self) -> Transport | None:
         if self._failures:
-            await asyncio.sleep(pause(self._failures, FIRST_PAUSE, LONGEST_PAUSE))
+            await asyncio.sleep(pause(self._failures))
         transport = load(self._urls[self._failures % len(self._urls)], self._options)
         try:
             await transport.open()
@@ -146,7 +145,7 @@ class Broker:
             except BrokerBusy as error:
                 refusals += 1
                 self._complaints.say(f"broker {self.name} at {self.address}: {error}; trying again")
-                await asyncio.sleep(pause(refusals, FIRST_PAUSE, LONGEST_PAUSE))
+                await asyncio.sleep(pause(refusals))
             else:
                 self._works()
                 self._answered()

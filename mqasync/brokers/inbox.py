@@ -19,7 +19,6 @@ from ..transports.common.envelope import DUE
 from .backoff import pause
 from .calls import CALL_SECONDS, Calls
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a settlement that the broker put off is repeated
 EARLY_SECONDS = 1.0  # what comes so little before that time is handled
 LONGEST_DELAY = 400 * 86_400.0  # a later time in that header is a stranger's
 
@@ -154,7 +153,7 @@ class Inbox:
                 return await call()
             except BrokerBusy:
                 refusals += 1
-                await asyncio.sleep(pause(refusals, FIRST_PAUSE, LONGEST_PAUSE))
+                await asyncio.sleep(pause(refusals))
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Renew the lease from now, also of what waits here. Raises BrokerLost."""

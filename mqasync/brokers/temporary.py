@@ -19,7 +19,6 @@ EXPIRES_SECONDS = 60.0  # the broker deletes the queue of a process that was kil
 PREFETCH = 100
 RECEIVE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
 
 SWEEP_SECONDS = 100.0  # between two looks for queues of processes that were killed
 PROBES = 3  # so many without an answer are the sign of that
@@ -64,7 +63,7 @@ class TemporaryQueue:
             except BrokerError:
                 await subscription.close()
                 failures += 1
-                await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
+                await asyncio.sleep(pause(failures))
                 subscription = await self._subscribe()
 
     async def __aexit__(self, *error: object) -> None:

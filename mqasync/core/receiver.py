@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from ..brokers.backoff import pause
+from ..brokers.backoff import LONGEST_PAUSE, pause
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
 from ..errors import BrokerBusy, BrokerDamaged, BrokerError, BrokerLost, BrokerRefused
@@ -21,7 +21,6 @@ log = logging.getLogger("mqasync")
 SILENT_SECONDS = 30.0  # without a message before it is asked whether any wait
 ANSWER_SECONDS = 5.0  # for the answer to that
 RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds before a lost subscription is taken up again
 
 
 class Receiver:
@@ -78,7 +77,7 @@ class Receiver:
                 failures = 1 if self._settlement.counts.received > received else failures + 1
                 lost = f"{self._name}: the subscription is lost ({error}); taking it up again"
                 self._said = complaints.say(lost) or self._said
-                await asyncio.sleep(pause(failures, FIRST_PAUSE, LONGEST_PAUSE))
+                await asyncio.sleep(pause(failures))
 
     async def _subscribe(self, declared: bool) -> None:
         """The life of one subscription. Raises BrokerLost at its end, or returns when closed."""
