@@ -40,10 +40,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from mqasync.contract import Errors
 from mqasync.errors import BrokerBusy, BrokerRefused, ConfigurationError, NoSuchQueue, Unroutable
 from mqasync.message import Message
-from mqasync.transport import Delivery, Features, Options, QueueStats
+from mqasync.transport import Delivery, Errors, Features, Options, QueueStats
 
 POLL = 0.05
 """Seconds between two looks of a waiting receiver."""

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from mqasync import Message
-from mqasync.transport import Transport
-from mqasync.transports import load
+from mqasync.brokers.connection import Connection, load
 
 from . import forks
 from .waiting import depth
@@ -199,7 +198,7 @@ class CommandLine:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{exchange}/{id} holds {now} messages, not {depth}")
 
-    def _on_broker(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
+    def _on_broker(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         async def work() -> T:
             transport = load(self.url, {})
             await transport.open()

@@ -17,17 +17,18 @@ from pathlib import Path
 import pytest
 
 from mqasync import BrokerLost, Message, Unroutable
-from mqasync.transport import DEAD, Delivery, Features, Subscription, Transport
-from mqasync.transports import load
+from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.inbox import Inbox
+from mqasync.transport import DEAD, Delivery, Features
 
 from .conftest import Connect
 from .waiting import PATIENCE, until
 
-Open = Callable[[], Awaitable[Transport]]
+Open = Callable[[], Awaitable[Connection]]
 
 CHILD = """
 import asyncio, sys
-from mqasync.transports import load
+from mqasync.brokers.connection import load
 
 async def main(url, exchange):
     transport = load(url)
@@ -53,7 +54,7 @@ def numbers(deliveries: list[Delivery]) -> list[int]:
     return [int(delivery.message.body) for delivery in deliveries]
 
 
-async def receive(subscription: Subscription, count: int, limit: int = 100) -> list[Delivery]:
+async def receive(subscription: Inbox, count: int, limit: int = 100) -> list[Delivery]:
     """Exactly `count` deliveries, and the assurance that no more come at once."""
     deliveries: list[Delivery] = []
     deadline = time.monotonic() + PATIENCE
@@ -65,7 +66,7 @@ async def receive(subscription: Subscription, count: int, limit: int = 100) -> l
     return deliveries
 
 
-async def nothing(subscription: Subscription) -> None:
+async def nothing(subscription: Inbox) -> None:
     """Nothing comes within a moment."""
     assert numbers(await subscription.receive(100, 0.3)) == []
 
@@ -81,14 +82,14 @@ class Conformance:
         return partial(connect, url)
 
     @pytest.fixture
-    async def transport(self, connect: Open) -> Transport:
+    async def transport(self, connect: Open) -> Connection:
         return await connect()
 
     def test_its_features_are_the_declared_ones(self, url: str) -> None:
         for promise in ("durable", "shared", "counts_returns", "keeps_keys_together", "max_bytes"):
             assert getattr(load(url).features, promise) == getattr(self.features, promise), promise
 
-    async def test_a_message_arrives_intact(self, transport: Transport, queue: Subscription, exchange: str) -> None:
+    async def test_a_message_arrives_intact(self, transport: Connection, queue: Inbox, exchange: str) -> None:
         sent = [
             Message(
                 body=bytes(range(256)), exchange=exchange, key="k", producer="p", headers={"ä": "ß\n\x00", "e": ""}
@@ -101,7 +102,7 @@ class Conformance:
         assert sorted(got, key=lambda one: one.body) == sorted(sent, key=lambda one: one.body)  # across partitions
 
     async def test_a_body_of_a_megabyte_arrives_intact(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         body = random.Random(1).randbytes(min(1_000_000, self.features.max_bytes))
         await transport.publish(exchange, [Message(body=body, exchange=exchange)])
@@ -109,7 +110,7 @@ class Conformance:
         assert delivery.message.body == body
 
     async def test_every_id_gets_every_message_and_other_exchanges_none(
-        self, transport: Transport, exchange: str
+        self, transport: Connection, exchange: str
     ) -> None:
         for name, id in ((exchange, "one"), (exchange, "two"), (f"{exchange}.x", "one")):
             await transport.declare(name, id)
@@ -119,7 +120,7 @@ class Conformance:
         await nothing(await transport.subscribe(f"{exchange}.x", "one", 100))
 
     async def test_consumers_of_one_id_share_its_messages_evenly_and_each_comes_once(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         # Given two connections that consume one queue
         await transport.declare(exchange, "q")
@@ -144,7 +145,7 @@ class Conformance:
         assert min(map(len, received)) >= 80, f"{list(map(len, received))} is not balanced"
 
     async def test_a_queue_keeps_what_comes_while_nobody_consumes_it_and_nothing_from_before_it_was_declared(
-        self, transport: Transport, exchange: str
+        self, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "early")
         await transport.publish(exchange, [message(1)])
@@ -155,7 +156,7 @@ class Conformance:
         assert numbers(await receive(await transport.subscribe(exchange, "late", 10), 1)) == [2]
 
     async def test_publishing_where_no_queue_is_bound_is_unroutable_and_takes_nothing(
-        self, transport: Transport, exchange: str
+        self, transport: Connection, exchange: str
     ) -> None:
         with pytest.raises(Unroutable, match=exchange):
             await transport.publish(exchange, [message(1), message(2)])
@@ -165,7 +166,7 @@ class Conformance:
         await transport.declare(exchange, "q")
         await nothing(await transport.subscribe(exchange, "q", 10))
 
-    async def test_an_unbound_queue_is_reached_by_send_alone(self, transport: Transport, exchange: str) -> None:
+    async def test_an_unbound_queue_is_reached_by_send_alone(self, transport: Connection, exchange: str) -> None:
         await transport.declare(exchange, "q")
         await transport.declare(exchange, "q" + DEAD, bound=False)
         await transport.publish(exchange, [message(1)])
@@ -173,15 +174,13 @@ class Conformance:
         assert numbers(await receive(await transport.subscribe(exchange, "q" + DEAD, 10), 1)) == [2]
         assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
 
-    async def test_declaring_again_changes_nothing(
-        self, transport: Transport, queue: Subscription, exchange: str
-    ) -> None:
+    async def test_declaring_again_changes_nothing(self, transport: Connection, queue: Inbox, exchange: str) -> None:
         await transport.publish(exchange, [message(1)])
         await transport.declare(exchange, "q")
         assert numbers(await receive(queue, 1)) == [1]
 
     async def test_a_retried_message_comes_back_later_with_the_next_attempt_to_its_own_id_alone(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         await transport.declare(exchange, "other")
         await transport.publish(exchange, [message(1)])
@@ -198,7 +197,7 @@ class Conformance:
         await nothing(other)
 
     async def test_send_with_a_delay_waits_and_depth_counts_what_waits(
-        self, transport: Transport, exchange: str
+        self, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         await transport.publish(exchange, [message(1), message(2)])
@@ -210,7 +209,7 @@ class Conformance:
         assert numbers(await receive(subscription, 1)) == [3]
 
     async def test_stats_tell_what_waits_and_who_consumes_and_none_where_there_is_no_queue(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         assert await transport.stats(exchange, "q") is None
         await transport.declare(exchange, "other")
@@ -227,7 +226,7 @@ class Conformance:
         await subscription.ack([held])
 
     async def test_what_was_published_without_a_delay_is_never_counted_as_delayed(
-        self, transport: Transport, exchange: str
+        self, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         for n in range(50):
@@ -235,7 +234,7 @@ class Conformance:
             found = await asyncio.gather(*(transport.stats(exchange, "q") for _ in range(4)), *publishes)
             assert not any(stats.delayed for stats in found if stats)
 
-    async def test_queues_lists_every_queue_where_the_broker_tells(self, transport: Transport, exchange: str) -> None:
+    async def test_queues_lists_every_queue_where_the_broker_tells(self, transport: Connection, exchange: str) -> None:
         named = [(exchange, "q"), (exchange, "q" + DEAD), (f"{exchange}.sub", "q")]
         for name, id in named:
             await transport.declare(name, id, bound=not id.endswith(DEAD))
@@ -246,7 +245,7 @@ class Conformance:
         assert sorted(queue for queue in queues if queue[0].startswith(exchange)) == named
 
     async def test_a_deleted_queue_is_gone_with_what_was_in_it_and_its_subscriptions_are_lost(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         await transport.declare(exchange, "other")
         other = await transport.subscribe(exchange, "other", 10)
@@ -267,13 +266,13 @@ class Conformance:
         await nothing(again)  # what was delayed is gone as well
 
     async def test_a_queue_that_expires_works_like_any_other_and_is_gone_with_its_messages_when_nobody_consumes_it(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         if not transport.features.temporary:
             pytest.skip("this broker has no queues that go by themselves: the core deletes them")
         # Given a queue that expires, in use for longer than that
-        await transport.declare(exchange, "tap", expires=2.0)
-        await transport.declare(exchange, "reply", bound=False, expires=2.0)
+        await transport.declare(exchange, "tap", temporary=True)
+        await transport.declare(exchange, "reply", bound=False, temporary=True)
         other = await connect()
         tap, reply = [await other.subscribe(exchange, id, 10) for id in ("tap", "reply")]
         for n in range(4):
@@ -296,11 +295,11 @@ class Conformance:
             except Unroutable:
                 gone = True
         # Then it does not collect messages, and can be made again
-        await transport.declare(exchange, "tap", expires=2.0)
+        await transport.declare(exchange, "tap", temporary=True)
         await nothing(await transport.subscribe(exchange, "tap", 10))
 
     async def test_what_is_released_comes_back_at_once_and_is_no_attempt(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         await transport.publish(exchange, [message(n) for n in range(5)])
         await queue.release(await receive(queue, 5))
@@ -309,7 +308,7 @@ class Conformance:
         assert {delivery.message.attempt for delivery in again} == {1}
 
     async def test_closing_a_transport_returns_exactly_what_it_did_not_acknowledge(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         await transport.publish(exchange, [message(n) for n in range(20)])
@@ -323,7 +322,7 @@ class Conformance:
         assert sorted(left) == [0, 2, 4, 6, 8, *range(10, 20)]
 
     async def test_a_subscription_whose_transport_was_closed_is_lost(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         other = await connect()
@@ -337,7 +336,7 @@ class Conformance:
             await subscription.receive(10, PATIENCE)
 
     async def test_acknowledging_out_of_order_never_loses_a_gap(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         await transport.publish(exchange, [message(n) for n in range(50)])
@@ -349,7 +348,7 @@ class Conformance:
         for start in range(0, len(order), 5):
             await subscription.ack([held[n] for n in order[start : start + 5]])
         await other.close()
-        # Then every one that was not acknowledged comes back (an ack may get lost on the way, see Subscription.ack)
+        # Then every one that was not acknowledged comes back (an ack may get lost on the way, see Inbox.ack)
         again = await transport.subscribe(exchange, "q", 50)
         left: set[int] = set()
         gap = {n for n in range(50) if n % 7 == 0}
@@ -360,7 +359,7 @@ class Conformance:
         assert len(left) < 30, "most acknowledgements were of effect"
 
     async def test_a_killed_process_returns_exactly_what_it_did_not_acknowledge(
-        self, url: str, transport: Transport, exchange: str, tmp_path: Path
+        self, url: str, transport: Connection, exchange: str, tmp_path: Path
     ) -> None:
         if not self.features.shared:
             pytest.skip("other processes cannot use this broker, by its features")
@@ -385,7 +384,7 @@ class Conformance:
             assert {returned[n] for n in (1, 3, 5, 7, 9)} == {1}
 
     async def test_a_held_delivery_is_not_stolen_while_its_lease_is_extended_and_a_late_ack_harms_nobody(
-        self, connect: Open, transport: Transport, queue: Subscription, exchange: str
+        self, connect: Open, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         if queue.lease is None:
             pytest.skip("there is no lease: deliveries are held as long as the connection")
@@ -407,7 +406,7 @@ class Conformance:
         assert [delivery.message.attempt for delivery in await receive(thief, 1)] == [2]
 
     async def test_no_more_than_prefetch_is_unsettled_and_publishing_goes_on(
-        self, transport: Transport, exchange: str
+        self, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         subscription = await transport.subscribe(exchange, "q", 5)
@@ -422,7 +421,7 @@ class Conformance:
         assert sorted(seen) == list(range(100))
 
     async def test_receive_takes_no_more_than_its_limit_and_waits_no_longer_than_its_timeout(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         started = time.monotonic()
         assert await queue.receive(10, 0.2) == []
@@ -436,7 +435,7 @@ class Conformance:
         assert numbers(deliveries) == list(range(10)), "first in, first out"
 
     async def test_closing_a_subscription_ends_its_receive_and_settling_stays_possible(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         await transport.publish(exchange, [message(1)])
         held = await receive(queue, 1)
@@ -451,7 +450,7 @@ class Conformance:
         assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [2]
 
     async def test_sixty_four_publishers_at_once_lose_and_repeat_nothing(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         other = await connect()
@@ -465,7 +464,7 @@ class Conformance:
         assert sorted(numbers(await receive(subscription, 640, limit=1000))) == list(range(640))
 
     async def test_what_was_confirmed_is_there_after_everybody_has_gone(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         if not self.features.durable:
             pytest.skip("nothing survives here, by its features")
@@ -478,7 +477,7 @@ class Conformance:
         assert sorted(numbers(await receive(await again.subscribe(exchange, "q", 10), 2))) == [1, 2]
 
     async def test_a_closed_transport_says_that_it_is_lost(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         await transport.publish(exchange, [message(1)])
         held = await receive(queue, 1)
@@ -489,7 +488,7 @@ class Conformance:
             await queue.ack(held)
 
     async def test_a_waiting_receiver_is_woken_by_another_connection(
-        self, connect: Open, transport: Transport, queue: Subscription, exchange: str
+        self, connect: Open, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         receiving = asyncio.create_task(queue.receive(10, PATIENCE))
         await asyncio.sleep(0.1)

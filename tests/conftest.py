@@ -12,10 +12,11 @@ import pytest
 
 from mqasync import masking
 from mqasync.brokers.broker import Brokers
+from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.inbox import Inbox
 from mqasync.config.settings import Settings
 from mqasync.message import new_id
-from mqasync.transport import Options, Subscription, Transport
-from mqasync.transports import load
+from mqasync.transport import Options
 
 pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.working", "tests.faults.load")
 
@@ -29,7 +30,7 @@ from .servers.redis import DurableRedis, durable_redis  # noqa: E402
 from .servers.sqs import CREDENTIALS, Moto, moto  # noqa: E402
 
 Broker = TypeVar("Broker")
-Connect = Callable[..., Awaitable[Transport]]
+Connect = Callable[..., Awaitable[Connection]]
 
 
 def unavailable(error: BrokerUnavailable) -> NoReturn:
@@ -136,9 +137,9 @@ def exchange() -> str:
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     """Open a transport by its URL; it is closed after the test, whether it opened or not."""
-    transports: list[Transport] = []
+    transports: list[Connection] = []
 
-    async def connect(url: str, options: Options | None = None) -> Transport:
+    async def connect(url: str, options: Options | None = None) -> Connection:
         transports.append(load(url, options))
         await transports[-1].open()
         return transports[-1]
@@ -149,13 +150,13 @@ async def connect() -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-async def transport(connect: Connect, url: str) -> Transport:
+async def transport(connect: Connect, url: str) -> Connection:
     """Connected to `url`, which is a fixture of the tests that want this."""
     return await connect(url)
 
 
 @pytest.fixture
-async def queue(transport: Transport, exchange: str) -> Subscription:
+async def queue(transport: Connection, exchange: str) -> Inbox:
     """A subscription to the new queue (exchange, "q")."""
     await transport.declare(exchange, "q")
     return await transport.subscribe(exchange, "q", 100)

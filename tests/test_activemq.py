@@ -13,9 +13,10 @@ import stompman
 import trustme
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.inbox import Inbox
 from mqasync.errors import BrokerBusy, NoSuchQueue
-from mqasync.transport import Features, QueueStats, Subscription, Transport
-from mqasync.transports import load
+from mqasync.transport import Features, QueueStats
 from mqasync.transports.activemq import take_frame
 
 from .conformance import Conformance, Open, message, nothing, numbers, receive
@@ -46,7 +47,7 @@ class TestActiveMQ(Conformance):
     features = Features(durable=True, shared=True, counts_returns=False, max_bytes=32 * 1024 * 1024)
 
     async def test_a_deleted_queue_is_gone_with_what_was_in_it_and_its_subscriptions_are_lost(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         """STOMP cannot delete a queue: all but the queue itself is gone."""
         await transport.declare(exchange, "other")
@@ -69,16 +70,16 @@ class TestActiveMQ(Conformance):
         await nothing(again)
 
     async def test_a_queue_that_expires_works_like_any_other_and_is_gone_with_its_messages_when_nobody_consumes_it(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         """It belongs to the connection that declared it, and ends with that: here nothing but a topic does."""
         other = await connect()
-        await other.declare(exchange, "tap", expires=2.0)
-        await other.declare(exchange, "reply", bound=False, expires=2.0)
+        await other.declare(exchange, "tap", temporary=True)
+        await other.declare(exchange, "reply", bound=False, temporary=True)
         await transport.publish(exchange, [message(0)])
         await transport.send(exchange, "reply", [message(-1)])
         for _ in range(2):
-            await other.declare(exchange, "tap", expires=2.0)
+            await other.declare(exchange, "tap", temporary=True)
         tap, reply = [await other.subscribe(exchange, id, 10) for id in ("tap", "reply")]
         for subscription, expected in ((tap, 0), (reply, -1)):
             (delivery,) = await receive(subscription, 1)
@@ -91,13 +92,13 @@ class TestActiveMQ(Conformance):
         assert await transport.stats(exchange, "reply") == QueueStats(waiting=0, consumers=1)
         await other.close()
         await self.until_gone(await connect(), exchange)
-        await transport.declare(exchange, "tap", expires=2.0)
+        await transport.declare(exchange, "tap", temporary=True)
         await nothing(await transport.subscribe(exchange, "tap", 10))
         await transport.publish(exchange, [message(5)])
         await transport.delete(exchange, "tap")
         await self.until_gone(await connect(), exchange)
 
-    async def until_gone(self, transport: Transport, exchange: str) -> None:
+    async def until_gone(self, transport: Connection, exchange: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while await transport.stats(exchange, "tap") or await transport.stats(exchange, "reply"):
             assert time.monotonic() < deadline, "it has expired"
@@ -161,7 +162,7 @@ async def test_an_exclusive_consumer_gets_everything(connect: Connect, exchange:
 
 
 @pytest.mark.parametrize("name", [".", "..", "a..b", ".a.", "-", "_", "VirtualTopic", "Consumer.q", "ActiveMQ"])
-async def test_every_name_that_is_allowed_has_a_queue_of_its_own(name: str, transport: Transport) -> None:
+async def test_every_name_that_is_allowed_has_a_queue_of_its_own(name: str, transport: Connection) -> None:
     for exchange in (name, f"{name}.x", f"x.{name}"):
         await transport.declare(exchange, "q")
     await transport.publish(name, [message(1)])
@@ -171,7 +172,7 @@ async def test_every_name_that_is_allowed_has_a_queue_of_its_own(name: str, tran
 
 
 async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_headers(
-    url: str, exchange: str, transport: Transport, queue: Subscription
+    url: str, exchange: str, transport: Connection, queue: Inbox
 ) -> None:
     # Given another client, that selects from a queue of its own
     shown: list[stompman.MessageFrame] = []
@@ -207,7 +208,7 @@ async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_h
 
 
 async def test_headers_that_mean_something_to_stomp_do_nothing_and_arrive(
-    exchange: str, transport: Transport, queue: Subscription
+    exchange: str, transport: Connection, queue: Inbox
 ) -> None:
     names = ["destination", "receipt", "transaction", "expires", "content-length", "AMQ_SCHEDULED_DELAY", "JMSXGroupID"]
     names += ["mqasync_marker"]
@@ -218,7 +219,7 @@ async def test_headers_that_mean_something_to_stomp_do_nothing_and_arrive(
     assert received[0].message == sent
 
 
-async def test_thousands_of_headers_arrive(exchange: str, transport: Transport, queue: Subscription) -> None:
+async def test_thousands_of_headers_arrive(exchange: str, transport: Connection, queue: Inbox) -> None:
     sent = Message(body=b"1", exchange=exchange, headers={f"{n}": "" for n in range(10_000)})
     await transport.publish(exchange, [sent])
     (delivery,) = await receive(queue, 1)
@@ -242,7 +243,7 @@ async def test_a_delayed_message_survives_the_consumer_that_waited_for_it(
 
 
 async def test_delayed_messages_take_no_more_than_the_prefetch_when_they_are_due(
-    exchange: str, transport: Transport
+    exchange: str, transport: Connection
 ) -> None:
     await transport.declare(exchange, "q")
     await transport.send(exchange, "q", [message(n) for n in range(5)], delay=0.1)
@@ -256,7 +257,7 @@ async def test_delayed_messages_take_no_more_than_the_prefetch_when_they_are_due
     await until_empty(transport, exchange)
 
 
-async def until_empty(transport: Transport, exchange: str) -> None:
+async def until_empty(transport: Connection, exchange: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while await depth(transport, exchange, "q"):
         assert time.monotonic() < deadline, "what was acknowledged is gone"
@@ -264,7 +265,7 @@ async def until_empty(transport: Transport, exchange: str) -> None:
 
 
 async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_depth(
-    exchange: str, transport: Transport
+    exchange: str, transport: Connection
 ) -> None:
     with pytest.raises(BrokerLost, match="no queue of 'q'"):
         await transport.send(exchange, "q", [message(1)])
@@ -287,8 +288,8 @@ async def test_a_server_without_statistics_is_warned_about_and_carries_messages_
         assert sorted(numbers(await receive(subscription, 3))) == [1, 2, 3]
         assert await transport.queues() is None
         with pytest.raises(BrokerRefused, match="finds it by statistics"):
-            await transport.declare("E", "reply", bound=False, expires=1.0)
-        await transport.declare("E", "tap", expires=1.0)
+            await transport.declare("E", "reply", bound=False, temporary=True)
+        await transport.declare("E", "tap", temporary=True)
         await transport.publish("E", [message(4)])
         assert numbers(await receive(await transport.subscribe("E", "tap", 10), 1)) == [4]
         await transport.delete("E", "q")
@@ -327,7 +328,7 @@ async def test_a_full_memory_stops_publishers_and_nobody_else_not_even_new_consu
         assert not publishing.done(), "flow control strikes"
         # When a consumer comes
         other = await connect(server.url)
-        subscriptions: list[Subscription] = []
+        subscriptions: list[Inbox] = []
         for exchange in ("A", "B", "C"):
             await other.declare(exchange, "q")
             subscriptions.append(await other.subscribe(exchange, "q", 50))

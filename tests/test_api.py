@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from mqasync import ConfigurationError, Message, Out, Reject, Unroutable, consumer, producer
+from mqasync.brokers.connection import load
 from mqasync.config.settings import ExchangeSettings, Settings
 from mqasync.core.source import Schedule
 from mqasync.duration import seconds
@@ -22,7 +23,6 @@ from mqasync.service.discovery import Service, discover
 from mqasync.service.runner import Runner
 from mqasync.testing import StartService, run_service
 from mqasync.transport import Delivery
-from mqasync.transports import load
 from mqasync.transports.memory import MemorySubscription, MemoryTransport
 
 

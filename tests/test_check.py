@@ -12,11 +12,12 @@ import pytest
 
 from mqasync import ConfigurationError, Message, consumer, producer
 from mqasync.brokers.broker import Brokers
+from mqasync.brokers.connection import Connection
 from mqasync.config.settings import ExchangeSettings, Settings
 from mqasync.message import new_id
 from mqasync.operate.checks import Checks
 from mqasync.service.discovery import Service
-from mqasync.transport import DEAD, Transport
+from mqasync.transport import DEAD
 from mqasync.transports.memory import MemoryTransport
 
 from .brokers import RabbitMQ, rabbitmq
@@ -70,12 +71,12 @@ def url() -> str:
 UNHEARD = ("warning", "out", "in/step publishes to it, nothing here consumes it, and no queue is bound to it")
 
 
-async def test_queues_that_are_not_there_are_not_made(url: str, transport: Transport) -> None:
+async def test_queues_that_are_not_there_are_not_made(url: str, transport: Connection) -> None:
     assert await findings(url) == [("ok", "in/step", NOTHING_YET), UNHEARD]
     assert await transport.queues() == []
 
 
-async def test_queues_that_are_there_are_counted_and_dead_letters_told(url: str, transport: Transport) -> None:
+async def test_queues_that_are_there_are_counted_and_dead_letters_told(url: str, transport: Connection) -> None:
     await transport.declare("in", "step")
     await transport.publish("in", [Message(body=b"{}", exchange="in")])
     await transport.declare("in", "step" + DEAD, bound=False)
@@ -89,7 +90,7 @@ async def test_queues_that_are_there_are_counted_and_dead_letters_told(url: str,
 
 
 async def test_queues_that_nothing_consumes_are_told_at_the_exchanges_of_the_services_only(
-    url: str, transport: Transport
+    url: str, transport: Connection
 ) -> None:
     for exchange, id in [("in", "old"), ("in", "old" + DEAD), ("out", "new"), ("elsewhere", "other")]:
         await transport.declare(exchange, id)

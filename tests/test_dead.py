@@ -19,11 +19,12 @@ import pytest
 
 from mqasync import Message, Reject
 from mqasync.brokers.broker import Broker
+from mqasync.brokers.connection import Connection
 from mqasync.config.settings import Settings
 from mqasync.core.dead_letter import dead_letter
 from mqasync.operate import browse as reading_module
 from mqasync.operate.browse import Reading, all_of
-from mqasync.transport import DEAD, Transport
+from mqasync.transport import DEAD
 
 from .commands import CommandLine
 from .conftest import url_of
@@ -60,7 +61,7 @@ class Graveyard(CommandLine):
         """As a channel does."""
         letters = [dead_letter(message, "q", error or ValueError("bad number")) for message in messages]
 
-        async def send(transport: Transport) -> None:
+        async def send(transport: Connection) -> None:
             for exchange in {message.exchange for message in messages}:
                 await transport.declare(exchange, "q" + DEAD, bound=False)
                 await transport.send(exchange, "q" + DEAD, letters)
@@ -124,7 +125,7 @@ def test_list_shows_a_line_each_oldest_first_and_they_stay_where_they_are(cli: G
 
 
 def test_what_the_broker_itself_has_buried_has_a_reason_and_can_be_replayed(cli: Graveyard) -> None:
-    async def bury(transport: Transport) -> None:  # as RabbitMQ does behind its x-delivery-limit: as it is
+    async def bury(transport: Connection) -> None:  # as RabbitMQ does behind its x-delivery-limit: as it is
         await transport.declare("CTH", "q" + DEAD, bound=False)
         await transport.send("CTH", "q" + DEAD, numbered(1))
 

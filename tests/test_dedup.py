@@ -17,7 +17,6 @@ from mqasync import BrokerLost, ConfigurationError, Consumer, Message, Reject, c
 from mqasync.brokers.broker import Brokers
 from mqasync.cli.run import summary
 from mqasync.config.settings import Settings, load_settings
-from mqasync.contract import Seen
 from mqasync.core import dedup as dedup_module
 from mqasync.core.channel import Channel
 from mqasync.core.dedup import SeenInProcess
@@ -26,6 +25,7 @@ from mqasync.masking import shown
 from mqasync.message import new_id
 from mqasync.service.discovery import Service
 from mqasync.service.runner import Runner
+from mqasync.transport import Seen
 from mqasync.transports import load_seen
 
 from .brokers import free_port

@@ -19,14 +19,14 @@ from cryptography.hazmat.primitives import serialization
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, consumer
 from mqasync.brokers.broker import Brokers
+from mqasync.brokers.connection import Connection, load
 from mqasync.config.settings import Settings, load_settings
 from mqasync.core.channel import Channel
 from mqasync.errors import BrokerBusy, NoSuchQueue
 from mqasync.handlers.step import Step
 from mqasync.message import new_id
-from mqasync.transport import DEAD, Features, Transport
+from mqasync.transport import DEAD, Features
 from mqasync.transports import kafka as transport_module
-from mqasync.transports import load
 from mqasync.transports.kafka import NOTED, Tracker
 
 from .brokers import free_port
@@ -67,7 +67,7 @@ class TestKafka(Conformance):
     def url(self, kafka_server: Kafka) -> str:
         return kafka_server.url
 
-    async def test_a_single_broker_is_warned_of(self, transport: Transport) -> None:
+    async def test_a_single_broker_is_warned_of(self, transport: Connection) -> None:
         assert "1 broker" in transport.warning
         assert "min.insync.replicas=2" in transport.warning
 
@@ -93,7 +93,7 @@ class TestKafka(Conformance):
             await transport.close()
 
     async def test_a_queue_that_somebody_else_deletes_is_lost_for_its_consumers_and_does_not_come_back(
-        self, connect: Open, transport: Transport, exchange: str, admin: AIOKafkaAdminClient
+        self, connect: Open, transport: Connection, exchange: str, admin: AIOKafkaAdminClient
     ) -> None:
         # Given a consumer on another connection, which has written to the queue's own topic as well
         await transport.declare(exchange, "q")
@@ -121,19 +121,19 @@ class TestKafka(Conformance):
         assert sorted(numbers(await receive(again, 2))) == [1, 2]
 
     async def test_topics_of_others_are_not_listed(
-        self, transport: Transport, exchange: str, admin: AIOKafkaAdminClient
+        self, transport: Connection, exchange: str, admin: AIOKafkaAdminClient
     ) -> None:
         await admin.create_topics([NewTopic(name, 1, 1) for name in (f"{exchange}.q", f"{exchange}.retry")])
         assert [queue for queue in await transport.queues() or [] if queue[0] == exchange] == []
 
     async def test_names_that_differ_in_dot_and_underscore_alone_are_refused_with_the_reason(
-        self, transport: Transport, exchange: str
+        self, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(f"{exchange}.a", "q")
         with pytest.raises(BrokerRefused, match="collides"):
             await transport.declare(f"{exchange}_a", "q")
 
-    async def test_a_queue_that_nobody_declared_is_lost(self, transport: Transport, exchange: str) -> None:
+    async def test_a_queue_that_nobody_declared_is_lost(self, transport: Connection, exchange: str) -> None:
         for using in (
             transport.send(exchange, "q", [message(1)]),
             transport.subscribe(exchange, "q", 1),
@@ -142,7 +142,7 @@ class TestKafka(Conformance):
                 await using
 
     async def test_messages_of_one_key_stay_in_order_whoever_consumes(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         consumers = [await (await connect()).subscribe(exchange, "q", 100) for _ in range(2)]
@@ -162,7 +162,7 @@ class TestKafka(Conformance):
                 assert many == list(range(int(key), 200, 20))
 
     async def test_what_stays_in_hand_in_a_rebalance_is_settled_and_what_moves_is_not(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         # Given a consumer that has messages of all partitions in hand
         await transport.declare(exchange, "q")
@@ -185,7 +185,7 @@ class TestKafka(Conformance):
         await until_depth(transport, exchange, len(moved))
 
     async def test_declaring_commits_the_beginning_of_each_topic_that_the_queue_reads(
-        self, transport: Transport, exchange: str, admin: AIOKafkaAdminClient
+        self, transport: Connection, exchange: str, admin: AIOKafkaAdminClient
     ) -> None:
         await transport.declare(exchange, "q")
         assert len(await committed(admin, f"{exchange}.q")) == 16
@@ -193,7 +193,7 @@ class TestKafka(Conformance):
         assert {one.topic for one in await committed(admin, f"{exchange}.q.dead")} == {f"{exchange}.q.dead.retry"}
 
     async def test_what_is_settled_behind_a_message_in_hand_does_not_come_again(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         # Given one message that takes long, and many behind it in its partition that are settled
         await transport.declare(exchange, "q")
@@ -207,7 +207,7 @@ class TestKafka(Conformance):
         assert numbers(await receive(await transport.subscribe(exchange, "q", 200), 1)) == [0]
 
     async def test_what_a_consumer_knows_to_be_delayed_does_not_count_as_waiting(
-        self, connect: Open, transport: Transport, exchange: str
+        self, connect: Open, transport: Connection, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         await transport.send(exchange, "q", [message(1), message(2)], delay=60.0)
@@ -222,7 +222,7 @@ class TestKafka(Conformance):
                     assert len(numbers(await subscription.receive(10, 0.2))) <= (delayed == 2)
 
     async def test_a_forged_time_delays_nothing_for_long(
-        self, transport: Transport, kafka_server: Kafka, exchange: str
+        self, transport: Connection, kafka_server: Kafka, exchange: str
     ) -> None:
         await transport.declare(exchange, "q")
         async with AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{kafka_server.port}") as producer:
@@ -236,7 +236,7 @@ async def committed(admin: AIOKafkaAdminClient, group: str) -> list[TopicPartiti
     return list(await admin.list_consumer_group_offsets(group))
 
 
-async def declare_when_left(transport: Transport, exchange: str) -> None:
+async def declare_when_left(transport: Connection, exchange: str) -> None:
     """Declare the queue as the core does: again, as long as those who consumed what was deleted are leaving."""
     async with asyncio.timeout(10):
         while True:
@@ -246,7 +246,7 @@ async def declare_when_left(transport: Transport, exchange: str) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def until_depth(transport: Transport, exchange: str, wanted: int) -> None:
+async def until_depth(transport: Connection, exchange: str, wanted: int) -> None:
     """Commits are told a moment later."""
     deadline = time.monotonic() + 10
     while (there := await depth(transport, exchange, "q")) != wanted:

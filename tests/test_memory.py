@@ -2,8 +2,10 @@
 
 import pytest
 
+from mqasync.brokers.connection import Connection
+from mqasync.brokers.inbox import Inbox
 from mqasync.message import new_id
-from mqasync.transport import Features, Subscription, Transport
+from mqasync.transport import Features
 
 from .conformance import Conformance, message, nothing, receive
 
@@ -16,7 +18,7 @@ class TestMemory(Conformance):
         return f"memory:{new_id()}"
 
     async def test_what_was_acknowledged_is_not_retried_as_well(
-        self, transport: Transport, queue: Subscription, exchange: str
+        self, transport: Connection, queue: Inbox, exchange: str
     ) -> None:
         await transport.publish(exchange, [message(1)])
         held = await receive(queue, 1)

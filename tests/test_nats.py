@@ -12,10 +12,11 @@ import trustme
 from nats.aio.client import Client
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.inbox import Inbox
 from mqasync.errors import BrokerBusy
 from mqasync.message import new_id
-from mqasync.transport import DEAD, Features, Subscription, Transport
-from mqasync.transports import load
+from mqasync.transport import DEAD, Features
 from mqasync.transports import nats as transport_module
 from mqasync.transports.nats import names, subject
 
@@ -140,7 +141,7 @@ async def test_what_the_loser_of_a_delivery_does_loses_nothing(
 
 
 async def test_what_was_put_back_because_it_was_too_early_has_not_returned(
-    exchange: str, transport: Transport, queue: Subscription
+    exchange: str, transport: Connection, queue: Inbox
 ) -> None:
     await transport.send(exchange, "q", [message(1)], delay=0.5)
     for returned in (0, 1):
@@ -163,7 +164,7 @@ async def test_a_queue_expires_not_before_its_busy_consumer_and_its_messages_lea
 ) -> None:
     monkeypatch.setattr(transport_module, "TEMPORARY_SECONDS", 0.5)
     transport, other = await connect(f"{nats_server.url}?lease=2"), await connect(nats_server.url)
-    await transport.declare(exchange, "q", expires=0.5)
+    await transport.declare(exchange, "q", temporary=True)
     await transport.declare(exchange, "other")
     await transport.publish(exchange, [message(1), message(2)])
     # Given a consumer that asks for nothing, since it is busy
@@ -186,7 +187,7 @@ async def test_a_queue_expires_not_before_its_busy_consumer_and_its_messages_lea
     assert (await stranger.jsm().stream_info(names(exchange)[0])).state.messages == 0
 
 
-async def test_names_with_dots_and_without_are_different_queues(transport: Transport) -> None:
+async def test_names_with_dots_and_without_are_different_queues(transport: Connection) -> None:
     base = new_id()
     exchanges = [f"{base}.x", f"{base}-x", f"{base}_x", f"{base}..x"]
     for exchange in exchanges:
@@ -205,9 +206,7 @@ async def stranger(nats_server: NATS) -> AsyncIterator[Client]:
     await client.close()
 
 
-async def test_a_strangers_message_arrives_with_an_id_that_stays(
-    stranger: Client, exchange: str, queue: Subscription
-) -> None:
+async def test_a_strangers_message_arrives_with_an_id_that_stays(stranger: Client, exchange: str, queue: Inbox) -> None:
     evil = {"mqasync-attempt": "-5", "mqasync-time": "nan", "mqasync-due": "x", "mqasync-packed": "%", "a": "b"}
     evil |= {"mqasync-before": "-1", "Status": "503", "Description": "no"}
     await stranger.jetstream().publish(subject(exchange), b"1", headers=evil)
@@ -223,7 +222,7 @@ async def test_a_strangers_message_arrives_with_an_id_that_stays(
     "headers", [b"X", b"NATS/1.0", b"NATS/1.0 \xff\xff\xff \xff\r\n\r\n", b"NATS/1.0\r\n\xff: \xff\r\n"]
 )
 async def test_headers_that_no_client_writes_do_not_end_the_connection(
-    headers: bytes, nats_server: NATS, exchange: str, transport: Transport, queue: Subscription
+    headers: bytes, nats_server: NATS, exchange: str, transport: Connection, queue: Inbox
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
     size = b"%d %d" % (len(headers), len(headers) + 1)
@@ -239,7 +238,7 @@ async def test_headers_that_no_client_writes_do_not_end_the_connection(
 
 
 async def test_headers_that_would_command_jetstream_are_only_carried(
-    exchange: str, transport: Transport, queue: Subscription
+    exchange: str, transport: Connection, queue: Inbox
 ) -> None:
     headers = {"Nats-Expected-Stream": "other", "nats-rollup": "all", "Status": "503", " a ": " b ", "": "c"}
     sent = Message(body=b"", exchange=exchange, headers=headers)
@@ -248,7 +247,7 @@ async def test_headers_that_would_command_jetstream_are_only_carried(
 
 
 async def test_a_deleted_consumer_loses_the_subscription_and_makes_the_exchange_unroutable(
-    nats_server: NATS, connect: Connect, stranger: Client, exchange: str, transport: Transport
+    nats_server: NATS, connect: Connect, stranger: Client, exchange: str, transport: Connection
 ) -> None:
     await transport.declare(exchange, "q")
     await transport.declare(exchange, "q" + DEAD, bound=False)
@@ -271,14 +270,14 @@ async def test_a_deleted_consumer_loses_the_subscription_and_makes_the_exchange_
     assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [2]
 
 
-async def test_a_strangers_stream_is_refused(stranger: Client, exchange: str, transport: Transport) -> None:
+async def test_a_strangers_stream_is_refused(stranger: Client, exchange: str, transport: Connection) -> None:
     await stranger.jsm().add_stream(name=names(exchange)[0], subjects=[exchange])
     with pytest.raises(BrokerRefused, match="exists with retention 'limits' instead of 'interest'"):
         await transport.declare(exchange, "q")
 
 
 async def test_what_no_consumer_needs_any_more_leaves_the_disk(
-    stranger: Client, exchange: str, transport: Transport
+    stranger: Client, exchange: str, transport: Connection
 ) -> None:
     for id in ("one", "two"):
         await transport.declare(exchange, id)

@@ -9,9 +9,10 @@ import pytest
 import trustme
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
+from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.inbox import Inbox
 from mqasync.message import new_id
-from mqasync.transport import Features, Subscription, Transport
-from mqasync.transports import load
+from mqasync.transport import Features
 from mqasync.transports.postgres import PostgresTransport
 
 from .brokers import free_port
@@ -177,7 +178,7 @@ async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_n
 
 
 async def test_a_connection_that_the_server_ends_is_noticed_by_who_waits(
-    postgres_server: Postgres, transport: Transport, exchange: str, queue: Subscription
+    postgres_server: Postgres, transport: Connection, exchange: str, queue: Inbox
 ) -> None:
     receiving = asyncio.create_task(queue.receive(10, PATIENCE))
     await asyncio.sleep(0.1)
@@ -192,9 +193,9 @@ async def test_a_server_that_does_not_answer_in_time_is_lost(
     postgres_server: Postgres,
     url: str,
     monkeypatch: pytest.MonkeyPatch,
-    transport: Transport,
+    transport: Connection,
     exchange: str,
-    queue: Subscription,
+    queue: Inbox,
 ) -> None:
     monkeypatch.setattr("mqasync.brokers.calls.PING_SECONDS", 0.2)
     async with postgres_server.locked(f"{url.rpartition('=')[2]}.message"):
@@ -205,7 +206,7 @@ async def test_a_server_that_does_not_answer_in_time_is_lost(
 
 
 async def test_a_schema_that_somebody_drops_is_made_again_by_the_next_connection(
-    postgres_server: Postgres, url: str, connect: Connect, transport: Transport, exchange: str
+    postgres_server: Postgres, url: str, connect: Connect, transport: Connection, exchange: str
 ) -> None:
     await transport.declare(exchange, "q")
     postgres_server.execute(f"DROP SCHEMA {url.rpartition('=')[2]} CASCADE")
@@ -218,7 +219,7 @@ async def test_a_schema_that_somebody_drops_is_made_again_by_the_next_connection
 
 
 async def test_a_row_that_a_stranger_wrote_is_a_message_and_one_with_a_broken_envelope_is_unreadable(
-    postgres_server: Postgres, url: str, transport: Transport, exchange: str, queue: Subscription
+    postgres_server: Postgres, url: str, transport: Connection, exchange: str, queue: Inbox
 ) -> None:
     table = f"{url.rpartition('=')[2]}.message"
     for envelope in ("NULL", "'nonsense'"):
@@ -235,7 +236,7 @@ async def test_a_row_that_a_stranger_wrote_is_a_message_and_one_with_a_broken_en
 
 
 async def test_what_is_too_much_for_one_statement_arrives_in_several(
-    transport: Transport, exchange: str, queue: Subscription
+    transport: Connection, exchange: str, queue: Inbox
 ) -> None:
     await transport.publish(exchange, [Message(body=b"%03d" % n * 400_000, exchange=exchange) for n in range(100)])
     received = await receive(queue, 100)

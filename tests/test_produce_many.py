@@ -9,8 +9,8 @@ from uuid import RFC_4122, UUID
 import pytest
 
 from mqasync import BrokerLost, ConfigurationError, Message, Out, Producer, Unroutable
+from mqasync.brokers.connection import load
 from mqasync.message import new_id
-from mqasync.transports import load
 from mqasync.transports.memory import MemoryTransport
 
 from .conftest import url_of

@@ -12,19 +12,19 @@ import aiormq
 import pytest
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync.brokers.connection import Connection, load
 from mqasync.errors import NoSuchQueue
 from mqasync.message import new_id
-from mqasync.transport import DEAD, Features, Transport
-from mqasync.transports import load
+from mqasync.transport import DEAD, Features
 from mqasync.transports import rabbitmq as ours
-from mqasync.transports.names import named
+from mqasync.transports.common.names import named
 
 from .brokers import RabbitMQ, free_port, rabbitmq
 from .conformance import Conformance, message, numbers, receive
 from .conftest import required
 from .waiting import depth, until
 
-Open = Callable[[str], Awaitable[Transport]]
+Open = Callable[[str], Awaitable[Connection]]
 
 
 class TestRabbitMQ(Conformance):
@@ -44,9 +44,9 @@ def exchange() -> str:
 @pytest.fixture
 async def connect() -> AsyncIterator[Open]:
     """Open a transport; all are closed after the test."""
-    opened: list[Transport] = []
+    opened: list[Connection] = []
 
-    async def connect(url: str) -> Transport:
+    async def connect(url: str) -> Connection:
         transport = load(url)
         opened.append(transport)
         await transport.open()
@@ -70,7 +70,7 @@ async def test_of_many_queues_declared_at_once_a_refused_one_takes_no_other_with
     rabbitmq_url: str, exchange: str, connect: Open
 ) -> None:
     transport = await connect(rabbitmq_url)
-    await transport.declare(exchange, "q0", expires=60.0)
+    await transport.declare(exchange, "q0", temporary=True)
     ids = [f"q{n}" for n in range(30)]
     results = await asyncio.gather(
         *(transport.declare(exchange, id, bound=False) for id in ids), return_exceptions=True
@@ -112,7 +112,7 @@ async def test_a_queue_that_is_there_does_not_become_one_that_expires(
     transport = await connect(rabbitmq_server.url)
     await transport.declare(exchange, "q")
     with pytest.raises(BrokerRefused, match="inequivalent arg"):
-        await transport.declare(exchange, "q", expires=60)
+        await transport.declare(exchange, "q", temporary=True)
     assert await depth(transport, exchange, "q") == 0
 
 

@@ -14,12 +14,12 @@ import trustme
 
 from mqasync import BrokerLost, ConfigurationError, Message, consumer
 from mqasync.brokers.broker import Brokers
+from mqasync.brokers.connection import Connection, load
 from mqasync.config.settings import Settings
 from mqasync.core.channel import Channel
 from mqasync.errors import BrokerBusy, BrokerRefused, NoSuchQueue
 from mqasync.operate.checks import ERROR, Checks
-from mqasync.transport import DEAD, Features, Transport
-from mqasync.transports import load
+from mqasync.transport import DEAD, Features
 
 from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
@@ -314,7 +314,7 @@ async def test_a_delayed_message_comes_at_most_a_second_late(
 
 
 async def test_many_that_are_delayed_come_all_though_they_are_the_same(
-    redis_broker: DurableRedis, exchange: str, transport: Transport
+    redis_broker: DurableRedis, exchange: str, transport: Connection
 ) -> None:
     await transport.declare(exchange, "q")
     await transport.send(exchange, "q", [message(1)] * 1000, delay=0.1)
@@ -323,7 +323,7 @@ async def test_many_that_are_delayed_come_all_though_they_are_the_same(
 
 
 async def test_what_a_stranger_wrote_is_received_and_can_be_settled(
-    redis_broker: DurableRedis, exchange: str, transport: Transport
+    redis_broker: DurableRedis, exchange: str, transport: Connection
 ) -> None:
     """Also before the queue was declared."""
     stream = f"mqasync:{{{exchange}}}:q"
@@ -341,7 +341,7 @@ async def test_what_a_stranger_wrote_is_received_and_can_be_settled(
 
 
 async def test_nothing_is_left_in_redis_of_messages_that_are_gone(
-    redis_broker: DurableRedis, exchange: str, transport: Transport
+    redis_broker: DurableRedis, exchange: str, transport: Connection
 ) -> None:
     await transport.declare(exchange, "q")
     await transport.declare(exchange, "q" + DEAD, bound=False)

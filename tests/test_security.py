@@ -36,6 +36,7 @@ from mqasync import (
 from mqasync import consumer as consumer_of
 from mqasync import producer as producer_of
 from mqasync.brokers.broker import Brokers
+from mqasync.brokers.connection import load
 from mqasync.brokers.publisher import MAX_HEADER_BYTES
 from mqasync.cli.messages import consume, produce
 from mqasync.config.settings import Settings, load_settings
@@ -43,7 +44,6 @@ from mqasync.core.channel import Channel
 from mqasync.handlers.step import Step
 from mqasync.message import new_id, output_id
 from mqasync.transport import DEAD
-from mqasync.transports import load
 
 from .brokers import RabbitMQ, free_port, rabbitmq
 from .commands import CommandLine

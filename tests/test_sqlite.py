@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mqasync import BrokerLost, Message
+from mqasync.brokers.connection import load
 from mqasync.transport import Features
-from mqasync.transports import load
 
 from .commands import CommandLine
 from .conformance import Conformance

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
 from mqasync.brokers.calls import translated
+from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.inbox import Inbox
 from mqasync.errors import BrokerBusy, MessageTooLarge
-from mqasync.transport import DEAD, Features, QueueStats, Subscription, Transport
-from mqasync.transports import load
+from mqasync.transport import DEAD, Features, QueueStats
 from mqasync.transports.sqs import SQSTransport, check
 
 from .brokers import free_port
@@ -34,7 +35,7 @@ class TestSQS(Conformance):
         return sqs_server.url
 
     async def test_queues_that_are_not_ours_are_not_listed(
-        self, transport: Transport, exchange: str, strangers: tuple[Any, Any]
+        self, transport: Connection, exchange: str, strangers: tuple[Any, Any]
     ) -> None:
         await transport.declare(exchange, "q")
         await transport.declare(exchange, "x" * 80)  # its name is cut
@@ -46,7 +47,7 @@ class TestSQS(Conformance):
 
 
 @pytest.fixture
-async def transport(sqs_server: Moto, aws: None, connect: Connect, exchange: str) -> Transport:
+async def transport(sqs_server: Moto, aws: None, connect: Connect, exchange: str) -> Connection:
     """With a lease longer than any test: what comes back earlier was given back. `exchange` is FIFO by its name."""
     return await connect(sqs_server.url.replace("lease=3", "lease=300"), {exchange + ".fifo": {"fifo": True}})
 
@@ -108,7 +109,7 @@ def test_a_wrong_option_is_refused_with_its_place_in_the_configuration(options: 
 
 
 async def test_a_queue_that_exists_with_another_attribute_is_refused(
-    sqs_server: Moto, transport: Transport, exchange: str, connect: Connect
+    sqs_server: Moto, transport: Connection, exchange: str, connect: Connect
 ) -> None:
     await transport.declare(exchange, "q")
     other = await connect(sqs_server.url, {exchange: {"MessageRetentionPeriod": 60}})
@@ -121,7 +122,7 @@ async def test_a_queue_that_exists_with_another_attribute_is_refused(
 # the server
 
 
-async def test_a_server_other_than_aws_is_warned_of(transport: Transport) -> None:
+async def test_a_server_other_than_aws_is_warned_of(transport: Connection) -> None:
     assert "keep messages in memory" in transport.warning
     assert load("sqs://eu-central-1").warning == ""
 
@@ -141,7 +142,7 @@ async def test_missing_credentials_are_refused(
 
 
 async def test_a_queue_that_was_deleted_is_lost_and_can_be_declared_again(
-    transport: Transport, strangers: tuple[Any, Any], exchange: str
+    transport: Connection, strangers: tuple[Any, Any], exchange: str
 ) -> None:
     await transport.declare(exchange, "q")
     subscription = await transport.subscribe(exchange, "q", 10)
@@ -158,7 +159,7 @@ async def test_a_queue_that_was_deleted_is_lost_and_can_be_declared_again(
 
 
 async def test_publishing_to_a_topic_that_was_deleted_is_unroutable(
-    transport: Transport, strangers: tuple[Any, Any], exchange: str
+    transport: Connection, strangers: tuple[Any, Any], exchange: str
 ) -> None:
     await transport.declare(exchange, "q")
     await transport.publish(exchange, [message(1)])
@@ -173,7 +174,7 @@ async def test_publishing_to_a_topic_that_was_deleted_is_unroutable(
 
 
 async def test_what_arrives_after_a_subscription_was_closed_is_put_back_at_once(
-    transport: Transport, exchange: str, queue: Subscription
+    transport: Connection, exchange: str, queue: Inbox
 ) -> None:
     receiving = asyncio.create_task(queue.receive(10, PATIENCE))
     await asyncio.sleep(0.1)  # its request waits at the server
@@ -184,7 +185,7 @@ async def test_what_arrives_after_a_subscription_was_closed_is_put_back_at_once(
 
 
 async def test_a_transport_that_is_closed_while_it_receives_keeps_nothing(
-    sqs_server: Moto, transport: Transport, exchange: str, connect: Connect
+    sqs_server: Moto, transport: Connection, exchange: str, connect: Connect
 ) -> None:
     await transport.declare(exchange, "q")
     other = await connect(sqs_server.url.replace("lease=3", "lease=300"))
@@ -199,7 +200,7 @@ async def test_a_transport_that_is_closed_while_it_receives_keeps_nothing(
 
 
 async def test_a_transport_that_is_closed_gives_back_what_it_holds_at_once(
-    sqs_server: Moto, transport: Transport, exchange: str, connect: Connect
+    sqs_server: Moto, transport: Connection, exchange: str, connect: Connect
 ) -> None:
     await transport.declare(exchange, "q")
     await transport.publish(exchange, [message(n) for n in range(25)])
@@ -212,7 +213,7 @@ async def test_a_transport_that_is_closed_gives_back_what_it_holds_at_once(
 
 
 async def test_a_receive_that_is_cancelled_all_the_same_loses_nothing(
-    transport: Transport, exchange: str, queue: Subscription
+    transport: Connection, exchange: str, queue: Inbox
 ) -> None:
     receiving = asyncio.create_task(queue.receive(10, PATIENCE))
     await asyncio.sleep(0.1)
@@ -227,7 +228,7 @@ async def test_a_receive_that_is_cancelled_all_the_same_loses_nothing(
 
 
 async def test_a_fifo_exchange_keeps_a_key_together_and_in_order_and_lets_other_keys_pass(
-    transport: Transport, exchange: str
+    transport: Connection, exchange: str
 ) -> None:
     fifo = exchange + ".fifo"
     await transport.declare(fifo, "q")
@@ -248,7 +249,7 @@ async def test_a_fifo_exchange_keeps_a_key_together_and_in_order_and_lets_other_
 
 
 async def test_a_fifo_queue_takes_a_repeated_publish_once_and_a_replayed_dead_letter_again(
-    transport: Transport, exchange: str
+    transport: Connection, exchange: str
 ) -> None:
     fifo = exchange + ".fifo"
     await transport.declare(fifo, "q")
@@ -265,7 +266,7 @@ async def test_a_fifo_queue_takes_a_repeated_publish_once_and_a_replayed_dead_le
     assert numbers(await receive(subscription, 1)) == [1]
 
 
-async def test_a_fifo_queue_is_counted_listed_and_deleted_like_any_other(transport: Transport, exchange: str) -> None:
+async def test_a_fifo_queue_is_counted_listed_and_deleted_like_any_other(transport: Connection, exchange: str) -> None:
     fifo = exchange + ".fifo"
     for id in ("q", "other"):
         await transport.declare(fifo, id)
@@ -282,7 +283,7 @@ async def test_a_fifo_queue_is_counted_listed_and_deleted_like_any_other(transpo
         await transport.publish(fifo, [Message(body=b"2", exchange=fifo, key="k")])
 
 
-async def test_a_retry_in_a_fifo_queue_waits_its_delay(transport: Transport, exchange: str) -> None:
+async def test_a_retry_in_a_fifo_queue_waits_its_delay(transport: Connection, exchange: str) -> None:
     fifo = exchange + ".fifo"
     await transport.declare(fifo, "q")
     subscription = await transport.subscribe(fifo, "q", 10)
@@ -299,7 +300,7 @@ async def test_a_retry_in_a_fifo_queue_waits_its_delay(transport: Transport, exc
 
 
 async def test_what_a_stranger_publishes_or_sends_is_taken_as_it_is(
-    strangers: tuple[Any, Any], exchange: str, queue: Subscription
+    strangers: tuple[Any, Any], exchange: str, queue: Inbox
 ) -> None:
     sns, sqs = strangers
     kind = {"kind": {"DataType": "String", "StringValue": "x"}}
@@ -317,7 +318,7 @@ async def test_what_a_stranger_publishes_or_sends_is_taken_as_it_is(
 
 
 async def test_what_pretends_to_be_ours_and_is_not_loses_nothing_and_harms_nobody(
-    strangers: tuple[Any, Any], exchange: str, queue: Subscription
+    strangers: tuple[Any, Any], exchange: str, queue: Inbox
 ) -> None:
     _, sqs = strangers
     url = (await sqs.get_queue_url(QueueName=f"{exchange}_-q"))["QueueUrl"]
@@ -347,7 +348,7 @@ def test_two_names_are_never_written_the_same() -> None:
 
 
 async def test_the_largest_body_with_the_most_headers_fits_in_a_request(
-    transport: Transport, exchange: str, queue: Subscription
+    transport: Connection, exchange: str, queue: Inbox
 ) -> None:
     headers = {f"h{n}": "v" * 1000 for n in range(65)}
     largest = Message(body=b"\xff" * transport.features.max_bytes, exchange=exchange, headers=headers)
@@ -357,7 +358,7 @@ async def test_the_largest_body_with_the_most_headers_fits_in_a_request(
 
 
 async def test_a_message_larger_than_a_request_is_refused_before_anything_is_sent(
-    transport: Transport, exchange: str
+    transport: Connection, exchange: str
 ) -> None:
     await transport.declare(exchange, "q")
     large = Message(body=b"\xff" * transport.features.max_bytes, exchange=exchange, headers={"h": "\0" * 60_000})

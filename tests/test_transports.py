@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mqasync import ConfigurationError
-from mqasync.transports import load
+from mqasync.brokers.connection import load
 from mqasync.transports.memory import MemoryTransport
 
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from mqasync.transport import Transport
+from mqasync.brokers.connection import Connection
 
 PATIENCE = 20.0  # seconds; far more than anything takes on an idle machine
 
@@ -17,7 +17,7 @@ async def until(true: Callable[[], bool], what: str, patience: float = PATIENCE)
         await asyncio.sleep(0.01)
 
 
-async def depth(transport: Transport, exchange: str, id: str) -> int:
+async def depth(transport: Connection, exchange: str, id: str) -> int:
     """How many messages are in a queue that has to be there."""
     stats = await transport.stats(exchange, id)
     assert stats, f"there is no queue {exchange}/{id}"

@@ -7,10 +7,9 @@ from typing import Any
 
 from mqasync import Consumer, Message
 from mqasync.brokers.broker import Brokers
-from mqasync.contract import Seen
 from mqasync.core.channel import Channel
 from mqasync.handlers.step import Step
-from mqasync.transport import DEAD
+from mqasync.transport import DEAD, Seen
 
 from .waiting import PATIENCE
 

@@ -17,9 +17,8 @@ from ..config.urls import each_host
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..masking import masked
 from ..message import Message
-from ..transport import Transport
-from ..transports import load
 from .backoff import pause
+from .connection import Connection, load
 from .publisher import Publisher
 
 log = logging.getLogger("mqasync")
@@ -48,7 +47,7 @@ class Broker:
         self._publisher = Publisher(self.call, settings.exchanges)
         self.publish = self._publisher.publish
         self.send = self._publisher.send
-        self._transport: Transport | None = None
+        self._transport: Connection | None = None
         self._connecting = asyncio.Lock()
         self._complaints = Complaints()
         self._failures = 0
@@ -68,7 +67,7 @@ class Broker:
             return f"blocked: {self._transport.blocked}"
         return "silent" if self._silent else "connected"
 
-    async def connected(self) -> Transport:
+    async def connected(self) -> Connection:
         """The open transport; waits until the broker answers.
 
         On the first connect it raises BrokerRefused, or ConfigurationError for files that the URL names.
@@ -82,7 +81,7 @@ class Broker:
                     self._transport = await self._connect()
         return self._transport
 
-    async def _connect(self) -> Transport | None:
+    async def _connect(self) -> Connection | None:
         if self._failures:
             await asyncio.sleep(pause(self._failures))
         transport = load(self._urls[self._failures % len(self._urls)], self._options)
@@ -105,7 +104,7 @@ class Broker:
         self._ever_connected = True
         return transport
 
-    def lost(self, transport: Transport, error: BrokerLost) -> None:
+    def lost(self, transport: Connection, error: BrokerLost) -> None:
         """Tell that `transport` failed with `error`: the next use connects anew."""
         if self._transport is not transport or isinstance(error, NoSuchQueue):
             return  # somebody else told already, or it is there
@@ -128,7 +127,7 @@ class Broker:
             log.warning("broker %s at %s is connected again", self.name, self.address)
         self._failures, self._said, self.trouble = 0, False, ""
 
-    async def call(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
+    async def call(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `operation` on the open transport, again until it is neither lost nor put off on the way."""
         refusals = 0
         while True:
@@ -153,7 +152,7 @@ class Broker:
             finally:
                 watch.cancel()
 
-    def _complain(self, transport: Transport) -> None:
+    def _complain(self, transport: Connection) -> None:
         """Say once that the broker is silent, and why if it has told."""
         if not self._silent:
             self._silent = True

@@ -7,8 +7,8 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
-from ..contract import Errors, Transport
 from ..errors import BrokerBusy, BrokerDamaged, BrokerLost, BrokerRefused, MqasyncError, NoSuchQueue
+from ..transport import Errors, Transport
 from ..transports.common.tls import why_for_good
 
 T = TypeVar("T")

@@ -14,10 +14,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..contract import Transport
+from .. import transports
 from ..errors import BrokerBusy, BrokerLost, NoSuchQueue, Unroutable
 from ..message import Message
-from ..transport import QueueStats
+from ..transport import Options, QueueStats, Transport
 from ..transports.common.envelope import DUE
 from .calls import CALL_SECONDS, Calls, abandon
 from .inbox import Inbox
@@ -51,9 +51,9 @@ class Connection:
         self.features, self.warning = self._transport.features, self._transport.warning  # as this server has them
         self._pinging = asyncio.create_task(self._calls.ping())
 
-    async def declare(self, exchange: str, id: str, bound: bool = True, expires: float | None = None) -> None:
+    async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
         """See Transport.declare. Raises BrokerRefused where the queue exists with other arguments."""
-        temporary = expires is not None and self.features.temporary
+        temporary = temporary and self.features.temporary
         await self._calls.call(self._transport.declare(exchange, id, bound, temporary), CALL_SECONDS)
         self._known[exchange, id] = time.monotonic()
         if bound:
@@ -161,3 +161,8 @@ def split(messages: Sequence[Message], batch: int, most: float) -> Iterator[Sequ
             start, size = end, 0
         size += bytes
     yield messages[start:]
+
+
+def load(url: str, options: Options | None = None) -> Connection:
+    """The connection to the broker at `url`, not opened yet. Raises ConfigurationError."""
+    return Connection(transports.load(url, options))

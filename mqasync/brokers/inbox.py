@@ -11,10 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..contract import Pushed, Subscription
 from ..errors import BrokerBusy, BrokerError, MqasyncError
 from ..message import Message
-from ..transport import Delivery, Features
+from ..transport import Delivery, Features, Pushed, Subscription
 from ..transports.common.envelope import DUE
 from .backoff import pause
 from .calls import CALL_SECONDS, Calls

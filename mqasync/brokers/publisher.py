@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from ..config.settings import ExchangeSettings
 from ..errors import BrokerLost, ConfigurationError, MessageTooLarge, MqasyncError, Unroutable
 from ..message import Message
-from ..transport import Transport
+from .connection import Connection
 
 BATCH = 256  # messages in one transport.publish
 BATCHES = 64  # such calls under way for one exchange; what comes meanwhile waits and goes together
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Call(Protocol):
     """Broker.call."""
 
-    async def __call__(self, operation: Callable[[Transport], Awaitable[T]]) -> T:
+    async def __call__(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `operation` on the open transport until it is not lost on the way."""
 
 
@@ -74,7 +74,7 @@ class Publisher:
         batch, self._waiting[exchange] = waiting[:BATCH], waiting[BATCH:]
         self._flush(exchange)
 
-        async def operation(transport: Transport) -> None:
+        async def operation(transport: Connection) -> None:
             if exchange in self._required:
                 await self._require(transport, exchange)
             if messages := carriable(batch, transport.features.max_bytes):
@@ -98,7 +98,7 @@ class Publisher:
             else:
                 future.set_exception(error)
 
-    async def _require(self, transport: Transport, exchange: str) -> None:
+    async def _require(self, transport: Connection, exchange: str) -> None:
         """Once, before the first publish to the exchange: what it `requires` in config.yml is there."""
         async with self._requiring:
             for id in self._required.get(exchange, ()):
@@ -108,7 +108,7 @@ class Publisher:
     async def send(self, exchange: str, id: str, message: Message) -> bool:
         """Transport.send of one message; False when there is no such queue. Raises MessageTooLarge."""
 
-        async def operation(transport: Transport) -> bool:
+        async def operation(transport: Connection) -> bool:
             if problem := unfit(message, transport.features.max_bytes):
                 raise problem
             try:

@@ -9,13 +9,14 @@ from operator import methodcaller
 
 from ..errors import BrokerError, BrokerRefused
 from ..message import Message
-from ..transport import Delivery, QueueStats, Subscription, Transport
+from ..transport import Delivery, QueueStats
 from .backoff import pause
 from .broker import Broker
+from .connection import Connection
+from .inbox import Inbox
 
 OURS = "mqasync."  # so begin the exchanges of replies and reports
 TAP = "tap-"  # so begin the ids of queues at which a person only looks on
-EXPIRES_SECONDS = 60.0  # the broker deletes the queue of a process that was killed after so long
 PREFETCH = 100
 RECEIVE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
@@ -45,14 +46,14 @@ class TemporaryQueue:
         self.working = asyncio.create_task(self._work(subscription))
         return self
 
-    async def _subscribe(self) -> Subscription:
-        async def operation(transport: Transport) -> Subscription:
-            await transport.declare(self.exchange, self.id, self._bound, EXPIRES_SECONDS)
+    async def _subscribe(self) -> Inbox:
+        async def operation(transport: Connection) -> Inbox:
+            await transport.declare(self.exchange, self.id, self._bound, temporary=True)
             return await transport.subscribe(self.exchange, self.id, PREFETCH)
 
         return await self._broker.call(operation)
 
-    async def _work(self, subscription: Subscription) -> None:
+    async def _work(self, subscription: Inbox) -> None:
         failures = 0
         while True:
             try:

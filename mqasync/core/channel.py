@@ -15,7 +15,6 @@ import msgspec
 
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
-from ..contract import Seen
 from ..errors import BrokerError
 from ..handler import where
 from ..handlers.attempt import DONE, Attempt, Outcome, Then, ended, failed
@@ -24,7 +23,7 @@ from ..handlers.failure import describe
 from ..handlers.reply import REPLIES, failure, reply_to, result
 from ..handlers.step import Around, Step, surrounded
 from ..message import Message
-from ..transport import Delivery
+from ..transport import Delivery, Seen
 from .dedup import Dedup
 from .ordering import Lanes
 from .poison import ALONE, Quarantine, problem, read, suspect, worn

@@ -8,10 +8,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from ..contract import Seen
 from ..handler import Binding
 from ..masking import masked
-from ..transport import Delivery
+from ..transport import Delivery, Seen
 from ..transports import load_seen
 from .settlement import Settlement
 

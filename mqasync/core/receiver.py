@@ -10,9 +10,11 @@ from contextlib import suppress
 
 from ..brokers.backoff import LONGEST_PAUSE, pause
 from ..brokers.broker import Broker
+from ..brokers.connection import Connection
+from ..brokers.inbox import Inbox
 from ..brokers.queues import stats
 from ..errors import BrokerBusy, BrokerDamaged, BrokerError, BrokerLost, BrokerRefused
-from ..transport import Delivery, Subscription, Transport
+from ..transport import Delivery
 from .ordering import Lanes
 from .settlement import Settlement
 
@@ -39,7 +41,7 @@ class Receiver:
         ready: Lanes,
         arrived: Callable[[list[Delivery]], Awaitable[None]],
     ) -> None:
-        self.subscription: Subscription | None = None
+        self.subscription: Inbox | None = None
         self.consuming = self.again = False  # again: it is not the first subscription
         self._exchange, self._id, self._prefetch = exchange, id, prefetch
         self._name = f"{exchange}/{id}"
@@ -119,7 +121,7 @@ class Receiver:
             if self.subscription and await stats(self._broker, self._exchange, self._id) is None:
                 log.warning("%s: its queue is gone with all that was in it; it is made again", self._name)
 
-    async def _receive(self, subscription: Subscription) -> None:
+    async def _receive(self, subscription: Inbox) -> None:
         room = await self._settlement.room()
         began = time.monotonic()
         deliveries = await subscription.receive(room, RECEIVE_SECONDS)
@@ -130,7 +132,7 @@ class Receiver:
             self._settlement.take(delivery)
         await self._arrived(deliveries)
 
-    async def _nothing_comes(self, transport: Transport, subscription: Subscription) -> bool:
+    async def _nothing_comes(self, transport: Connection, subscription: Inbox) -> bool:
         """True, and said, where messages wait and none has come for SILENT_SECONDS: it has to be taken up anew.
 
         A broker, or what stands between, may forget a subscription and keep the connection alive. The second time

@@ -12,6 +12,7 @@ import msgspec
 
 from ..brokers.backoff import pause
 from ..brokers.broker import Broker
+from ..brokers.inbox import Inbox
 from ..brokers.publisher import unfit
 from ..complaints import Complaints
 from ..errors import BrokerError, BrokerLost, InvalidMessage
@@ -19,7 +20,7 @@ from ..handler import Binding
 from ..handlers.attempt import DONE, Outcome
 from ..handlers.failure import describe
 from ..message import Message
-from ..transport import DEAD, Delivery, Subscription
+from ..transport import DEAD, Delivery
 from .dead_letter import dead_letter
 from .poison import copy
 
@@ -255,7 +256,7 @@ class Settlement:
             self._held.pop(delivery, None)
         self._changed.set()
 
-    async def keep(self, subscription: Subscription) -> None:
+    async def keep(self, subscription: Inbox) -> None:
         """Renew the leases of what is in hand, long before they end, until cancelled."""
         while subscription.lease is not None:
             await asyncio.sleep(subscription.lease / 3)
@@ -274,7 +275,7 @@ class Settlement:
         self.forget(self.held)
 
 
-def by_subscription(deliveries: Iterable[Delivery]) -> list[tuple[Subscription, list[Delivery]]]:
+def by_subscription(deliveries: Iterable[Delivery]) -> list[tuple[Inbox, list[Delivery]]]:
     """The deliveries in groups: those before a reconnect are settled where they came from."""
     groups = groupby(deliveries, key=lambda delivery: delivery.subscription)
     return [(subscription, list(group)) for subscription, group in groups]

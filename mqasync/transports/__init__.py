@@ -10,7 +10,7 @@ from ..errors import ConfigurationError
 from ..transport import Options, Transport
 
 if TYPE_CHECKING:
-    from ..contract import Seen
+    from ..transport import Seen
 
 # URL scheme: (module, class, the extra of pyproject.toml that brings the client library)
 SCHEMES = {
@@ -42,8 +42,6 @@ def load(url: str, options: Options | None = None) -> Transport:
 
     Raises ConfigurationError for an unknown scheme, a missing client library or a wrong URL or option.
     """
-    from ..brokers.connection import Connection
-
     scheme = url.partition(":")[0]
     if "." in scheme.strip("."):
         transport = _users_class(scheme)(url, options or {})
@@ -51,8 +49,7 @@ def load(url: str, options: Options | None = None) -> Transport:
         transport = _class(scheme, *SCHEMES[scheme])(url, options or {})
     else:
         raise ConfigurationError(f"no transport for the URL scheme {scheme!r}: there are {', '.join(SCHEMES)}")
-    # until all transports are of the smaller contract, its Connection presents the new ones as the old
-    return cast(Transport, Connection(transport) if hasattr(transport, "ping") else transport)
+    return cast(Transport, transport)
 
 
 def load_seen(url: str, exchange: str, id: str, ttl: float) -> Seen:

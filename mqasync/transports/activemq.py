@@ -38,10 +38,9 @@ from typing import Any, NamedTuple
 import msgspec
 import stompman
 
-from ..contract import Errors
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
-from ..transport import DEAD, Delivery, Features, Options, QueueStats
+from ..transport import DEAD, Delivery, Errors, Features, Options, QueueStats
 from .common.buffer import Buffer
 from .common.envelope import TIME, from_ascii, to_ascii
 from .common.url import Address, Key, check_options, parse

@@ -50,8 +50,8 @@ from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, 
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import from_headers, to_headers
+from .common.names import named
 from .common.url import Key, check_options, parse
-from .names import named
 
 FORM = "kafka://user:password@host:port,host:port"
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")

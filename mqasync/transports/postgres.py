@@ -27,10 +27,9 @@ from typing import Any
 
 import asyncpg as pg
 
-from ..contract import Errors
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
-from ..transport import Features, Options
+from ..transport import Errors, Features, Options
 from .common import tls
 from .common.envelope import pack
 from .common.table import Row, TableTransport, no_queue

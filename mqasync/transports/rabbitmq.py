@@ -37,15 +37,14 @@ from aiormq import exceptions as amqp
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 
-from ..contract import Errors
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message, new_id
-from ..transport import DEAD, Delivery, Features, Options, QueueStats
+from ..transport import DEAD, Delivery, Errors, Features, Options, QueueStats
 from . import rabbitmq_patches as patches
 from .common.buffer import Buffer
 from .common.envelope import from_headers, to_headers
+from .common.names import named
 from .common.url import Key, parse
-from .names import named
 
 FORM = "amqp://user:password@host:port/vhost"
 KEYS = {"heartbeat": Key(10, least=0, most=65_534), "management": Key("")}

@@ -28,10 +28,9 @@ from typing import Any
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.exceptions import ResponseError
 
-from ..contract import Errors
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, NoSuchQueue, Unroutable
 from ..message import Message, new_id
-from ..transport import Delivery, Features, Options, QueueStats
+from ..transport import Delivery, Errors, Features, Options, QueueStats
 from .common.envelope import pack, unpack
 from .common.url import Address, Key, check_options, parse, value
 

@@ -30,10 +30,9 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from ..contract import Errors
 from ..errors import BrokerBusy, BrokerDamaged, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
-from ..transport import Features, Options
+from ..transport import Errors, Features, Options
 from .common.envelope import pack
 from .common.table import Row, TableTransport, no_queue
 from .common.url import Key, check_options, value

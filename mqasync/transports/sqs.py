@@ -50,8 +50,8 @@ from ..errors import BrokerBusy, BrokerRefused, ConfigurationError, MessageTooLa
 from ..message import Message, new_id
 from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import DUE, pack, unpack
+from .common.names import named
 from .common.url import Key, check_options, check_same, parse
-from .names import named
 
 URL_KEYS = {"endpoint": Key(""), "lease": Key(30, 1, 43_200), "wait": Key(2, 1, 20)}
 FLAGS = dict.fromkeys(("fifo", "SqsManagedSseEnabled"), Key(False))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigurationError
-from ..transport import DEAD, check_name
+from ...errors import ConfigurationError
+from ...transport import DEAD, check_name
 
 
 def named(name: str) -> tuple[str, str] | None:
