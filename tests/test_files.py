@@ -14,4 +14,4 @@ class TestFiles(Conformance):
 
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
-        return f"examples.files.FilesTransport:{tmp_path}?lease=3"
+        return f"examples.files.FilesTransport:{tmp_path}?lease=2"

@@ -37,7 +37,7 @@ async def refused(url: str, problem: str) -> None:
 @pytest.fixture
 def url(nats_server: NATS, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(transport_module, "TEMPORARY_SECONDS", 2.0)
-    return f"{nats_server.url}?lease=3"
+    return f"{nats_server.url}?lease=2"
 
 
 class TestNATS(Conformance):

@@ -27,7 +27,7 @@ class TestPostgres(Conformance):
 
     @pytest.fixture
     def url(self, postgres_server: Postgres) -> str:
-        return f"{postgres_server.url}&lease=3"
+        return f"{postgres_server.url}&lease=2"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from .working import working
 
 @pytest.fixture
 def url(redis_broker: DurableRedis) -> str:
-    return f"{redis_broker.url}?lease=3"
+    return f"{redis_broker.url}?lease=2"
 
 
 class TestRedis(Conformance):

@@ -37,7 +37,7 @@ class TestSQLite(Conformance):
 
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
-        return f"sqlite:{tmp_path}/test.db?lease=3"
+        return f"sqlite:{tmp_path}/test.db?lease=2"
 
 
 async def test_the_wal_gets_smaller_again(tmp_path: Path) -> None:
