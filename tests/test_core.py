@@ -357,23 +357,6 @@ async def test_steps_that_put_out_more_than_they_may_hold_do_not_deadlock(broker
     assert sorted(arrived) == list(range(500))
 
 
-async def test_sixty_four_concurrent_producers_lose_and_repeat_nothing(brokers: Brokers, exchange: str) -> None:
-    seen: Counter[int] = Counter()
-
-    @consumer(exchange=exchange, id="q", concurrency=20)
-    async def handler(body: dict[str, int]) -> None:
-        seen[body["n"]] += 1
-
-    async def produce(first: int) -> None:
-        for n in range(first, first + 20):
-            await brokers.publish(Message(body=b'{"n": %d}' % n, exchange=exchange))
-
-    async with working(brokers, handler):
-        await asyncio.gather(*(produce(20 * n) for n in range(64)))
-        await until(lambda: len(seen) == 64 * 20, "all arrive")
-    assert set(seen.values()) == {1}
-
-
 async def test_publishing_where_no_queue_exists_raises_unroutable_unless_the_exchange_is_optional(
     url: str, brokers: Brokers, exchange: str
 ) -> None:
@@ -419,17 +402,6 @@ async def test_a_message_that_no_broker_can_carry_is_refused_and_the_others_go_t
         await until(lambda: sorted(handled) == [1, 2], "the two good ones are handled")
     kinds = [type(result) for result in results]
     assert kinds == [type(None), MessageTooLarge, ConfigurationError, ConfigurationError, type(None)]
-
-
-async def test_closing_is_safe_twice(brokers: Brokers, exchange: str) -> None:
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any]) -> None: ...
-
-    async with working(brokers, handler) as (channel,):
-        await publish(brokers, exchange, b"{}")
-    await channel.drain(1.0)
-    await brokers.close()
-    await brokers.close()
 
 
 async def test_the_class_form_produces_and_consumes(url: str, exchange: str) -> None:

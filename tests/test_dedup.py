@@ -256,17 +256,6 @@ async def test_different_queues_share_no_ids(exchange: str, remember: Remember) 
         await seen.close()
 
 
-async def test_with_redis_a_second_process_knows_the_ids_and_after_a_restart_too(
-    redis_broker: DurableRedis, exchange: str
-) -> None:
-    first = load_seen(redis_broker.url, exchange, "q", 60.0)
-    await first.add(["a", "b"])
-    await first.close()
-    second = load_seen(redis_broker.url, exchange, "q", 60.0)
-    assert await second.known(["a", "b", "c"]) == {"a", "b"}
-    await second.close()
-
-
 async def test_with_more_handlers_than_a_redis_pool_usually_has_connections_all_are_remembered(
     brokers: Brokers, redis_broker: DurableRedis, exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -430,26 +419,6 @@ def test_the_decorator_and_config_yml_say_how_long_and_where(tmp_path: Path, mon
     assert ConsumerOptions().dedup is None
     assert settings.dedup == "redis://user:a%2Fb%40c@host:6379/0"
     assert shown(settings)["dedup"] == "redis://user:***@host:6379/0"
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("dedup: 1h", r"line 1: dedup is '1h'; it takes a URL: redis://... or rediss://..."),
-        ("brokers:\n\ndedup: http://u:hidden@h/", r"line 3: dedup is 'http://u:\*\*\*@h/'; it takes a URL: redis://"),
-        ("dedup: [redis]", r"line 1: dedup is \['redis'\]; it takes text"),
-        ("dedup: redis://u:hid/den@h/", r"line 1: dedup cannot be read as a URL: a port is a number"),
-        ("dedup: ${NOWHERE}", r"line 1: the environment variable NOWHERE is not set"),
-        ("consumers: {CTH/q: {dedup: 0}}", r"line 1: dedup is 0; it takes a duration of more than 0, such as 1h"),
-        ("consumers: {CTH/q: {dedup: -1}}", r"line 1: -1 is not a duration"),
-        ("consumers: {CTH/q: {dedup: yes}}", r"line 1: True is not a duration"),
-    ],
-)
-def test_a_wrong_dedup_in_config_yml_is_one_sentence(text: str, problem: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yml").write_text(text)
-    with pytest.raises(ConfigurationError, match=problem) as caught:
-        load_settings(str(tmp_path / "config.yml"))
-    assert "hid" not in str(caught.value).replace("hidden:", "")
 
 
 def test_a_wrong_dedup_in_code_is_one_sentence() -> None:

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 import aio_pika
 import msgspec
-import pydantic
 import pytest
 import trustme
 import yaml
@@ -27,9 +26,7 @@ from mqasync import (
     BrokerRefused,
     ConfigurationError,
     Consumer,
-    InvalidMessage,
     Message,
-    MessageTooLarge,
     Out,
     Reject,
 )
@@ -37,7 +34,6 @@ from mqasync import consumer as consumer_of
 from mqasync import producer as producer_of
 from mqasync.brokers.broker import Brokers
 from mqasync.brokers.connection import load
-from mqasync.brokers.publisher import MAX_HEADER_BYTES
 from mqasync.cli.messages import consume, produce
 from mqasync.config.settings import Settings, load_settings
 from mqasync.core.channel import Channel
@@ -49,7 +45,7 @@ from .brokers import RabbitMQ, free_port, rabbitmq
 from .commands import CommandLine
 from .conftest import required
 from .test_user_mistakes import sentence
-from .waiting import depth, until
+from .waiting import until
 
 EVIL = "a\r\n12:00:00 forged\n12:00:00 forged \x1b[31m\0\x7f\x9b\u2028\u202e"
 Put = Callable[[dict[str, Any], bytes], Coroutine[Any, Any, None]]
@@ -142,14 +138,6 @@ def test_tls_that_cannot_work_is_refused_at_once_in_one_sentence(tls: TLS, url: 
     said = sentence(CommandLine(tls.directory, url).run("produce", "--exchange", "CTH", "--id", "me", "{}"))
     assert expected in said
     assert "guest:guest" not in said
-
-
-@pytest.mark.parametrize(
-    "key", ["no_verify_ssl=1", "verify=0", "ssl=false", "ssl_options=x", "auth=external", "CAFILE=x"]
-)
-def test_checks_cannot_be_switched_off_in_the_url(key: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"'{key.split('=')[0]}' cannot be set in an amqps {KEYS}"):
-        load(f"amqps://guest:guest@localhost/?{key}")
 
 
 async def test_an_expired_certificate_is_refused(tls: TLS) -> None:
@@ -422,75 +410,6 @@ async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_noth
         # And the queue that he named is empty
         assert (await queue.declare()).message_count == 0
         await queue.delete()
-
-
-# sizes and nesting
-
-
-async def test_what_is_too_large_is_refused_before_anything_is_sent(rabbitmq_url: str) -> None:
-    exchange = f"E{new_id()}"
-    brokers = Brokers(Settings(brokers={"main": rabbitmq_url}))
-    transport = await brokers.route(exchange).connected()
-    await transport.declare(exchange, "q")
-    header = {"h": "x" * MAX_HEADER_BYTES}
-    for message in (
-        Message(body=bytes(transport.features.max_bytes + 1), exchange=exchange),
-        Message(body=b"", exchange=exchange, headers=header),
-        Message(body=b"", exchange=exchange, key=header["h"]),
-    ):
-        with pytest.raises(MessageTooLarge):
-            await brokers.publish(message)
-    assert await depth(transport, exchange, "q") == 0
-    assert await brokers.route(exchange).connected() is transport
-    await brokers.close()
-
-
-class Struct(msgspec.Struct):
-    n: Any
-
-
-class Model(pydantic.BaseModel):
-    n: Any
-
-
-DEEP = 100_000
-BURIED = {
-    "arrays": b'{"n": ' + b"[" * DEEP + b"]" * DEEP + b"}",
-    "objects": b'{"n": ' * DEEP + b"1" + b"}" * DEEP,
-    "unfinished": b'{"n": ' + b"[" * DEEP,
-    "digits": b'{"n": ' + b"9" * 5000 + b"}",
-    "negative digits": b'{"n": -' + b"9" * 5000 + b"}",
-    "half of a surrogate": rb'{"n": "\ud800"}',
-    "other half": rb'{"n": "\udfff"}',
-    "surrogate in UTF-8": b'{"n": "\xed\xa0\x80"}',
-    "gzip": gzip.compress(b'{"n": 1}'),
-    "UTF-16": '{"n": 1}'.encode("utf-16"),
-}
-NOT_JSON = {name: b'{"n": %s}' % name.encode() for name in ("NaN", "Infinity", "-Infinity", "1e400")}
-
-
-@pytest.mark.parametrize("kind", [dict, Struct, Model], ids=["dict", "Struct", "pydantic"])
-async def test_json_that_is_meant_to_harm_is_buried_and_the_next_message_is_handled(
-    kind: type, rabbitmq_url: str
-) -> None:
-    handled: list[Any] = []
-
-    async def handle(event: Any) -> None:
-        handled.append(event["n"] if kind is dict else event.n)
-
-    handle.__annotations__["event"] = kind
-    # a pydantic model decides about these itself, and takes them where it does not say allow_inf_nan=False
-    taken = NOT_JSON if kind is Model else {}
-    bad = BURIED | (NOT_JSON if kind is not Model else {})
-    async with Scene(rabbitmq_url, consumer_of(exchange=f"E{new_id()}", id="q")(handle)) as scene:
-        for body in (*bad.values(), *taken.values()):
-            await scene.put(body, content_encoding="gzip")
-        await scene.put(b'{"n": 1, "n": 2}')
-        dead = await scene.dead(len(bad))
-        await until(lambda: len(handled) > len(taken), "what follows is handled")
-    assert handled[-1] == 2  # the last of two values
-    assert {message.headers["dead-reason"] for message in dead} == {InvalidMessage.__name__}
-    assert {message.body for message in dead} == set(bad.values())
 
 
 async def test_a_compressed_body_is_handed_over_as_it_came(rabbitmq_url: str) -> None:

@@ -63,9 +63,6 @@ def test_a_message_is_known_by_its_annotation_and_the_rest_is_injected(
     assert (signature.injected, signature.optional) == (injected, optional)
 
 
-async def unknown_body(body: Nothing) -> None: ...
-
-
 async def unknown_return(body: dict[str, Any]) -> Nothing: ...
 
 
@@ -78,21 +75,12 @@ half_an_annotation.__annotations__["body"] = "dict["
 async def annotated_batch(bodies: Annotated[list[int], msgspec.Meta(max_length=3)]) -> None: ...
 
 
-async def message_for_a_batch(bodies: list[int], message: mqasync.Message = NONE) -> None: ...
-
-
-async def message_as_body(body: mqasync.Message | None) -> None: ...
-
-
 @pytest.mark.parametrize(
     ("handler", "problem"),
     [
-        (unknown_body, "an annotation cannot be read: name 'Nothing' is not defined"),
         (unknown_return, "an annotation cannot be read: name 'Nothing' is not defined"),
         (half_an_annotation, "an annotation cannot be read: "),
         (annotated_batch, "annotate the items of a batch"),
-        (message_for_a_batch, r"exactly one parameter can be annotated list\[Message\]"),
-        (message_as_body, "the first parameter is the body"),
     ],
 )
 def test_a_parameter_list_that_cannot_be_is_a_configuration_error(handler: Callable[..., Any], problem: str) -> None:
