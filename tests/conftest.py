@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
+import trustme
 
 from mqasync import masking
 from mqasync.brokers.broker import Brokers
@@ -126,6 +127,22 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials for moto in the environment, also of processes that the test starts."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem and what it vouches for, 127.0.0.1 and client (.pem, or .crt and .key); other-ca.pem and so on."""
+    directory = tmp_path_factory.mktemp("certificates")
+    for name in ("", "other-"):
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(directory / f"{name}ca.pem")
+        for owner in ("127.0.0.1", "client@example.org"):
+            certificate = authority.issue_cert(owner)
+            path = directory / f"{name}{owner.split('@')[0]}"
+            certificate.private_key_and_cert_chain_pem.write_to_path(f"{path}.pem")
+            certificate.cert_chain_pems[0].write_to_path(f"{path}.crt")
+            certificate.private_key_pem.write_to_path(f"{path}.key")
+    return directory
 
 
 @pytest.fixture

@@ -3,17 +3,18 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import stompman
-import trustme
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
+from cryptography.x509 import load_pem_x509_certificate
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
-from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.connection import Connection
 from mqasync.brokers.inbox import Inbox
 from mqasync.errors import BrokerBusy, NoSuchQueue
 from mqasync.transport import Features, QueueStats
@@ -118,37 +119,6 @@ def guarded_server() -> Iterator[ActiveMQ]:
 
 def guarded(server: ActiveMQ, password: str = PASSWORD) -> str:
     return server.url.replace("://", f"://u:{password.replace(':', '%3A')}@")
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("activemq://", "names a host"),
-        ("activemq://host:70000", "a port is a number"),
-        ("activemq://host/queue", "'/queue' has no meaning"),
-        ("activemq://host?hearbeat=1", "'hearbeat' cannot be set .* there are: heartbeat, cafile"),
-        ("activemq://host?heartbeat=0", "heartbeat is '0'; it takes a whole number of at least 1"),
-        ("activemq://host?cafile=x", "cafile is for activemqs://"),
-        ("activemqs://host?keyfile=x", "certfile has to name"),
-        ("activemq://u:a%0Ab@host", "one line of printable"),
-    ],
-)
-def test_a_wrong_url_is_told_what_is_right(url: str, problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=problem):
-        load(url)
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "problem"),
-    [
-        ("activemq.prefetchSize", 1, "unknown option 'activemq.prefetchSize'.* activemq.exclusive"),
-        ("activemq.priority", "high", "activemq.priority is 'high'; it takes"),
-    ],
-)
-def test_a_wrong_option_is_told_what_is_right(option: str, value: object, problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=problem) as caught:
-        load("activemq://host", {"E": {option: value}})
-    assert caught.value.keys == ("exchanges", "E", "options", option)
 
 
 async def test_an_exclusive_consumer_gets_everything(connect: Connect, exchange: str, url: str) -> None:
@@ -385,43 +355,26 @@ async def test_what_is_forbidden_is_refused_with_the_reason(connect: Connect, gu
     assert numbers(await receive(await transport.subscribe("allowed", "q", 10), 2)) == [1, 2]
 
 
-@contextmanager
-def encrypted(tmp_path: Path) -> Iterator[tuple[ActiveMQ, str]]:
-    """A server that speaks TLS, and the file of the authority that vouches for it."""
-    authority = trustme.CA()
-    cafile, pem, store = str(tmp_path / "ca.pem"), tmp_path / "server.pem", tmp_path / "server.p12"
-    authority.cert_pem.write_to_path(cafile)
-    store.write_bytes(pkcs12(authority.issue_cert("127.0.0.1"), pem))
+def pkcs12(certificate: Path) -> bytes:
+    """The certificate and its key as Java reads them."""
+    own = load_pem_x509_certificate(certificate.with_suffix(".crt").read_bytes())
+    key = load_pem_private_key(certificate.with_suffix(".key").read_bytes(), None)
+    encryption = BestAvailableEncryption(b"changeit")
+    return serialize_key_and_certificates(b"s", key, own, None, encryption)  # type: ignore[arg-type]
+
+
+async def test_tls_is_verified(connect: Connect, certificates: Path, tmp_path: Path) -> None:
+    store = tmp_path / "server.p12"
+    store.write_bytes(pkcs12(certificates / "127.0.0.1.pem"))
     tls = f'<sslContext><sslContext keyStore="{store}" keyStorePassword="changeit" keyStoreType="PKCS12"/></sslContext>'
     with required(running_activemq(more=tls, scheme="stomp+ssl")) as server:
-        yield server, cafile
-
-
-def pkcs12(certificate: trustme.LeafCert, pem: Path) -> bytes:
-    """The certificate and its key as Java reads them."""
-    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key
-    from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
-    from cryptography.x509 import load_pem_x509_certificate
-
-    own = load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes())
-    key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
-    return serialize_key_and_certificates(b"s", key, own, None, BestAvailableEncryption(b"changeit"))  # type: ignore[arg-type]
-
-
-async def test_tls_is_verified(connect: Connect, tmp_path: Path) -> None:
-    with encrypted(tmp_path) as (server, cafile):
-        transport = await connect(f"{server.url}?cafile={cafile}")
+        transport = await connect(f"{server.url}?cafile={certificates}/ca.pem")
         await transport.declare("E", "q")
         await transport.publish("E", [message(1)])
         with pytest.raises(BrokerRefused, match="not trusted"):
             await connect(server.url)
         with pytest.raises(ConfigurationError, match="is not a file"):
             await connect(f"{server.url}?cafile=nowhere")
-
-
-async def test_nobody_there_is_lost(connect: Connect) -> None:
-    with pytest.raises(BrokerLost):
-        await connect("activemq://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(

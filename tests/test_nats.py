@@ -4,11 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import nats
 import pytest
-import trustme
 from nats.aio.client import Client
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
@@ -44,53 +42,11 @@ class TestNATS(Conformance):
     features = Features(durable=True, shared=True, counts_returns=True, max_bytes=(1024 - 128) * 1024)
 
 
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("nats://", "names a host"),
-        ("nats://h/path", "has no path"),
-        ("nats://h?leas=3", "'leas' cannot be set in a nats URL; there are: token, lease, sync, cafile"),
-        ("nats://h?lease=soon", "lease is 'soon'"),
-        ("nats://h?lease=-1", "lease is '-1'"),
-        ("nats://h?sync=never", "sync is 'never'; it takes always"),
-        ("nats://secret@h", r"or \?token=... says who we are"),
-        ("nats://user:secret@h?token=t", r"or \?token=... says who we are"),
-        ("nats://h?cafile=ca.pem", "cafile is for natss://"),
-        ("natss://h?keyfile=key.pem", "certfile has to name"),
-    ],
-)
-def test_a_wrong_url_is_refused_with_the_reason(url: str, problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=problem) as refusal:
-        load(url)
-    assert "secret" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({"storage": "memory"}, "unknown option 'storage'; there are: num_replicas"),
-        ({"num_replicas": 0}, "num_replicas is 0"),
-        ({"max_age": "1h"}, "max_age is '1h'"),
-        ({"max_msgs": True}, "max_msgs is True"),
-        ({"compression": "zip"}, "compression is 'zip'; it takes none or s2"),
-    ],
-)
-def test_a_wrong_option_is_refused_with_the_reason(options: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=problem) as refusal:
-        load("nats://h", {"E": options})
-    assert refusal.value.keys[:3] == ("exchanges", "E", "options")
-
-
 async def test_it_warns_that_jetstream_does_not_sync_until_the_url_says_that_it_does(
     nats_server: NATS, connect: Connect
 ) -> None:
     assert "sync_interval: always" in (await connect(nats_server.url)).warning
     assert (await connect(f"{nats_server.url}?sync=always")).warning == ""
-
-
-async def test_nobody_there_is_lost(connect: Connect) -> None:
-    with pytest.raises(BrokerLost, match="Connect call failed"):
-        await connect("nats://127.0.0.1:9")
 
 
 async def test_options_are_those_of_the_stream_and_other_ones_later_are_refused(
@@ -383,19 +339,6 @@ async def test_who_only_publishes_hears_at_once_that_the_server_has_gone(connect
 async def test_a_server_without_jetstream_is_refused() -> None:
     with running_nats(jetstream=None) as server:
         await refused(server.url, "nats-server -js")
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("certificates")
-    for name in ("", "other-"):
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(directory / f"{name}ca.pem"))
-        for owner in ("127.0.0.1", "client@example.org"):
-            certificate = authority.issue_cert(owner)
-            path = str(directory / f"{name}{owner.split('@')[0]}.pem")
-            certificate.private_key_and_cert_chain_pem.write_to_path(path)
-    return directory
 
 
 @pytest.fixture(scope="module")

@@ -64,17 +64,8 @@ class TLS:
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TLS]:
-    directory, port = tmp_path_factory.mktemp("certificates"), free_port()
-    for name in ("", "other-"):
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(directory / f"{name}ca.pem")
-        for owner in ("127.0.0.1", "client@example.org"):
-            certificate = authority.issue_cert(owner)
-            path = directory / f"{name}{owner.split('@')[0]}"
-            certificate.private_key_and_cert_chain_pem.write_to_path(f"{path}.pem")
-            certificate.cert_chain_pems[0].write_to_path(f"{path}.crt")
-            certificate.private_key_pem.write_to_path(f"{path}.key")
+def tls(certificates: Path) -> Iterator[TLS]:
+    directory, port = certificates, free_port()
     key = serialization.load_pem_private_key((directory / "client.key").read_bytes(), None)
     (directory / "locked.key").write_bytes(
         key.private_bytes(

@@ -12,7 +12,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
-from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync import BrokerLost, BrokerRefused, Message, Unroutable
 from mqasync.brokers.calls import translated
 from mqasync.brokers.connection import Connection, load
 from mqasync.brokers.inbox import Inbox
@@ -20,7 +20,6 @@ from mqasync.errors import BrokerBusy, MessageTooLarge
 from mqasync.transport import DEAD, Features, QueueStats
 from mqasync.transports.sqs import SQSTransport, check
 
-from .brokers import free_port
 from .conformance import Conformance, message, numbers, receive
 from .conftest import Connect
 from .servers.sqs import Moto
@@ -60,54 +59,6 @@ async def strangers(sqs_server: Moto, aws: None) -> AsyncIterator[tuple[Any, Any
         yield sns, sqs
 
 
-# URL and options
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("sqs://", "names a host: sqs://REGION"),
-        ("sqs://EU!", "'eu!' is not an AWS region"),
-        ("sqs://eu-central-1/queue", "'eu-central-1queue' is not an AWS region"),
-        ("sqs://eu-central-1?wait=0", "wait is '0'; it takes a whole number from 1 to 20"),
-        ("sqs://eu-central-1?wait=²", "wait is '²'"),
-        ("sqs://eu-central-1?lease=2.5", "lease is '2.5'; it takes a whole number from 1 to 43,200"),
-        ("sqs://eu-central-1?lease=50000", "lease is '50000'"),
-        ("sqs://eu-central-1?verify=no", "'verify' cannot be set in a sqs URL; there are: endpoint, lease, wait"),
-        ("sqs://eu-central-1?endpoint=127.0.0.1:5000", "endpoint takes http://host:port"),
-        ("sqs://eu-central-1?endpoint=ftp://host", "endpoint takes http://host:port"),
-    ],
-)
-def test_a_wrong_url_is_refused_and_named(url: str, said: str) -> None:
-    with pytest.raises(ConfigurationError) as error:
-        load(url)
-    assert said in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "url", ["sqs://KEY:hush-hush@eu-central-1", "sqs://eu-central-1?endpoint=http://KEY:hush-hush@127.0.0.1:5000"]
-)
-def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="AWS environment") as error:
-        load(url)
-    assert "hush" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"fifo": "yes"}, "fifo is 'yes'; it takes true or false"),
-        ({"VisibilityTimeout": 3}, "unknown option 'VisibilityTimeout'; there are: fifo, SqsManagedSseEnabled"),
-        ({"MessageRetentionPeriod": [1]}, "MessageRetentionPeriod is [1]; it takes a whole number"),
-    ],
-)
-def test_a_wrong_option_is_refused_with_its_place_in_the_configuration(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigurationError) as error:
-        load("sqs://eu-central-1", {"E": options})
-    assert said in str(error.value)
-    assert error.value.keys == ("exchanges", "E", "options", next(iter(options)))
-
-
 async def test_a_queue_that_exists_with_another_attribute_is_refused(
     sqs_server: Moto, transport: Connection, exchange: str, connect: Connect
 ) -> None:
@@ -125,11 +76,6 @@ async def test_a_queue_that_exists_with_another_attribute_is_refused(
 async def test_a_server_other_than_aws_is_warned_of(transport: Connection) -> None:
     assert "keep messages in memory" in transport.warning
     assert load("sqs://eu-central-1").warning == ""
-
-
-async def test_a_server_that_is_not_there_is_lost(aws: None, connect: Connect) -> None:
-    with pytest.raises(BrokerLost, match="Could not connect"):
-        await connect(f"sqs://eu-central-1?endpoint=http://127.0.0.1:{free_port()}")
 
 
 async def test_missing_credentials_are_refused(
