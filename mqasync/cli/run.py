@@ -18,7 +18,7 @@ from ..observe.telemetry import sending_traces
 from ..service.discovery import Service, discover
 from ..service.loop import run as run_loop
 from ..service.runner import Runner, exchanges_of
-from ..service.workers import Worker, Workers, reloading
+from ..service.workers import Worker, Workers, directories
 from .arguments import BROKER, CONFIG, MODULES, WAIT, duration
 from .output import counted, table
 
@@ -74,7 +74,7 @@ def run(
         raise ConfigurationError("--until-idle takes one process: a worker cannot tell whether the others are idle")
     worker = Worker.this()
     if not worker and (workers > 1 or reload):
-        supervise(Workers(workers, restart=not reload), modules, path, reload)
+        supervise(Workers(workers, directories(modules, path) if reload else ()))
     if worker and workers > 1:
         worker.sign_logs()
     settings = load_settings(path, broker)
@@ -91,12 +91,12 @@ def run(
         run_loop(_run(modules, runner, serve, worker), obedient=worker is not None, grace=grace)
 
 
-def supervise(workers: Workers, modules: tuple[str, ...], config: str | None, reload: bool) -> NoReturn:
+def supervise(workers: Workers) -> NoReturn:
     """Do nothing but start, watch and end the workers, each of which is this command once more."""
 
     async def work() -> None:
         with suppress(asyncio.CancelledError):
-            await (reloading(workers, modules, config) if reload else workers.run())
+            await workers.run()
 
     run_loop(work(), kill=workers.kill)
     raise click.exceptions.Exit(workers.code)

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import suppress
 from typing import Self
 
@@ -77,24 +77,26 @@ class Worker:
 class Workers:
     """So many of them at work; `code` is the exit code of all after `run`.
 
-    Without `restart` all end when one has died.
+    `watched`: directories in which a change, and not a crash, is what starts them anew.
     """
 
-    def __init__(self, count: int, *, restart: bool = True) -> None:
+    def __init__(self, count: int, watched: Collection[str] = ()) -> None:
         self.code = 0
         self._count = count
-        self._restart = restart
+        self._watched = watched
         self._running: dict[Process, socket.socket] = {}
         self._first_at_work = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Start them and wait until all have ended or one has found a mistake; cancelled, drain.
 
         The others wait for the first: what is wrong with modules, configuration or broker is said once.
+        Raises ConfigurationError without `watchfiles`, where it is needed.
         """
-        self.code = 0
-        self._first_at_work.clear()
         tasks = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
+        if self._watched:
+            tasks.append(asyncio.create_task(self._restart_after(changes_in(self._watched))))
         try:
             for ended in asyncio.as_completed(tasks):
                 self.code = await ended
@@ -104,48 +106,59 @@ class Workers:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            await self.drain()
+            self._terminate()
+            for process in list(self._running):
+                if await self._end(process) not in DRAINED:
+                    self.code = self.code or 1
 
-    async def drain(self) -> None:
-        """Let all finish what they have in hand, and wait for their end."""
+    async def _restart_after(self, changes: AsyncIterator[str]) -> int:
+        async for files in changes:
+            log.info("%s changed: starting anew", files)
+            self._first_at_work.clear()
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+            self._terminate()
+        return 0
+
+    def _terminate(self) -> None:
+        """Let all finish what they have in hand."""
         for process in self._running:
             with suppress(ProcessLookupError):
                 process.terminate()
-        for process, link in list(self._running.items()):
-            if await process.wait() not in DRAINED:
-                self.code = self.code or 1
-            self._forget(process, link)
 
     def kill(self) -> None:
         """End all at once; what was in hand comes back."""
-        for process in list(self._running):
+        for process in self._running:
             with suppress(ProcessLookupError):
                 process.kill()
 
     async def _keep(self, number: int) -> int:
-        """Run one worker, again after each crash; its exit code at last."""
-        if number:
-            await self._first_at_work.wait()
-        pause = FIRST_PAUSE
+        """Run one worker, again after each crash or change; its exit code at last."""
+        pause, anew = FIRST_PAUSE, False
         while True:
-            started = time.monotonic()
+            if number:
+                await self._first_at_work.wait()
+            changed, started = self._changed, time.monotonic()
             process, link = await self._start(number)
             if await asyncio.get_running_loop().sock_recv(link, 1):
                 self._first_at_work.set()
-            code = await process.wait()
-            self._forget(process, link)
-            if code in (0, MISTAKE):
+            code = await self._end(process)
+            how = f"worker {number} (process {process.pid}) {ending(code)}"
+            if self._watched and (anew or code != MISTAKE):
+                if code not in (MISTAKE, *DRAINED):
+                    log.error("%s", how)
+                if not changed.is_set():
+                    log.info("waiting for a change")
+                anew = await changed.wait()
+            elif code in (0, MISTAKE):
                 self._first_at_work.set()
                 return code
-            how = f"worker {number} (process {process.pid}) {ending(code)}"
-            if not self._restart:
-                log.error("%s", how)
-                return code
-            if time.monotonic() - started > LONG_SECONDS:
-                pause = FIRST_PAUSE
-            log.error("%s; started again in %g s", how, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                if time.monotonic() - started > LONG_SECONDS:
+                    pause = FIRST_PAUSE
+                log.error("%s; started again in %g s", how, pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _start(self, number: int) -> tuple[Process, socket.socket]:
         link, workers_end = socket.socketpair()
@@ -167,9 +180,11 @@ class Workers:
         self._running[process] = link
         return process, link
 
-    def _forget(self, process: Process, link: socket.socket) -> None:
-        del self._running[process]
-        link.close()
+    async def _end(self, process: Process) -> int:
+        """Wait for it; its exit code."""
+        code = await process.wait()
+        self._running.pop(process).close()
+        return code
 
 
 def ending(code: int) -> str:
@@ -177,49 +192,21 @@ def ending(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-async def reloading(workers: Workers, modules: Iterable[str], config: str | None) -> None:
-    """Run the workers, anew after each change, until cancelled or until they find a mistake at the very start.
-
-    Raises ConfigurationError without `watchfiles`.
-    """
+async def changes_in(directories: Iterable[str]) -> AsyncIterator[str]:
+    """Which .py and .yml files there have changed, as it happens. Raises ConfigurationError without `watchfiles`."""
     try:
         from watchfiles import DefaultFilter, awatch
     except ModuleNotFoundError as error:
         raise ConfigurationError("--reload needs watchfiles: pip install 'mqasync[reload]'") from error
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     ignored = DefaultFilter()
-    mistaken = asyncio.Event()
-    changes = awatch(
-        *directories(modules, config),
+    async for changes in awatch(
+        *directories,
         watch_filter=lambda change, path: path.endswith(SUFFIXES) and ignored(change, path),
         step=TOGETHER_MS,
-        stop_event=mistaken,
         ignore_permission_denied=True,
-    )
-
-    async def run(first: bool) -> None:
-        await workers.run()
-        if first and workers.code == MISTAKE:
-            mistaken.set()
-        else:
-            log.info("waiting for a change")
-
-    running = asyncio.create_task(run(first=True))
-    try:
-        async for changed in changes:
-            log.info("%s changed: starting anew", listed(path for _, path in changed))
-            running.cancel()
-            await asyncio.wait([running])
-            running = asyncio.create_task(run(first=False))
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await workers.drain()  # if that cancelled a drain
-
-
-def listed(paths: Iterable[str]) -> str:
-    """The files by their names from here."""
-    return ", ".join(sorted({os.path.relpath(path) for path in paths}))
+    ):
+        yield ", ".join(sorted({os.path.relpath(path) for _, path in changes}))  # noqa: ASYNC240, it asks no disk
 
 
 def directories(modules: Iterable[str], config: str | None) -> set[str]:
