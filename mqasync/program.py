@@ -9,7 +9,6 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from functools import update_wrapper
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from .duration import seconds
@@ -31,28 +30,25 @@ GRACE = 30.0
 """Seconds that running handlers get to finish when the work ends."""
 
 
-class Producer:
-    """Publishes to one exchange under one id: `async with Producer(id=..., exchange=...) as p`.
+class Client:
+    """What is open inside `async with`, and has brokers there, each connected by the first message.
 
     `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
     """
 
-    def __init__(self, *, exchange: str, id: str, config: str | None = None, broker: str | None = None) -> None:
-        self.exchange = check_name("exchange", exchange)
+    def __init__(self, id: str, config: str | None = None, broker: str | None = None) -> None:
         self.id = check_name("id", id)
-        self._config, self._broker = config, broker
+        self._settings = config, broker
         self._opened: Brokers | None = None
 
-    def __repr__(self) -> str:
-        return f"<producer {self.exchange}/{self.id}>"
-
     async def __aenter__(self) -> Self:
-        self._opened = brokers_of(self._config, self._broker)
+        from .config.settings import load_settings
+        from .observe.telemetry import traced
+
+        self._opened, _ = traced(load_settings(*self._settings))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         opened, self._opened = self._opened, None
         if opened:
             await opened.close()
@@ -62,6 +58,20 @@ class Producer:
         if self._opened is None:
             raise ConfigurationError(f"{self!r} is not open: use 'async with'")
         return self._opened
+
+
+class Producer(Client):
+    """Publishes to one exchange under one id: `async with Producer(id=..., exchange=...) as p`.
+
+    `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
+    """
+
+    def __init__(self, *, exchange: str, id: str, config: str | None = None, broker: str | None = None) -> None:
+        super().__init__(id, config, broker)
+        self.exchange = check_name("exchange", exchange)
+
+    def __repr__(self) -> str:
+        return f"<producer {self.exchange}/{self.id}>"
 
     async def produce(
         self,
@@ -179,14 +189,6 @@ async def consume(consumer: Binding, config: str | None = None, broker: str | No
     finally:
         await channel.drain(GRACE)
         await brokers.close()
-
-
-def brokers_of(config: str | None, broker: str | None) -> Brokers:
-    """Those of that configuration, each connected by the first message. Raises ConfigurationError."""
-    from .config.settings import load_settings
-    from .observe.telemetry import traced
-
-    return traced(load_settings(config, broker))[0]
 
 
 async def each(bodies: Bodies) -> AsyncIterator[Any]:

@@ -40,8 +40,8 @@ FOLDERS = {
     "cli": 1074,
     "describe": 260,
     "observe": 445,
-    "operate": 370,
-    "service": 745,
+    "operate": 348,
+    "service": 730,
     "web": 335,
 }
 MAX_LINES = 8_811

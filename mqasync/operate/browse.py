@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
@@ -58,8 +58,8 @@ class Reading:
     async def portions(self, wanted: Callable[[Message], bool] = lambda message: True) -> AsyncIterator[list[Delivery]]:
         """Those that are `wanted`, a few at a time, oldest first where the broker keeps an order."""
         while self.seen < self.most and not self.full:
-            room = self._most_held - len(self._held)
-            deliveries = await self._receive(min(PORTION, self.most - self.seen, room))
+            room = min(PORTION, self.most - self.seen, self._most_held - len(self._held))
+            deliveries = await self._subscription.receive(room, PATIENCE_SECONDS)
             if not deliveries:
                 return
             self.seen += len(deliveries)
@@ -67,7 +67,7 @@ class Reading:
                 for delivery in deliveries:
                     delivery.message = explained(delivery.message)
             self._held.update(dict.fromkeys(deliveries))
-            self._bytes += size(deliveries)
+            self._bytes += sum(len(delivery.message.body) for delivery in deliveries)
             yield [delivery for delivery in deliveries if wanted(delivery.message)]
 
     @property
@@ -75,31 +75,19 @@ class Reading:
         """True when no more can be held."""
         return len(self._held) >= self._most_held or self._bytes >= HELD_BYTES
 
-    async def _receive(self, limit: int) -> list[Delivery]:
-        """One receive, which must not be cancelled: a cancellation closes the subscription, which ends it."""
-        receiving = asyncio.create_task(self._subscription.receive(limit, PATIENCE_SECONDS))
-        try:
-            return await asyncio.shield(receiving)
-        except asyncio.CancelledError:
-            await self._subscription.close()
-            with suppress(BrokerLost):
-                self._held.update(dict.fromkeys(await receiving))
-            raise
-
     async def take(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge them: they are gone for good."""
         await self._subscription.ack(deliveries)
         for delivery in deliveries:
             self._held.pop(delivery, None)
-        self._bytes -= size(deliveries)
+            self._bytes -= len(delivery.message.body)
 
     async def _keep(self) -> None:
         """Renew the leases of what is held, long before they end, until cancelled."""
         while self._subscription.lease is not None:
             await asyncio.sleep(self._subscription.lease / 3)
-            for some in portions(list(self._held)):
-                with suppress(BrokerError):  # whoever settles will notice
-                    await self._subscription.extend([delivery for delivery in some if delivery in self._held])
+            with suppress(BrokerError):  # whoever settles will notice
+                await self._subscription.extend(list(self._held))
 
     async def __aexit__(self, *error: object) -> None:
         if not self.most:
@@ -107,21 +95,9 @@ class Reading:
         try:
             await self._subscription.close()  # first, or what is put back would come to us again
             with suppress(BrokerLost):  # then it comes back by itself
-                for some in portions(list(self._held)):
-                    await self._subscription.release(some)
+                await self._subscription.release(list(self._held))
         finally:
             self._keeper.cancel()
-
-
-def size(deliveries: Sequence[Delivery]) -> int:
-    """Bytes of their bodies."""
-    return sum(len(delivery.message.body) for delivery in deliveries)
-
-
-def portions(items: Sequence[T], size: int = PORTION) -> Iterator[Sequence[T]]:
-    """`items` in their order, `size` at a time."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 async def all_of(found: AsyncIterator[Iterable[T]]) -> list[T]:
@@ -206,7 +182,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fi
     id: str
     exchange: str = ""
     producer: str = ""
-    time: float = 0.0
+    time: float = msgspec.field(default_factory=time.time)
     attempt: int = 1
     key: str | None = None
     headers: dict[str, str] = {}
@@ -231,13 +207,5 @@ def from_record(line: bytes) -> Message:
         raise ConfigurationError(f"this is not what `dead export` writes: {error}") from error
     if record.base64 is None and not record.body:
         raise ConfigurationError("this is not what `dead export` writes: it has neither `body` nor `base64`")
-    return Message(
-        body=bytes(record.body) if record.base64 is None else record.base64,
-        exchange=record.exchange,
-        id=record.id,
-        producer=record.producer,
-        time=record.time or time.time(),
-        attempt=record.attempt,
-        key=record.key,
-        headers=record.headers,
-    )
+    body = bytes(record.body) if record.base64 is None else record.base64
+    return Message(body=body, **{name: getattr(record, name) for name in ENVELOPE})

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 
 import msgspec
@@ -17,6 +18,10 @@ from ..service.lifespan import lifespan_settings
 from ..transport import DEAD, QueueStats
 
 ANSWER_SECONDS = 3.0  # of one queue
+SILENT = (
+    f"its name is there, but the queue has not answered for {ANSWER_SECONDS:g} s: see whether it has a leader,"
+    " or lost it when the broker died"
+)
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -92,14 +97,13 @@ class Checks:
         try:
             if found:
                 await broker.call(lambda transport: transport.declare(exchange, id))
-                await _ask(broker, exchange, id, found)
-        except (BrokerRefused, SilentQueue) as error:
+        except BrokerRefused as error:
             findings = [Finding(ERROR, name, str(error))]
         dead = await stats(broker, exchange, id + DEAD)
-        try:
-            await _ask(broker, exchange, id + DEAD, dead)
-        except SilentQueue as error:
-            findings.append(Finding(ERROR, name + DEAD, str(error)))
+        if await _silent(broker, exchange, id, found):
+            findings = [Finding(ERROR, name, SILENT)]
+        if await _silent(broker, exchange, id + DEAD, dead):
+            findings.append(Finding(ERROR, name + DEAD, SILENT))
         if dead and dead.total:
             findings.append(Finding(WARNING, name, f"dead letters: {dead.total:,}"))
         return findings
@@ -132,23 +136,18 @@ class Checks:
         return [Finding(OK if consumers else WARNING, f"{exchange}/{id}", detail)]
 
 
-class SilentQueue(Exception):
-    """The broker has the queue's name, and nobody answers in its place: a quorum queue without a leader."""
-
-
-async def _ask(broker: Broker, exchange: str, id: str, found: QueueStats | None) -> None:
-    """Receive from a queue that seems to be empty; one that tells what it holds has answered. Raises SilentQueue."""
+async def _silent(broker: Broker, exchange: str, id: str, found: QueueStats | None) -> bool:
+    """Whether nobody answers in the queue's place: a quorum queue without a leader. What it holds is an answer."""
     if found is None or found.total or found.consumers:
-        return
-    try:
+        return False
+    with suppress(TimeoutError):
         async with asyncio.timeout(ANSWER_SECONDS):
             transport = await broker.connected()
             subscription = await transport.subscribe(exchange, id, 1)
             await subscription.release(await subscription.receive(1, 0.0))
             await subscription.close()
-    except TimeoutError:
-        what = f"its name is there, but the queue has not answered for {ANSWER_SECONDS:g} s"
-        raise SilentQueue(f"{what}: see whether it has a leader, or lost it when the broker died") from None
+            return False
+    return True
 
 
 def _holds(found: QueueStats) -> str:

@@ -40,15 +40,17 @@ def discover(names: Sequence[str]) -> list[Service]:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # `mqasync run services.x` finds what `python -m` would
-    declared: dict[str, dict[int, Declared]] = {}
+    declared: dict[Declared, str] = {}  # and the module in which it counts
     for name in names:
         found = _discover(name)
-        if not any(found.values()):
+        if not found:
             raise ConfigurationError(f"{name!r} declares no consumer and no producer{_unused_class(name)}")
-        for module, own in found.items():
-            elsewhere = {key for others in declared.values() for key in others}
-            declared.setdefault(module, {}).update({id(one): one for one in own if id(one) not in elsewhere})
-    services = [_service(sys.modules[module], list(own.values())) for module, own in declared.items() if own]
+        for one, module in found:
+            declared.setdefault(one, module)
+    services = [
+        _service(sys.modules[module], [one for one, own in declared.items() if own == module])
+        for module in dict.fromkeys(declared.values())
+    ]
     _check_queues([consumer for service in services for consumer in service.consumers])
     return services
 
@@ -60,8 +62,8 @@ def _unused_class(name: str) -> str:
     return ""
 
 
-def _discover(name: str) -> dict[str, list[Declared]]:
-    """What the modules that an import string names declare, by module."""
+def _discover(name: str) -> list[tuple[Declared, str]]:
+    """What the modules that an import string names declare, and each one's module."""
     module_name, colon, wanted = name.partition(":")
     if module_name.endswith(".py") or not all(part.isidentifier() for part in module_name.split(".")):
         like = module_name.removeprefix("./").removesuffix(".py").replace("/", ".") or "services.hello"
@@ -72,22 +74,20 @@ def _discover(name: str) -> dict[str, list[Declared]]:
         if wanted not in choices:
             there_are = ", ".join(choices) or "none"
             raise ConfigurationError(f"{wanted!r} is no consumer or producer of {module_name}; there are: {there_are}")
-        return {module_name: [choices[wanted]]}
+        return [(choices[wanted], module_name)]
     modules = {module_name: module}
     for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{module_name}."):
         if not info.name.endswith(".__main__"):
             modules[info.name] = _import(info.name)
-    for value in (value for member in modules.values() for value in vars(member).values()):
+    values = [(value, member) for member, module in modules.items() for value in vars(module).values()]
+    for value, _ in values:
         _check_not_wrapped(value)
-    return {
-        member: [
-            value
-            for value in vars(module).values()
-            # a handler imported from a module that is searched as well counts there, with its lifespan()
-            if isinstance(value, Binding | Source) and (_home(value) == member or _home(value) not in modules)
-        ]
-        for member, module in modules.items()
-    }
+    return [
+        (value, member)
+        for value, member in values
+        # a handler imported from a module that is searched as well counts there, with its lifespan()
+        if isinstance(value, Binding | Source) and (_home(value) == member or _home(value) not in modules)
+    ]
 
 
 def _check_not_wrapped(value: object) -> None:
@@ -158,7 +158,5 @@ def _check_queues(consumers: Sequence[Binding]) -> None:
         for name in consumer.options.__struct_fields__:
             one, two = getattr(other.options, name), getattr(consumer.options, name)
             if one != two:
-                queue = f"{consumer.exchange}/{consumer.id}"
-                raise ConfigurationError(
-                    f"two consumers share the queue {queue} with different {name}: {one} and {two}"
-                )
+                what = f"two consumers share the queue {consumer.exchange}/{consumer.id} with different {name}"
+                raise ConfigurationError(f"{what}: {one} and {two}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..duration import seconds
-from ..errors import ConfigurationError, RequestFailed, Unroutable
+from ..errors import RequestFailed, Unroutable
 from ..handlers.codec import decoder
 from ..handlers.reply import ERROR, REPLIES, REPLY_FOR, REPLY_TO
 from ..handlers.step import outgoing
 from ..message import Message, NaturalKey, Out, new_id
-from ..program import brokers_of
+from ..program import Client
 from ..transport import Delivery, check_name
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DECODE = decoder(Any)
 
 
-class Requester:
+class Requester(Client):
     """`async with Requester() as request: answer = await request("hosts", {"ip": "192.0.2.7"}, timeout=5)`.
 
     Any number of requests may wait at once. `id` names who asks. `config` is the path of a config.yml,
@@ -31,25 +31,21 @@ class Requester:
     """
 
     def __init__(self, *, id: str = "requester", config: str | None = None, broker: str | None = None) -> None:
-        self._id = check_name("id", id)
-        self._config, self._broker = config, broker
+        super().__init__(id, config, broker)
         self._queue = new_id()
         self._waiting: dict[str, asyncio.Future[Message]] = {}
-        self._opened: dict[str, asyncio.Task[TemporaryQueue]] = {}  # reply queues by broker
+        self._queues: dict[str, asyncio.Task[TemporaryQueue]] = {}  # of replies, by broker
         self._stack = AsyncExitStack()
-        self._brokers: Brokers | None = None
 
-    async def __aenter__(self) -> Self:
-        self._brokers = brokers_of(self._config, self._broker)
-        self._stack.push_async_callback(self._brokers.close)
-        return self
+    def __repr__(self) -> str:
+        return f"<requester {self.id}>"
 
     async def __aexit__(self, *error: object) -> None:
-        for opening in self._opened.values():
+        for opening in self._queues.values():
             opening.cancel()
-        await asyncio.gather(*self._opened.values(), return_exceptions=True)
-        self._brokers = None
+        await asyncio.gather(*self._queues.values(), return_exceptions=True)
         await self._stack.aclose()
+        await super().__aexit__(*error)
 
     async def __call__(
         self,
@@ -68,16 +64,15 @@ class Requester:
         RequestFailed. Raises TimeoutError after `timeout` seconds (then it may still be handled),
         Unroutable when there is no such queue, and otherwise what Producer.produce raises.
         """
-        if self._brokers is None:
-            raise ConfigurationError("the Requester is not open: use 'async with Requester() as request'")
+        brokers = self._brokers
         out = Out(body, key=key, headers={} if headers is None else headers)
-        message = outgoing(out, check_name("exchange", exchange), self._id)
+        message = outgoing(out, check_name("exchange", exchange), self.id)
         message.headers[REPLY_TO] = self._queue
         limit = seconds(timeout)
         waiting = self._waiting[message.id] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(limit):
-                await self._send(self._brokers, message, to)
+                await self._send(brokers, message, to)
                 return _value(await waiting)
         except TimeoutError:
             what = f"{exchange}/{to}" if to else exchange
@@ -87,9 +82,9 @@ class Requester:
 
     async def _send(self, brokers: Brokers, message: Message, to: str | None) -> None:
         broker = brokers.route(message.exchange)
-        opening = self._opened.get(broker.name)
+        opening = self._queues.get(broker.name)
         if opening is None or (opening.done() and opening.exception()):
-            opening = self._opened[broker.name] = asyncio.create_task(self._open(broker))
+            opening = self._queues[broker.name] = asyncio.create_task(self._open(broker))
         await asyncio.shield(opening)
         if to is None:
             await brokers.publish(message)
