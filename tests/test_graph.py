@@ -154,4 +154,4 @@ def test_a_file_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> N
     command_line.environment["PYTHONPATH"] = str(ROOT)
     done = command_line.run("graph", "services.hello", "--output", "there/is/none.svg")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "mqasync: 'there/is/none.svg' cannot be written: No such file or directory\n"
+    assert "Error: Invalid value for '--output': 'there/is/none.svg': No such file or directory" in done.stderr

@@ -42,7 +42,7 @@ class Commands(click.Group):
             place = ".".join(getattr(error, "keys", ()))
             context.obj.end(f"{place and place + ': '}{error}")
             context.exit(2 if isinstance(error, MISTAKES) else 1)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception as error:
             context.obj.end(describe(error), error)

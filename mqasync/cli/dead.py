@@ -24,7 +24,7 @@ from ..service.loop import run
 from ..transport import DEAD, Delivery
 from .arguments import YES, Command, Decorator, Place, confirm, duration, place, together
 from .lines import read_lines, write_line
-from .output import JSON, START, age, counted, say, start, table
+from .output import JSON, START, age, counted, start, table
 from .output import show as show_rows
 
 LETTER = "dead letter"
@@ -143,7 +143,7 @@ async def show(place: Place, choice: Choice, as_json: bool) -> None:
     if as_json or not messages:
         show_rows([to_record(message) for message in messages], as_json, none(choice))
     for message in () if as_json else messages:
-        say("\n".join(printable(line) for line in lines(message)))
+        click.echo("\n".join(printable(line) for line in lines(message)))
     tell_rest(reading, choice, len(messages))
 
 

@@ -1,5 +1,7 @@
 """`mqasync graph`, `docs` and `config`: modules as a picture or as AsyncAPI, the configuration; nothing is opened."""
 
+from typing import TextIO
+
 import click
 import msgspec
 
@@ -10,7 +12,7 @@ from ..describe.pipeline import pipeline
 from ..masking import shown
 from ..service.discovery import discover
 from .arguments import MODULES, settings
-from .output import OUTPUT, write
+from .output import OUTPUT
 
 
 @click.command()
@@ -18,14 +20,14 @@ from .output import OUTPUT, write
 @settings
 @click.option("--format", type=click.Choice(list(DRAWINGS)), default="mermaid", show_default=True)
 @OUTPUT
-def graph(modules: tuple[str, ...], settings: Settings, format: str, output: str) -> None:
+def graph(modules: tuple[str, ...], settings: Settings, format: str, output: TextIO) -> None:
     """Draw the producers, exchanges and consumers of each MODULE.
 
     Only declared outputs are drawn (`to` of the decorator or of config.yml): where a handler puts
     Out(..., exchange=...) is known when it runs. Dead letters are not drawn. For svg and
     html Graphviz has to be installed.
     """
-    write(DRAWINGS[format](pipeline(discover(modules), settings), " ".join(modules)), output)
+    click.echo(DRAWINGS[format](pipeline(discover(modules), settings), " ".join(modules)), output, nl=False)
 
 
 @click.command()
@@ -36,7 +38,7 @@ def graph(modules: tuple[str, ...], settings: Settings, format: str, output: str
 @click.option("--format", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
 @OUTPUT
 def docs(
-    modules: tuple[str, ...], settings: Settings, title: str | None, version: str, format: str, output: str
+    modules: tuple[str, ...], settings: Settings, title: str | None, version: str, format: str, output: TextIO
 ) -> None:
     """Describe what each MODULE receives and sends as an AsyncAPI 3.0 document.
 
@@ -45,7 +47,7 @@ def docs(
     """
     data = msgspec.json.encode(document(discover(modules), settings, title or " ".join(modules), version))
     in_json = msgspec.json.format(data, indent=2).decode() + "\n"
-    write(in_json if format == "json" else in_yaml(msgspec.json.decode(data)), output)
+    click.echo(in_json if format == "json" else in_yaml(msgspec.json.decode(data)), output, nl=False)
 
 
 @click.command()

@@ -18,7 +18,7 @@ from ..observe.telemetry import sending_traces
 from ..service.discovery import Service, discover
 from ..service.loop import run as run_loop
 from ..service.runner import Runner, exchanges_of
-from ..service.workers import Worker, Workers, directories
+from ..service.workers import Worker, Workers
 from .arguments import BROKER, CONFIG, MODULES, WAIT, duration
 from .output import counted, table
 
@@ -53,7 +53,9 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
     help="So many processes, numbered from 0 ($MQASYNC_WORKER); producers run in worker 0 only. "
     "One that dies is started again: after 1 s, then 2 s, up to 60 s.",
 )
-@click.option("--reload", is_flag=True, help="For development: drain and start anew when a .py or .yml file changes.")
+@click.option(
+    "--reload", is_flag=True, help="Drain and start anew when a .py or .yml file below this directory changes."
+)
 def run(
     modules: tuple[str, ...],
     path: str | None,
@@ -74,7 +76,7 @@ def run(
         raise ConfigurationError("--until-idle takes one process: a worker cannot tell whether the others are idle")
     worker = Worker.this()
     if not worker and (workers > 1 or reload):
-        supervise(Workers(workers, directories(modules, path) if reload else ()))
+        supervise(Workers(workers, reload=reload))
     if worker and workers > 1:
         worker.sign_logs()
     settings = load_settings(path, broker)

@@ -15,7 +15,7 @@ from ..observe.report import UNHEARD_SECONDS, Report, Reports
 from ..operate.overview import known, overview, process_row, reported
 from ..service.discovery import Service
 from .arguments import GIVE_UP, SERVICES, Command, connected, reach, settings
-from .output import JSON, age, say, show
+from .output import JSON, age, show
 
 HEAR_SECONDS = UNHEARD_SECONDS + 0.5  # until every process has reported
 REFRESH_SECONDS = 1.0
@@ -52,8 +52,8 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
                     rows = await look(brokers, wanted, reports.now())
                     if not as_json:
                         click.clear()
-                        say(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends")
-                        say("".join(f"{broker.address}: {broker.state}\n" for broker in brokers.opened.values()))
+                        click.echo(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends")
+                        click.echo("".join(f"{broker.address}: {broker.state}\n" for broker in brokers.opened.values()))
                     show_once(*rows, as_json)
                     await asyncio.sleep(REFRESH_SECONDS)
 
@@ -71,9 +71,9 @@ async def look(brokers: Brokers, wanted: set[Queue] | None, reports: list[Report
 def show_once(queues: Rows, processes: Rows, as_json: bool) -> None:
     """Two tables, or a JSON object on one line."""
     if as_json:
-        return say(msgspec.json.encode({"queues": queues, "processes": processes}))
+        return click.echo(msgspec.json.encode({"queues": queues, "processes": processes}))
     show(readable(queues), False, "no queues")
-    say("")
+    click.echo("")
     show(readable(processes), False, "no process reports that it is running")
 
 

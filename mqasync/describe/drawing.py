@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Mapping
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -12,33 +13,6 @@ EMPTY: Mapping[Any, str] = {}
 NOTED = 2.0  # inches for a second line that changes, so that boxes do not move
 MERMAID_SHAPES = {PRODUCER: '(["{}"])', EXCHANGE: '["{}"]', CONSUMER: '("{}")'}
 DOT_SHAPES = {PRODUCER: "ellipse", EXCHANGE: "box", CONSUMER: "box, style=rounded"}
-
-STYLE = """
-  svg { background: canvas; color: canvastext; color-scheme: light dark }
-  text { font-family: ui-monospace, "DejaVu Sans Mono", Consolas, monospace; fill: currentColor }
-  text ~ text, .edge text { font-size: 11px; fill-opacity: .7 }
-  .graph > polygon { fill: none }
-  .node :is(ellipse, path, polygon) { stroke: #848d97; fill: #848d97; fill-opacity: .15; stroke-width: 1.5 }
-  .producer ellipse { stroke: #2da44e; fill: #2da44e }
-  .exchange polygon { stroke: #218bff; fill: #218bff }
-  .edge :is(path, polygon) { stroke: #848d97 }
-  .edge polygon { fill: #848d97 }
-"""
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<body style="margin: 2rem; font: 16px/1.5 system-ui, sans-serif">
-<h1>{title}</h1>
-<figure style="margin: 0; overflow-x: auto">
-{svg}</figure>
-<p>Green: producers. Blue: exchanges. Grey: consumers.</p>
-<ul>
-{brokers}</ul>
-</html>
-"""
 
 
 def mermaid(graph: Pipeline, title: str) -> str:
@@ -84,17 +58,22 @@ def svg(graph: Pipeline, title: str, notes: Mapping[str, str] = EMPTY, captions:
         ).stdout.decode()
     except FileNotFoundError:
         raise ConfigurationError("a picture needs Graphviz: install `graphviz`, whose program is `dot`") from None
-    return drawn[drawn.index("<svg") :].replace(">", f">\n<style>{STYLE}</style>", 1)
+    return drawn[drawn.index("<svg") :].replace(">", f">\n<style>{_text_of('picture.css')}</style>", 1)
 
 
 def html(graph: Pipeline, title: str) -> str:
     """A page of its own: no network, no script. Raises ConfigurationError as `svg` does."""
     brokers = "".join(f"<li>{escape(name)}: {escape(address)}</li>\n" for name, address in graph.brokers.items())
-    return PAGE.format(title=escape(title), svg=svg(graph, title), brokers=brokers)
+    return _text_of("page.html").format(title=escape(title), svg=svg(graph, title), brokers=brokers)
 
 
 DRAWINGS: dict[str, Callable[[Pipeline, str], str]] = {"mermaid": mermaid, "dot": dot, "html": html, "svg": svg}
 """By the name of the format; each takes the pipeline and a title."""
+
+
+def _text_of(name: str) -> str:
+    """A file beside this one."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _label(graph: Pipeline, node: Node) -> list[str]:

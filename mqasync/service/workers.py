@@ -5,7 +5,6 @@ worker says when it is at work, and at its end of file the worker knows that its
 """
 
 import asyncio
-import importlib.util
 import logging
 import os
 import signal
@@ -13,7 +12,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Self
 
@@ -77,13 +76,13 @@ class Worker:
 class Workers:
     """So many of them at work; `code` is the exit code of all after `run`.
 
-    `watched`: directories in which a change, and not a crash, is what starts them anew.
+    With `reload` a change below the working directory, and not a crash, is what starts them anew.
     """
 
-    def __init__(self, count: int, watched: Collection[str] = ()) -> None:
+    def __init__(self, count: int, *, reload: bool = False) -> None:
         self.code = 0
         self._count = count
-        self._watched = watched
+        self._reload = reload
         self._running: dict[Process, socket.socket] = {}
         self._first_at_work = asyncio.Event()
         self._changed = asyncio.Event()
@@ -95,8 +94,8 @@ class Workers:
         Raises ConfigurationError without `watchfiles`, where it is needed.
         """
         tasks = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
-        if self._watched:
-            tasks.append(asyncio.create_task(self._restart_after(changes_in(self._watched))))
+        if self._reload:
+            tasks.append(asyncio.create_task(self._restart_after(changes())))
         try:
             for ended in asyncio.as_completed(tasks):
                 self.code = await ended
@@ -144,7 +143,7 @@ class Workers:
                 self._first_at_work.set()
             code = await self._end(process)
             how = f"worker {number} (process {process.pid}) {ending(code)}"
-            if self._watched and (anew or code != MISTAKE):
+            if self._reload and (anew or code != MISTAKE):
                 if code not in (MISTAKE, *DRAINED):
                     log.error("%s", how)
                 if not changed.is_set():
@@ -192,32 +191,18 @@ def ending(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-async def changes_in(directories: Iterable[str]) -> AsyncIterator[str]:
-    """Which .py and .yml files there have changed, as it happens. Raises ConfigurationError without `watchfiles`."""
+async def changes() -> AsyncIterator[str]:
+    """Which .py and .yml files here have changed, as it happens. Raises ConfigurationError without `watchfiles`."""
     try:
         from watchfiles import DefaultFilter, awatch
     except ModuleNotFoundError as error:
         raise ConfigurationError("--reload needs watchfiles: pip install 'mqasync[reload]'") from error
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     ignored = DefaultFilter()
-    async for changes in awatch(
-        *directories,
+    async for changed in awatch(
+        os.curdir,
         watch_filter=lambda change, path: path.endswith(SUFFIXES) and ignored(change, path),
         step=TOGETHER_MS,
         ignore_permission_denied=True,
     ):
-        yield ", ".join(sorted({os.path.relpath(path) for _, path in changes}))  # noqa: ASYNC240, it asks no disk
-
-
-def directories(modules: Iterable[str], config: str | None) -> set[str]:
-    """Those of the modules' top-level packages, of the configuration, and the working directory; none is imported."""
-    configuration = config or os.environ.get("MQASYNC_CONFIG") or "config.yml"
-    found = {os.getcwd(), os.path.dirname(os.path.abspath(configuration))}
-    for module in modules:
-        with suppress(ValueError):  # what cannot be the name of a module; the worker says so
-            spec = importlib.util.find_spec(module.partition(":")[0].partition(".")[0])
-            if spec and spec.submodule_search_locations:
-                found |= set(spec.submodule_search_locations)
-            elif spec and spec.has_location and spec.origin:
-                found.add(os.path.dirname(os.path.abspath(spec.origin)))
-    return {directory for directory in found if os.path.isdir(directory)}
+        yield ", ".join(sorted({os.path.relpath(path) for _, path in changed}))  # noqa: ASYNC240, it asks no disk
