@@ -3,8 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ from ..errors import ConfigurationError, MqasyncError
 from ..handlers.codec import not_json
 from ..handlers.outbox import Outbox
 from ..message import Message
-from ..operate.browse import FEW, HELD, Choice, Reading, all_of, chosen, from_record, replayed, to_record
+from ..operate.browse import Choice, Reading, chosen, from_record, letters, replayed, to_record
 from ..service.loop import run
 from ..transport import DEAD, Delivery
 from .arguments import YES, Command, Decorator, Place, confirm, duration, place, together
@@ -64,59 +64,47 @@ def choice(limit: int | None = None) -> Decorator:
 # the way to them
 
 
-@asynccontextmanager
-async def dead_letters(
-    place: Place, choice: Choice, *, back: bool = False, held: int = HELD
-) -> AsyncIterator[tuple[Broker, Reading]]:
-    """The broker, and the dead letters of `place` being read, `held` at most.
-
-    Raises ConfigurationError where there is no such queue: with `back` the one they came from has to be there.
-    """
-    async with place.opened(*(() if back else (place.id + DEAD,))) as broker:
-        async with Reading(broker, place.exchange, place.id + DEAD, choice.reading_limit(), held) as reading:
-            yield broker, reading
-
-
-async def deal(place: Place, choice: Choice, verb: str, each: Each, *, taking: bool = True, back: bool = False) -> None:
+async def deal(place: Place, choice: Choice, verb: str, each: Each, *, taking: bool = True, back: bool = False) -> int:
     """Do `each` with the letters that are meant, a few at a time, and say in the end, also an early one, how many.
 
-    With `taking` they are gone afterwards, so that few have to be held. `back`: see dead_letters.
+    With `taking` they are gone afterwards, so that few have to be held. Raises ConfigurationError where there is no
+    such queue: with `back` the one they came from has to be there. Without `verb` it says what was not looked at.
     """
-    held = FEW if taking and choice.everything else HELD
     count = 0
     try:
-        async with dead_letters(place, choice, back=back, held=held) as (broker, reading):
-            async for found in chosen(reading, choice):
-                await each(broker, reading, found)
-                count += len(found)
+        async with place.opened(*(() if back else (place.id + DEAD,))) as broker:
+            async with letters(broker, place.exchange, place.id, choice, taking) as reading:
+                async for found in chosen(reading, choice):
+                    await each(broker, reading, found)
+                    count += len(found)
     finally:
-        if count:
+        if count and verb:
             click.echo(f"{verb} {counted(count, LETTER)} of {place}", err=True)
-    if not count:
+    if not count and verb:
         click.echo(none(choice), err=True)
-    tell_rest(reading, choice, count)
-
-
-async def messages_of(place: Place, choice: Choice, back: bool = False) -> tuple[list[Message], Reading]:
-    """The dead letters that are meant, put back already."""
-    async with dead_letters(place, choice, back=back) as (_, reading):
-        found = await all_of(chosen(reading, choice))
-    return [delivery.message for delivery in found], reading
-
-
-def none(choice: Choice) -> str:
-    """What to say when nothing was found."""
-    return "no dead letters" if choice.everything else "no dead letter fits"
-
-
-def tell_rest(reading: Reading, choice: Choice, count: int) -> None:
-    """Say, beside the output, what was not looked at."""
     if choice.limit is not None and count >= choice.limit:
         if reading.there > count:
             click.echo(f"{count:,} of {reading.there:,} dead letters; see --limit", err=True)
     elif reading.seen < reading.there:
         why = "no more fit into memory" if reading.full else "somebody else holds the others"
         click.echo(f"looked at {reading.seen:,} of {reading.there:,} dead letters: {why}", err=True)
+    return count
+
+
+async def messages_of(place: Place, choice: Choice, back: bool = False) -> list[Message]:
+    """The dead letters that are meant, put back already."""
+    messages: list[Message] = []
+
+    async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
+        messages.extend(delivery.message for delivery in found)
+
+    await deal(place, choice, "", each, taking=False, back=back)
+    return messages
+
+
+def none(choice: Choice) -> str:
+    """What to say when nothing was found."""
+    return "no dead letters" if choice.everything else "no dead letter fits"
 
 
 # looking at them
@@ -128,9 +116,8 @@ def tell_rest(reading: Reading, choice: Choice, count: int) -> None:
 @JSON
 async def list_(place: Place, choice: Choice, as_json: bool) -> None:
     """A line for each dead letter of the queue (EXCHANGE, ID), oldest first."""
-    messages, reading = await messages_of(place, choice)
+    messages = await messages_of(place, choice)
     show_rows([to_record(message) if as_json else row(message) for message in messages], as_json, none(choice))
-    tell_rest(reading, choice, len(messages))
 
 
 @dead.command()
@@ -139,12 +126,11 @@ async def list_(place: Place, choice: Choice, as_json: bool) -> None:
 @JSON
 async def show(place: Place, choice: Choice, as_json: bool) -> None:
     """Everything about a dead letter of the queue (EXCHANGE, ID): headers, traceback, body."""
-    messages, reading = await messages_of(place, choice)
+    messages = await messages_of(place, choice)
     if as_json or not messages:
-        show_rows([to_record(message) for message in messages], as_json, none(choice))
-    for message in () if as_json else messages:
+        return show_rows([to_record(message) for message in messages], as_json, none(choice))
+    for message in messages:
         click.echo("\n".join(printable(line) for line in lines(message)))
-    tell_rest(reading, choice, len(messages))
 
 
 def row(message: Message) -> dict[str, Any]:
@@ -215,12 +201,19 @@ def edit(place: Place, message: str) -> None:
 
     The dead letter stays as it is when nothing is changed or saved.
     """
-    (letter, *_), _ = run(messages_of(place, Choice(message=message), back=True))
+    letter, *_ = run(messages_of(place, Choice(message=message), back=True))
     body = edited(letter)
     if body is None:
         return click.echo("unchanged", err=True)
+
+    async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
+        for delivery in found:
+            delivery.message = msgspec.structs.replace(delivery.message, body=body)
+        await replayed(broker, place.exchange, place.id, reading, found)
+
     try:
-        run(_replace(place, letter.id, body))
+        if not run(deal(place, Choice(ids={letter.id}), "", each, back=True)):
+            raise MqasyncError("the dead letter is not there any more, or somebody else holds it: nothing was replayed")
     except Exception:
         click.echo(body)  # the user's work
         raise
@@ -242,18 +235,6 @@ def edited(letter: Message) -> bytes | None:
     return msgspec.json.format(text.encode(), indent=-1)
 
 
-async def _replace(place: Place, id: str, body: bytes) -> None:
-    """Replay the letter with that id with another body; all its copies are gone."""
-    choice = Choice(ids={id})
-    async with dead_letters(place, choice, back=True) as (broker, reading):
-        found = await all_of(chosen(reading, choice))
-        if not found:
-            raise MqasyncError("the dead letter is not there any more, or somebody else holds it: nothing was replayed")
-        for delivery in found:
-            delivery.message = msgspec.structs.replace(delivery.message, body=body)
-        await replayed(broker, place.exchange, place.id, reading, found)
-
-
 @dead.command()
 @place
 @choice()
@@ -261,7 +242,7 @@ async def _replace(place: Place, id: str, body: bytes) -> None:
 def drop(place: Place, choice: Choice, yes: bool) -> None:
     """Throw away dead letters of the queue (EXCHANGE, ID), after a question that says how many."""
     if not yes:  # those that come while the user thinks are not meant
-        messages, _ = run(messages_of(place, choice))
+        messages = run(messages_of(place, choice))
         if not messages:
             return click.echo(none(choice), err=True)
         choice = msgspec.structs.replace(choice, ids={message.id for message in messages})

@@ -80,32 +80,25 @@ class Printer(Binding):
         held = 1 if acknowledge else count or LOOK
         prefetch = min(held * 100, count or held * 100) if acknowledge else held
         super().__init__(exchange=exchange, id=id, concurrency=held, prefetch=prefetch)
-        self._left = count
+        self._left = count or -1
         self._acknowledge = acknowledge
         self._writing = asyncio.Lock()
         self.enough = asyncio.Event()
 
     async def process(self, message: bytes) -> None:
         """Print one body on one line; a return acknowledges it."""
-        if self.enough.is_set():
-            await _until_drained()
         try:
-            async with self._writing:
-                await write_line(on_one_line(message))
+            if not self.enough.is_set():
+                async with self._writing:
+                    await write_line(on_one_line(message))
+                self._left -= 1
+                if self._left == 0:
+                    self.enough.set()
+                if self._acknowledge:
+                    return
         except BrokenPipeError:
             self.enough.set()
-            await _until_drained()
-        if self._left is not None:
-            self._left -= 1
-            if self._left == 0:
-                self.enough.set()
-        if not self._acknowledge:
-            await _until_drained()
-
-
-async def _until_drained() -> None:
-    """Wait for the drain, which puts the message back."""
-    await asyncio.Event().wait()
+        await asyncio.Event().wait()  # for the drain, which puts the message back
 
 
 def on_one_line(body: bytes) -> bytes:

@@ -139,9 +139,11 @@ class Choice(msgspec.Struct, kw_only=True):
             and (self.ids is None or message.id in self.ids)
         )
 
-    def reading_limit(self) -> int | None:
-        """How many have to be looked at, at most; None for all."""
-        return self.limit if self.everything else None
+
+def letters(broker: Broker, exchange: str, id: str, choice: Choice, taking: bool = False) -> Reading:
+    """The dead letters of a queue, as many as `choice` needs; few are held where all are taken as they come."""
+    held = FEW if taking and choice.everything else HELD
+    return Reading(broker, exchange, id + DEAD, choice.limit if choice.everything else None, held)
 
 
 async def chosen(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]:

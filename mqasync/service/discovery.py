@@ -17,7 +17,7 @@ import msgspec
 from .. import __file__ as package
 from ..errors import ConfigurationError
 from ..handler import Binding, Source, where
-from ..handlers.signature import Signature, of_consumer, of_producer
+from ..handlers.signature import of_consumer, of_producer
 
 Declared = Binding | Source[..., Any]
 Lifespan = Callable[..., AbstractAsyncContextManager[dict[str, Any] | None]]
@@ -108,18 +108,13 @@ def _service(module: ModuleType, declared: Sequence[Declared]) -> Service:
         raise ConfigurationError(f"{where(lifespan)} is not a context manager: write @asynccontextmanager above it")
     consumers = [one for one in declared if isinstance(one, Binding)]
     producers = [one for one in declared if isinstance(one, Source)]
-    for consumer in consumers:
-        _check_injected(consumer, of_consumer(consumer.handler), lifespan)
-    for producer in producers:
-        _check_injected(producer, of_producer(producer.handler), lifespan)
+    for one in declared:
+        signature = of_consumer(one.handler) if isinstance(one, Binding) else of_producer(one.handler)
+        if signature.injected and lifespan is None:
+            names = ", ".join(signature.injected)
+            rule = "; a consumer takes the body and a parameter annotated Message" if isinstance(one, Binding) else ""
+            raise ConfigurationError(f"{where(one.handler)} wants {names}, which no lifespan() here yields{rule}")
     return Service(module.__name__, consumers, producers, lifespan)
-
-
-def _check_injected(declared: Declared, signature: Signature, lifespan: Lifespan | None) -> None:
-    if signature.injected and lifespan is None:
-        names = ", ".join(signature.injected)
-        rule = "; a consumer takes the body and a parameter annotated Message" if isinstance(declared, Binding) else ""
-        raise ConfigurationError(f"{where(declared.handler)} wants {names}, which no lifespan() here yields{rule}")
 
 
 def _import(name: str) -> ModuleType:

@@ -68,7 +68,9 @@ class Runner:
         self._contexts: dict[Feed, Context] = {}  # of their lifespan()
         self._stack = AsyncExitStack()
         self._receivers: set[asyncio.Task[None]] = set()
-        self._watch: LoopWatch | None = None
+        handlers = [consumer.handler for service in services for consumer in service.consumers]
+        handlers += [producer.handler for service in services for producer in service.producers]
+        self._watch = LoopWatch(handlers)
         self._tasks: list[asyncio.Task[None]] = []  # producers, and who waits for the end
         self.reporter = Reporter([service.name for service in services], self.health)
 
@@ -90,17 +92,14 @@ class Runner:
         for service in self.services:
             await self._ready(service)
         warn([channel.step.consumer for channel in self.channels], self.brokers)
-        handlers = [channel.step.consumer.handler for channel in self.channels]
-        handlers += [feed.source.handler for feed in self.feeds]
-        self._watch = self._stack.enter_context(LoopWatch(handlers))
+        self._stack.enter_context(self._watch)
         self._receivers = {channel.start(declared=True) for channel in self.channels}
         self._tasks.append(asyncio.create_task(self.reporter.run(list(self.brokers.opened.values()))))
         self.started = True
 
     def health(self) -> Health:
         """How brokers, consumers and producers are now; also before entering, and at the end."""
-        lags = self._watch.lags if self._watch else 0
-        return health(self.brokers.opened.values(), self.channels, self.feeds, lags)
+        return health(self.brokers.opened.values(), self.channels, self.feeds, self._watch.lags)
 
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter a context that ends with the runner, before its brokers are let go of."""
@@ -153,21 +152,12 @@ class Runner:
 
     async def idle(self) -> None:
         """Wait until every queue consumed here is empty and nothing is in hand."""
-        quiet = 0
+        quiet, received = 0, [0]
         while quiet < 2:  # a message may be on its way while the queue is already empty
-            received = self._received()
-            busy = await self._busy()
-            quiet = 0 if busy or received != self._received() else quiet + 1
+            busy = any([channel.held or await channel.depth() for channel in self.channels])
+            before, received = received, [channel.counts.received for channel in self.channels]
+            quiet = 0 if busy or received != before else quiet + 1
             await asyncio.sleep(IDLE_SECONDS)
-
-    def _received(self) -> int:
-        return sum(channel.counts.received for channel in self.channels)
-
-    async def _busy(self) -> bool:
-        for channel in self.channels:
-            if channel.held or await channel.depth():
-                return True
-        return False
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()

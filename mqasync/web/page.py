@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 from collections import defaultdict
+from contextlib import suppress
 from importlib.resources import files
 from ipaddress import ip_address
 from mimetypes import guess_type
@@ -25,10 +26,9 @@ from ..describe.pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
 from ..errors import MqasyncError
 from ..message import Message
 from ..observe.report import Report, Reports, output
-from ..operate.browse import FEW, HELD, Choice, Reading, chosen, replayed
+from ..operate.browse import Choice, chosen, letters, replayed
 from ..operate.overview import QueueRow, overview, process_row, reported
 from ..service.runner import Runner
-from ..transport import DEAD
 
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
@@ -83,8 +83,9 @@ class Page:
         broker, exchange, id = await self._queue(request)
         body = bool(self._token_for(request))
         found: list[dict[str, Any]] = []
-        async with Reading(broker, exchange, id + DEAD, LETTERS) as reading:
-            async for some in chosen(reading, Choice(limit=LETTERS)):
+        choice = Choice(limit=LETTERS)
+        async with letters(broker, exchange, id, choice) as reading:
+            async for some in chosen(reading, choice):
                 found += [letter(delivery.message, body) for delivery in some]
         return _json({"letters": found, "there": reading.there})
 
@@ -97,7 +98,7 @@ class Page:
         count = 0
         if not await stats(broker, exchange, id):
             raise web.HTTPConflict(text=f"{exchange}/{id} is not there any more: the dead letters stay")
-        async with Reading(broker, exchange, id + DEAD, held=FEW if choice.everything else HELD) as reading:
+        async with letters(broker, exchange, id, choice, taking=True) as reading:
             async for some in chosen(reading, choice):
                 await replayed(broker, exchange, id, reading, some)
                 count += len(some)
@@ -154,11 +155,9 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
 
 def is_address(name: str) -> bool:
     """Whether it is an IP address, which needs no DNS."""
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return ip_address(name) is not None
+    return False
 
 
 def letter(message: Message, body: bool) -> dict[str, Any]:
