@@ -27,7 +27,7 @@ from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import load_settings
 from mqasync.errors import Unroutable
 from mqasync.message import Message, new_id
-from mqasync.observe.report import STATUS, ConsumerHealth, Health, Report
+from mqasync.observe.report import STATUS, ConsumerHealth, Report
 from mqasync.service.runner import Runner
 from mqasync.web.page import TOKEN, Live, Page
 
@@ -37,7 +37,7 @@ from .conftest import unavailable
 
 ROOT = Path(__file__).parents[1]
 CONSUMER = ConsumerHealth(exchange="in", id="step", to=(), consuming=False, held=0, oldest=None, published={})
-REPORT = Report("other", "host", 1, ("mine",), 0.0, Health(0.0, {}, {"in/step": CONSUMER}, {}, 0), {})
+REPORT = Report("other", "host", 1, ("mine",), 0.0, 0.0, {}, {"in/step": CONSUMER}, {}, 0, {})
 STRANGE = "<img src=x onerror=alert(1)>"
 BODY = b'{"n": 2, "secret": "body"}'
 SERVICE = f"""
@@ -253,7 +253,7 @@ async def test_a_broker_that_does_not_answer_hides_no_process(tmp_path: Path) ->
         for name in ("main", "away", "bad"):
             runner.brokers.named(name)
         (own,) = (await asyncio.wait_for(Live(runner).now(), 5)).reports
-        assert own.health.brokers["away"].state == "not connected"
+        assert own.brokers["away"].state == "not connected"
 
 
 async def test_a_dead_letter_whose_queue_is_gone_stays() -> None:

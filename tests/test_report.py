@@ -53,7 +53,7 @@ async def test_who_listens_hears_of_every_process_what_it_does_and_at_which_rate
                 await runner.brokers.publish(Message(body=b'{"n": %d}' % n, exchange="in"))
 
             def total(count: str) -> int:
-                return sum(getattr(report.health.consumers["in/q"], count) for report in reports.now())
+                return sum(getattr(report.consumers["in/q"], count) for report in reports.now())
 
             def rated() -> bool:
                 return any(report.rates["in/q"] > 1 for report in reports.now())
@@ -61,11 +61,11 @@ async def test_who_listens_hears_of_every_process_what_it_does_and_at_which_rate
             await until(rated, "the rate is told")
             await until(lambda: total("handled") == 101 and total("buried") == 1, "everything is counted")
             assert total("failed") == 1
-            (error,) = {r.health.consumers["in/q"].last_error for r in reports.now()} - {""}
+            (error,) = {r.consumers["in/q"].last_error for r in reports.now()} - {""}
             assert "ValueError: negative" in error
-            outputs = [report.health.consumers["in/q"].published.get("out", 0) for report in reports.now()]
+            outputs = [report.consumers["in/q"].published.get("out", 0) for report in reports.now()]
             assert sum(outputs) == 101
-            assert sum(report.health.producers["in/source"].published for report in reports.now()) == 1
+            assert sum(report.producers["in/source"].published for report in reports.now()) == 1
             finished.cancel()
             await asyncio.gather(finished, return_exceptions=True)
         transport = await brokers.route("in").connected()

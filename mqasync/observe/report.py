@@ -5,13 +5,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Self
 
 import msgspec
 
-from ..brokers.broker import Broker
+from ..brokers.broker import Broker, Brokers
 from ..brokers.temporary import TemporaryQueue, sweep
 from ..core.channel import Channel
 from ..core.settlement import Counts
@@ -19,6 +19,7 @@ from ..core.source import Feed
 from ..errors import BrokerRefused, MqasyncError
 from ..message import Message, new_id
 from ..transport import Delivery
+from .lag import LoopWatch
 
 log = logging.getLogger("mqasync")
 
@@ -72,17 +73,25 @@ class ProducerHealth(msgspec.Struct, frozen=True):
     last_error: str
 
 
-class Health(msgspec.Struct, frozen=True):
-    """At `time` (seconds since 1970): brokers by name, consumers and producers by exchange/id.
+class Report(msgspec.Struct, frozen=True):
+    """How one process is at `time`, and since when it runs (both in seconds since 1970).
 
-    `lags`: how often the event loop stood still for a second or more.
+    Brokers are told by name, consumers and producers by exchange/id. `lags`: how often the event loop stood still for
+    a second or more. `rates`: messages a second in the last second or so: handled or published by exchange/id, put
+    out by "exchange/id to exchange".
     """
 
+    process: str
+    host: str
+    pid: int
+    services: tuple[str, ...]
+    started: float
     time: float
     brokers: dict[str, BrokerHealth]
     consumers: dict[str, ConsumerHealth]
     producers: dict[str, ProducerHealth]
     lags: int
+    rates: dict[str, float]
 
     @property
     def ready(self) -> bool:
@@ -96,15 +105,64 @@ class Health(msgspec.Struct, frozen=True):
         return {name: producer.last_error for name, producer in self.producers.items() if producer.failing}
 
 
-def health(brokers: Iterable[Broker], channels: Iterable[Channel], feeds: Iterable[Feed], lags: int) -> Health:
-    """How they are now."""
-    return Health(
-        time=time.time(),
-        brokers={broker.name: BrokerHealth(broker.state, broker.reconnects) for broker in brokers},
-        consumers={channel.name: _consumer(channel) for channel in channels},
-        producers={feed.name: _producer(feed) for feed in feeds},
-        lags=lags,
-    )
+DECODE = msgspec.json.Decoder(Report).decode
+
+
+class Reporter:
+    """Reports on behalf of one process, by `run`, until it is cancelled."""
+
+    def __init__(
+        self, services: Iterable[str], brokers: Brokers, channels: list[Channel], feeds: list[Feed], watch: LoopWatch
+    ) -> None:
+        self._services = tuple(services)
+        self._brokers, self._channels, self._feeds, self._watch = brokers, channels, feeds, watch
+        self._process, self._started = new_id(), time.time()
+        self._counted, self._counts = time.monotonic(), dict[str, int]()  # when, and what
+        self._rates: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Tell it on each broker, again and again, and delete what others who told it have left there."""
+        brokers = list(self._brokers.opened.values())
+        await asyncio.gather(*map(self._tell, brokers), *map(sweep, brokers))
+
+    async def _tell(self, broker: Broker) -> None:
+        while True:
+            pause = HEARD_SECONDS
+            try:
+                await broker.publish(STATUS, Message(body=msgspec.json.encode(self.now()), exchange=STATUS))
+            except BrokerRefused as error:
+                return log.info("this process does not report its status: %s", error)
+            except MqasyncError:  # nobody listens, or too much to tell
+                pause = UNHEARD_SECONDS
+            await asyncio.sleep(pause)
+
+    def now(self) -> Report:
+        """How this process is; also before it has begun to work, and at its end."""
+        elapsed = time.monotonic() - self._counted
+        if elapsed >= HEARD_SECONDS / 2:
+            before, self._counts = self._counts, self._count()
+            self._rates = {name: (count - before.get(name, 0)) / elapsed for name, count in self._counts.items()}
+            self._counted += elapsed
+        return Report(
+            process=self._process,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            services=self._services,
+            started=self._started,
+            time=time.time(),
+            brokers={one.name: BrokerHealth(one.state, one.reconnects) for one in self._brokers.opened.values()},
+            consumers={channel.name: _consumer(channel) for channel in self._channels},
+            producers={feed.name: _producer(feed) for feed in self._feeds},
+            lags=self._watch.lags,
+            rates=self._rates,
+        )
+
+    def _count(self) -> dict[str, int]:
+        counts = {feed.name: feed.published for feed in self._feeds}
+        for channel in self._channels:
+            counts[channel.name] = counts.get(channel.name, 0) + channel.counts.handled
+            counts |= {output(channel.name, to): count for to, count in channel.step.outputs.items()}
+        return counts
 
 
 def _consumer(channel: Channel) -> ConsumerHealth:
@@ -123,87 +181,6 @@ def _consumer(channel: Channel) -> ConsumerHealth:
 def _producer(feed: Feed) -> ProducerHealth:
     source = feed.source
     return ProducerHealth(source.exchange, source.id, feed.published, feed.failed, feed.failing, feed.last_error)
-
-
-class Report(msgspec.Struct, frozen=True):
-    """One process: where it runs, what, since when (seconds since 1970), and how it is.
-
-    `rates`: messages a second in the last second or so: handled or published by exchange/id, put out by
-    "exchange/id to exchange".
-    """
-
-    process: str
-    host: str
-    pid: int
-    services: tuple[str, ...]
-    started: float
-    health: Health
-    rates: dict[str, float]
-
-    @property
-    def up(self) -> float:
-        """Seconds since its start."""
-        return max(0.0, time.time() - self.started)
-
-
-DECODE = msgspec.json.Decoder(Report).decode
-
-
-class Reporter:
-    """Reports on behalf of one process, by `run`, until it is cancelled."""
-
-    def __init__(self, services: Iterable[str], health: Callable[[], Health]) -> None:
-        self._services = tuple(services)
-        self._health = health
-        self._process = new_id()
-        self._before = health()
-        self._started = self._before.time
-        self._rates: dict[str, float] = {}
-
-    async def run(self, brokers: Iterable[Broker]) -> None:
-        """Tell it on each of them, again and again, and delete what others who told it have left there."""
-        brokers = list(brokers)
-        await asyncio.gather(*map(self._tell, brokers), *map(sweep, brokers))
-
-    async def _tell(self, broker: Broker) -> None:
-        while True:
-            pause = HEARD_SECONDS
-            try:
-                await broker.publish(STATUS, Message(body=msgspec.json.encode(self.report()), exchange=STATUS))
-            except BrokerRefused as error:
-                return log.info("this process does not report its status: %s", error)
-            except MqasyncError:  # nobody listens, or too much to tell
-                pause = UNHEARD_SECONDS
-            await asyncio.sleep(pause)
-
-    def report(self) -> Report:
-        """How this process is."""
-        now = self._health()
-        if now.time - self._before.time >= HEARD_SECONDS / 2:
-            self._rates, self._before = rates(self._before, now), now
-        return Report(
-            process=self._process,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            services=self._services,
-            started=self._started,
-            health=now,
-            rates=self._rates,
-        )
-
-
-def rates(before: Health, now: Health) -> dict[str, float]:
-    """Messages a second between the two, by exchange/id: handled by consumers, published by producers."""
-    seconds, counted = max(now.time - before.time, 0.001), _counts(before)
-    return {name: max(0, count - counted.get(name, 0)) / seconds for name, count in _counts(now).items()}
-
-
-def _counts(health: Health) -> dict[str, int]:
-    counts = {name: producer.published for name, producer in health.producers.items()}
-    for name, consumer in health.consumers.items():
-        counts[name] = counts.get(name, 0) + consumer.handled
-        counts |= {output(name, to): count for to, count in consumer.published.items()}
-    return counts
 
 
 def output(name: str, to: str) -> str:

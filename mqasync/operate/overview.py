@@ -44,18 +44,17 @@ class QueueRow(msgspec.Struct, frozen=True, rename=SHOWN_AS):
 
 def process_row(report: Report) -> dict[str, Any]:
     """One process, as people and machines are shown it."""
-    health = report.health
     return {
         "process": f"{report.host}:{report.pid}",
         "services": ", ".join(report.services),
-        "up": report.up,
-        "per second": sum(report.rates.get(name, 0.0) for name in health.consumers),
-        "handled": sum(consumer.handled for consumer in health.consumers.values()),
-        "published": sum(producer.published for producer in health.producers.values()),
-        "in hand": sum(consumer.held for consumer in health.consumers.values()),
-        "reconnects": sum(broker.reconnects for broker in health.brokers.values()),
-        "brokers": ", ".join(f"{name}: {broker.state}" for name, broker in health.brokers.items()),
-        "failing producers": "; ".join(f"{name}: {error}" for name, error in health.failing.items()),
+        "up": report.time - report.started,
+        "per second": sum(report.rates.get(name, 0.0) for name in report.consumers),
+        "handled": sum(consumer.handled for consumer in report.consumers.values()),
+        "published": sum(producer.published for producer in report.producers.values()),
+        "in hand": sum(consumer.held for consumer in report.consumers.values()),
+        "reconnects": sum(broker.reconnects for broker in report.brokers.values()),
+        "brokers": ", ".join(f"{name}: {broker.state}" for name, broker in report.brokers.items()),
+        "failing producers": "; ".join(f"{name}: {error}" for name, error in report.failing.items()),
     }
 
 
@@ -72,7 +71,7 @@ async def known(brokers: Brokers) -> set[Queue]:
 
 def reported(reports: Iterable[Report]) -> set[Queue]:
     """Every queue that a process tells of."""
-    return {(consumer.exchange, consumer.id) for report in reports for consumer in report.health.consumers.values()}
+    return {(consumer.exchange, consumer.id) for report in reports for consumer in report.consumers.values()}
 
 
 async def overview(brokers: Brokers, names: Collection[Queue], reports: Collection[Report]) -> list[QueueRow]:
@@ -83,7 +82,7 @@ async def overview(brokers: Brokers, names: Collection[Queue], reports: Collecti
 async def _row(brokers: Brokers, exchange: str, id: str, reports: Collection[Report]) -> QueueRow:
     broker, name = brokers.route(exchange), f"{exchange}/{id}"
     found, dead = await asyncio.gather(*(_answer(stats(broker, exchange, own)) for own in (id, id + DEAD)))
-    working = [report.health.consumers[name] for report in reports if name in report.health.consumers]
+    working = [report.consumers[name] for report in reports if name in report.consumers]
     consuming = sum(consumer.consuming for consumer in working)
     return QueueRow(
         queue=name,
@@ -91,7 +90,7 @@ async def _row(brokers: Brokers, exchange: str, id: str, reports: Collection[Rep
         delayed=found.delayed if found else None,
         dead=dead.total if dead else None,
         consumers=consuming if found is None or found.consumers is None else found.consumers,
-        rate=sum(report.rates.get(name, 0.0) for report in reports if name in report.health.consumers),
+        rate=sum(report.rates.get(name, 0.0) for report in reports if name in report.consumers),
         held=sum(consumer.held for consumer in working),
         retried=sum(consumer.retried for consumer in working),
         buried=sum(consumer.buried for consumer in working),

@@ -20,7 +20,7 @@ from ..handler import Binding
 from ..handlers.attempt import STOP_SECONDS, ended
 from ..handlers.step import Around, Step
 from ..observe.lag import LoopWatch
-from ..observe.report import Health, Reporter, health
+from ..observe.report import Reporter
 from ..observe.telemetry import traced
 from ..transport import DEAD
 from .discovery import Service
@@ -72,7 +72,9 @@ class Runner:
         handlers += [producer.handler for service in services for producer in service.producers]
         self._watch = LoopWatch(handlers)
         self._tasks: list[asyncio.Task[None]] = []  # producers, and who waits for the end
-        self.reporter = Reporter([service.name for service in services], self.health)
+        names = [service.name for service in services]
+        self.reporter = Reporter(names, self.brokers, self.channels, self.feeds, self._watch)
+        self.health = self.reporter.now
 
     async def __aenter__(self) -> Self:
         try:
@@ -94,12 +96,8 @@ class Runner:
         warn([channel.step.consumer for channel in self.channels], self.brokers)
         self._stack.enter_context(self._watch)
         self._receivers = {channel.start(declared=True) for channel in self.channels}
-        self._tasks.append(asyncio.create_task(self.reporter.run(list(self.brokers.opened.values()))))
+        self._tasks.append(asyncio.create_task(self.reporter.run()))
         self.started = True
-
-    def health(self) -> Health:
-        """How brokers, consumers and producers are now; also before entering, and at the end."""
-        return health(self.brokers.opened.values(), self.channels, self.feeds, self._watch.lags)
 
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter a context that ends with the runner, before its brokers are let go of."""

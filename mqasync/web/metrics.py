@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ..handler import Binding
 from ..handlers.step import Run
 from ..message import Message
-from ..observe.report import Health
+from ..observe.report import Report
 from ..operate.overview import QueueRow
 
 QUEUE = ("exchange", "id")
@@ -65,7 +65,7 @@ class Metrics:
 
         return timed
 
-    def text(self, health: Health, queues: Sequence[QueueRow]) -> bytes:
+    def text(self, health: Report, queues: Sequence[QueueRow]) -> bytes:
         """Everything in Prometheus' text format; `queues` are those of this process, as their brokers tell."""
         return generate_latest(self._registry) + generate_latest(_Now(health, queues))
 
@@ -73,7 +73,7 @@ class Metrics:
 class _Now(NamedTuple):
     """A collector of what is known at this moment."""
 
-    health: Health
+    health: Report
     queues: Sequence[QueueRow]
 
     def collect(self) -> Iterator[Metric]:

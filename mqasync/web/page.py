@@ -208,7 +208,7 @@ class Live:
         """This process, which needs no broker for it, and the others as far as the brokers tell of them."""
         if not self._reports:
             self._reports = await self._runner.enter(Reports(self._runner.brokers.opened.values()))
-        own = self._runner.reporter.report()
+        own = self._runner.health()
         others = [report for report in self._reports.now() if report.process != own.process]
         return sorted([own, *others], key=lambda report: (report.host, report.pid))
 
@@ -229,10 +229,10 @@ def draw(moment: Moment, settings: Settings) -> str:
         return Node(kind, exchange, id, settings.broker_of(exchange))
 
     for report in moment.reports:
-        for name, producer in report.health.producers.items():
+        for name, producer in report.producers.items():
             source, target = node(PRODUCER, producer.exchange, producer.id), node(EXCHANGE, producer.exchange)
             flows[source, target] += report.rates.get(name, 0.0)
-        for name, consumer in report.health.consumers.items():
+        for name, consumer in report.consumers.items():
             own = node(CONSUMER, consumer.exchange, consumer.id)
             flows[node(EXCHANGE, consumer.exchange), own] += report.rates.get(name, 0.0)
             for to in {*consumer.to, *consumer.published}:
