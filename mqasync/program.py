@@ -15,7 +15,7 @@ from .duration import seconds
 from .errors import BrokerLost, ConfigurationError
 from .handler import Binding, where
 from .handlers.outbox import Outbox
-from .handlers.step import Step, outgoing
+from .handlers.step import outgoing
 from .message import NaturalKey, Out
 from .transport import check_name
 
@@ -124,7 +124,13 @@ class Consumer(Binding):
 
         `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
         """
-        await consume(self, config, broker)
+        from .config.settings import load_settings
+        from .service.discovery import Service
+        from .service.runner import Runner
+
+        service = Service(type(self).__module__, [self], [], None)
+        async with Runner([service], load_settings(config, broker), grace=GRACE) as runner:
+            await runner.finished()
 
 
 class Handler(Consumer, Generic[P, R]):
@@ -170,25 +176,6 @@ def consumer(
         max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait, dedup=dedup, ordered=ordered,
     )  # fmt: skip
     return lambda function: Handler(function, exchange=exchange, id=id, **given)
-
-
-async def consume(consumer: Binding, config: str | None = None, broker: str | None = None) -> None:
-    """See Consumer.consume."""
-    from .config.settings import load_settings
-    from .core.channel import Channel
-    from .core.dedup import seen_of
-    from .observe.telemetry import traced
-
-    settings = load_settings(config, broker)
-    consumer = settings.configured(consumer)
-    brokers, around = traced(settings)
-    step, seen = Step(consumer, brokers.publish, {}), seen_of(consumer, settings.dedup)
-    channel = Channel(step, brokers.route(consumer.exchange), seen=seen, around=around)
-    try:
-        await channel.start()
-    finally:
-        await channel.drain(GRACE)
-        await brokers.close()
 
 
 async def each(bodies: Bodies) -> AsyncIterator[Any]:

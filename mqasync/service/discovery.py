@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from .. import __file__ as package
 from ..errors import ConfigurationError
 from ..handler import Binding, Source, where
 from ..handlers.signature import of_consumer, of_producer
@@ -126,7 +125,7 @@ def _import(name: str) -> ModuleType:
             raise  # the module is there; what it imports is not
         raise ConfigurationError(f"there is no module {missing!r}; {_hint(*missing.rpartition('.'))}") from error
     except ConfigurationError as error:
-        own = os.path.dirname(package)
+        own = os.path.dirname(os.path.dirname(__file__))
         line = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)][-1]
         if line.filename in str(error):
             raise
