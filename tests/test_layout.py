@@ -37,14 +37,14 @@ FOLDERS = {
     ".": 700,
     "transports": 2120,
     "transports/common": 361,
-    "cli": 1074,
-    "describe": 260,
-    "observe": 445,
-    "operate": 348,
-    "service": 730,
-    "web": 335,
+    "cli": 1046,
+    "describe": 232,
+    "observe": 437,
+    "operate": 346,
+    "service": 707,
+    "web": 334,
 }
-MAX_LINES = 8_811
+MAX_LINES = 8_675
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

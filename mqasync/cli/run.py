@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from msgspec.structs import replace
@@ -76,7 +76,9 @@ def run(
         raise ConfigurationError("--until-idle takes one process: a worker cannot tell whether the others are idle")
     worker = Worker.this()
     if not worker and (workers > 1 or reload):
-        supervise(Workers(workers, reload=reload))
+        supervisor = Workers(workers, reload=reload)
+        run_loop(supervisor.run(), kill=supervisor.kill)
+        raise click.exceptions.Exit(supervisor.code)
     if worker and workers > 1:
         worker.sign_logs()
     settings = load_settings(path, broker)
@@ -91,17 +93,6 @@ def run(
     with sending_traces(",".join(modules)):
         runner = Runner(services, settings, until_idle=until_idle, wait=wait, grace=grace, around=around)
         run_loop(_run(modules, runner, serve, worker), obedient=worker is not None, grace=grace)
-
-
-def supervise(workers: Workers) -> NoReturn:
-    """Do nothing but start, watch and end the workers, each of which is this command once more."""
-
-    async def work() -> None:
-        with suppress(asyncio.CancelledError):
-            await workers.run()
-
-    run_loop(work(), kill=workers.kill)
-    raise click.exceptions.Exit(workers.code)
 
 
 def check_shared(services: Sequence[Service], brokers: Brokers) -> None:

@@ -36,8 +36,8 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
     their start, messages a second, in hand, retried, buried, seconds since the oldest in hand was published,
     the last error. It listens for a few seconds to what the processes report.
     """
-    consumers = [consumer for service in services for consumer in service.consumers]
-    wanted = {(consumer.exchange, consumer.id) for consumer in consumers} if services else None
+    consumed = {(consumer.exchange, consumer.id) for service in services for consumer in service.consumers}
+    wanted = consumed if services else None
     names = settings.brokers.keys() if wanted is None else {settings.broker_of(exchange) for exchange, _ in wanted}
     async with connected(settings, None) as brokers:
         for name in settings.brokers:

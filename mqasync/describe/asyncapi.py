@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
@@ -75,21 +75,11 @@ def key_of(operation: Operation) -> str:
 
 
 def bodies_of(operation: Operation) -> list[Any]:
-    """The types of what a handler gets, or returns or yields, as far as it is annotated."""
+    """The types of what a handler gets, or returns or yields: each member of a union, as far as they say anything."""
     handler = operation.declared.handler
-    return told(of_consumer(handler).body) if operation.action == "receive" else put_out(handler)
-
-
-def put_out(handler: Callable[..., Any]) -> list[Any]:
-    """The types of what a handler returns or yields, as far as it is annotated."""
-    returned = hint_of(handler, "return")
-    if inspect.isasyncgenfunction(handler):
-        returned = next(iter(get_args(returned)), None)
-    return told(returned)
-
-
-def told(annotation: Any) -> list[Any]:
-    """The types of bodies in an annotation: each member of a union, without those that say nothing."""
+    annotation = of_consumer(handler).body if operation.action == "receive" else hint_of(handler, "return")
+    if operation.action == "send" and inspect.isasyncgenfunction(handler):
+        annotation = next(iter(get_args(annotation)), None)
     members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return [member for member in members if member not in UNTOLD]
 
@@ -107,8 +97,7 @@ def described(kinds: Iterable[Any]) -> tuple[dict[Any, Data], Data]:
     except NOT_DECODABLE as error:
         raise ConfigurationError(f"there is no schema of an annotation: {error}") from error
     payload_of = dict(zip(others, payloads, strict=True))
-    for kind, adapter in adapters.items():
-        payload_of[kind] = _by_pydantic(adapter, models)
+    payload_of |= {kind: _by_pydantic(adapter, models) for kind, adapter in adapters.items()}
     schemas |= {f"pydantic.{name}": schema for name, schema in models.items()}
     for schema in schemas.values():
         schema.update(_description(schema.get("description")))

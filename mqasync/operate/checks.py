@@ -115,8 +115,13 @@ class Checks:
         others = [(exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges and not is_tap(id)]
         findings = []
         for exchange, id in others:
-            if (exchange, id.removesuffix(DEAD)) not in self._queues:
-                findings += await self._other(broker, exchange, id)
+            if (exchange, id.removesuffix(DEAD)) in self._queues:
+                continue
+            found = await stats(broker, exchange, id)
+            if found and (found.total or not id.endswith(DEAD)):  # nobody may be left who consumes it
+                consumers = f"consumers elsewhere: {found.consumers}, " if found.consumers else ""
+                detail = f"nothing here consumes it; {consumers}{_holds(found)}"
+                findings.append(Finding(OK if consumers else WARNING, f"{exchange}/{id}", detail))
         heard = {exchange for exchange, id in (*self._queues, *others) if not id.endswith(DEAD)}
         whether = "the broker does not tell whether others do" if there is None else "and no queue is bound to it"
         for exchange in exchanges:
@@ -125,15 +130,6 @@ class Checks:
                 detail = f"{', '.join(self._fed[exchange])} publishes to it, nothing here consumes it, {whether}"
                 findings.append(Finding(WARNING, exchange, detail))
         return findings
-
-    async def _other(self, broker: Broker, exchange: str, id: str) -> list[Finding]:
-        """A queue that is not declared here: nobody may be left who consumes it."""
-        found = await stats(broker, exchange, id)
-        if found is None or (id.endswith(DEAD) and not found.total):
-            return []
-        consumers = f"consumers elsewhere: {found.consumers}, " if found.consumers else ""
-        detail = f"nothing here consumes it; {consumers}{_holds(found)}"
-        return [Finding(OK if consumers else WARNING, f"{exchange}/{id}", detail)]
 
 
 async def _silent(broker: Broker, exchange: str, id: str, found: QueueStats | None) -> bool:

@@ -97,10 +97,11 @@ class Workers:
         if self._reload:
             tasks.append(asyncio.create_task(self._restart_after(changes())))
         try:
-            for ended in asyncio.as_completed(tasks):
-                self.code = await ended
-                if self.code:
-                    break
+            with suppress(asyncio.CancelledError):
+                for ended in asyncio.as_completed(tasks):
+                    self.code = await ended
+                    if self.code:
+                        break
         finally:
             for task in tasks:
                 task.cancel()
