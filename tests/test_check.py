@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aio_pika
@@ -20,7 +19,7 @@ from mqasync.service.discovery import Service
 from mqasync.transport import DEAD
 from mqasync.transports.memory import MemoryTransport
 
-from .brokers import RabbitMQ, rabbitmq
+from .brokers import RabbitMQ
 from .commands import CommandLine
 from .test_dead import BROKERS
 
@@ -228,35 +227,6 @@ async def test_a_queue_that_exists_with_other_arguments_is_an_error(
     (error,) = [finding for finding in json.loads(done.stdout) if finding["result"] == "error"]
     assert error["about"] == f"{exchange}/step"
     assert "inequivalent arg" in error["detail"]
-
-
-def test_a_queue_whose_leader_is_gone_is_an_error(tmp_path: Path) -> None:
-    with rabbitmq() as server:
-        cli = CommandLine(tmp_path, server.url)
-        # Given quorum queues of which RabbitMQ, killed in the second of their birth, has elected no leader
-        names = [f"n{n}" for n in range(30)]
-        leaderless: list[str] = []
-        while not leaderless:
-            cli.declare("in", *names)
-            server.kill()
-            server.start()
-            leaderless = [name for name in names if f"in.{name}'" in server.leaderless()]
-            names = [f"{name}x" for name in names]
-        # When
-        cli.file(
-            "mine.py",
-            f"""
-from mqasync import consumer
-
-@consumer(exchange="in", id="{leaderless[0]}")
-async def step(body): ...
-""",
-        )
-        done = cli.run("check", "mine", "--json")
-    # Then
-    assert done.returncode == 1, done.stderr
-    told_of = {finding["about"]: finding for finding in json.loads(done.stdout) if finding["result"] == "error"}
-    assert "the queue has not answered for 3 s: see whether it has a leader" in told_of[f"in/{leaderless[0]}"]["detail"]
 
 
 @pytest.mark.parametrize("cli", BROKERS, indirect=True)

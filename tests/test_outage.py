@@ -2,57 +2,16 @@
 
 import asyncio
 import random
-import time
-from collections.abc import Iterator
 
 import pytest
 
-from mqasync import Message, consumer
 from mqasync.brokers import broker
 from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import Settings
 from mqasync.config.urls import each_host
-from mqasync.core.channel import Channel
-from mqasync.handlers.step import Step
 
-from .brokers import RabbitMQ, free_port, rabbitmq
-from .conftest import required
+from .brokers import free_port
 from .servers.redis import DurableRedis
-
-
-@pytest.fixture
-def private_rabbitmq() -> Iterator[RabbitMQ]:
-    """A RabbitMQ of this test's own, to be killed."""
-    with required(rabbitmq()) as server:
-        yield server
-
-
-async def test_draining_and_closing_are_bounded_while_the_broker_is_away(private_rabbitmq: RabbitMQ) -> None:
-    brokers = Brokers(Settings(brokers={"main": private_rabbitmq.url}))
-    busy = asyncio.Event()
-
-    @consumer(exchange="in", id="q")
-    async def handler(body: dict[str, int]) -> None:
-        busy.set()
-        await asyncio.sleep(0.5)
-
-    channel = Channel(Step(handler, brokers.publish, {}), brokers.route("in"))
-    await channel.declare()
-    channel.start()
-    await brokers.publish(Message(body=b"{}", exchange="in"))
-    await busy.wait()
-    # Given a handler in the middle of its work, when the broker dies and we stop
-    await asyncio.to_thread(private_rabbitmq.kill)
-    waiting = brokers.publish(Message(body=b"{}", exchange="in"))
-    started = time.monotonic()
-    await channel.drain(2.0)
-    await channel.drain(2.0)
-    await brokers.close()
-    await brokers.close()
-    # Then we are done soon, and who still waited for a confirmation is told
-    assert time.monotonic() - started < 15
-    with pytest.raises(Exception, match="was closed before it confirmed"):
-        await waiting
 
 
 async def test_a_cancellation_is_never_lost_while_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

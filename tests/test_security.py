@@ -8,7 +8,7 @@ import gzip
 import re
 import ssl
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ import msgspec
 import pytest
 import trustme
 import yaml
+from aio_pika.abc import AbstractChannel
 from cryptography.hazmat.primitives import serialization
 
 from mqasync import (
     BrokerLost,
     BrokerRefused,
     ConfigurationError,
-    Consumer,
     Message,
     Out,
     Reject,
@@ -33,19 +33,17 @@ from mqasync import (
 from mqasync import consumer as consumer_of
 from mqasync import producer as producer_of
 from mqasync.brokers.broker import Brokers
-from mqasync.brokers.connection import load
+from mqasync.brokers.connection import Connection, load
 from mqasync.cli.messages import consume, produce
 from mqasync.config.settings import Settings, load_settings
-from mqasync.core.channel import Channel
-from mqasync.handlers.step import Step
 from mqasync.message import new_id, output_id
-from mqasync.transport import DEAD
 
 from .brokers import RabbitMQ, free_port, rabbitmq
 from .commands import CommandLine
 from .conftest import required
 from .test_user_mistakes import sentence
 from .waiting import until
+from .working import dead_letters, working
 
 EVIL = "a\r\n12:00:00 forged\n12:00:00 forged \x1b[31m\0\x7f\x9b\u2028\u202e"
 Put = Callable[[dict[str, Any], bytes], Coroutine[Any, Any, None]]
@@ -177,6 +175,7 @@ PASSWORD = "zebra/quagga@tapir#okapi?kudu"
 NOISY = """
 import logging
 import aio_pika
+from aio_pika.abc import AbstractChannel
 from mqasync import consumer, producer
 
 for name in (None, *logging.root.manager.loggerDict):
@@ -312,46 +311,25 @@ def test_a_name_that_could_mean_something_else_is_refused_everywhere(kind: str, 
 # headers
 
 
-class Scene:
-    """Consumers at work on the shared RabbitMQ, and what a stranger publishes to them with aio-pika."""
-
-    def __init__(self, url: str, *consumers: Consumer) -> None:
-        self.url = url
-        self.brokers = Brokers(Settings(brokers={"main": url}))
-        self.channels = [
-            Channel(Step(one, self.brokers.publish, {}), self.brokers.route(one.exchange)) for one in consumers
-        ]
-
-    async def __aenter__(self) -> "Scene":
-        for channel in self.channels:
-            await channel.declare()
-            channel.start()
-        self.connection = await aio_pika.connect(self.url)
-        self.stranger = await self.connection.channel()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.connection.close()
-        for channel in self.channels:
-            await channel.drain(1.0)
-        await self.brokers.close()
-
-    async def put(self, body: bytes, **properties: Any) -> None:
-        exchange = await self.stranger.get_exchange(self.channels[0].exchange)
-        await exchange.publish(aio_pika.Message(body, **properties), routing_key="")
-
-    async def dead(self, count: int) -> list[Message]:
-        channel = self.channels[0]
-        await until(lambda: channel.counts.buried >= count, f"{count} are buried")
-        transport = await self.brokers.route(channel.exchange).connected()
-        subscription = await transport.subscribe(channel.exchange, channel.id + DEAD, 100)
-        dead: list[Message] = []
-        while len(dead) < count:
-            dead += [delivery.message for delivery in await subscription.receive(100, 5.0)]
-        return dead
+@pytest.fixture
+def url(rabbitmq_url: str) -> str:
+    return rabbitmq_url
 
 
-async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_nothing(rabbitmq_url: str) -> None:
+@pytest.fixture
+async def stranger(url: str) -> AsyncIterator[AbstractChannel]:
+    """Somebody who publishes with aio-pika, and knows nothing of mqasync."""
+    async with await aio_pika.connect(url) as connection:
+        yield await connection.channel()
+
+
+async def put(stranger: AbstractChannel, exchange: str, body: bytes, **properties: Any) -> None:
+    await (await stranger.get_exchange(exchange)).publish(aio_pika.Message(body, **properties), routing_key="")
+
+
+async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_nothing(
+    brokers: Brokers, stranger: AbstractChannel
+) -> None:
     first, second, victim = f"E{new_id()}", f"E{new_id()}", f"victim-{new_id()}"
     arrived: list[Message] = []
 
@@ -371,20 +349,18 @@ async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_noth
     headers: dict[str, Any] = {"CC": [victim], "BCC": [victim], "x-death": [{"count": 9}], "x-delivery-count": 99}
     headers |= {"mqasync-key": "k", "mqasync-time": "yesterday", "trace": "kept"}
     odd: dict[str, Any] = {"user_id": "guest", "expiration": 60, "priority": 9, "reply_to": victim, "type": "x"}
-    async with Scene(rabbitmq_url, copy, sink) as scene:
-        queue = await scene.stranger.declare_queue(victim)
-        transport = await scene.brokers.route(second).connected()
-        await transport.declare(second, "raw")
+    async with working(brokers, copy, sink):
+        queue = await stranger.declare_queue(victim)
+        await (await brokers.route(second).connected()).declare(second, "raw")
         # When a stranger forges what he can
         for do in ("copy", "retry", "bury", "forge"):
             body = b'{"do": "%s"}' % do.encode()
-            await scene.put(body, headers=headers | {"mqasync-id": do}, **odd)
-        await scene.put(
-            b'{"do": "attempt"}', headers=headers | {"mqasync-id": "attempt", "mqasync-attempt": 2**62}, **odd
-        )
+            await put(stranger, first, body, headers=headers | {"mqasync-id": do}, **odd)
+        headers |= {"mqasync-id": "attempt", "mqasync-attempt": 2**62}
+        await put(stranger, first, b'{"do": "attempt"}', headers=headers, **odd)
         # Then all that is handled arrives once, as a message of ours
         await until(lambda: len(arrived) >= 4, "four have arrived")
-        (dead,) = await scene.dead(1)
+        (dead,) = await dead_letters(brokers, first, "q", 1)
         assert {message.id for message in arrived} == {
             output_id(id, second, "q", 0) for id in ("copy", "retry", "forge", "attempt")
         }
@@ -393,7 +369,7 @@ async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_noth
         assert [message.headers for message in arrived].count({"trace": "kept"}) == 3
         assert not [name for name in dead.headers if name != "trace" and not name.startswith("dead-")]
         # And without a property that RabbitMQ acts on
-        raw = await scene.stranger.get_queue(f"{second}.raw")
+        raw = await stranger.get_queue(f"{second}.raw")
         for _ in range(4):
             copied = await raw.get(no_ack=True)
             assert copied is not None
@@ -403,16 +379,18 @@ async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_noth
         await queue.delete()
 
 
-async def test_a_compressed_body_is_handed_over_as_it_came(rabbitmq_url: str) -> None:
+async def test_a_compressed_body_is_handed_over_as_it_came(
+    brokers: Brokers, exchange: str, stranger: AbstractChannel
+) -> None:
     handled: list[bytes] = []
 
-    @consumer_of(exchange=f"E{new_id()}", id="q")
+    @consumer_of(exchange=exchange, id="q")
     async def handle(event: bytes) -> None:
         handled.append(event)
 
     bomb = gzip.compress(bytes(100_000_000), 1)
-    async with Scene(rabbitmq_url, handle) as scene:
-        await scene.put(bomb, content_encoding="gzip", content_type="application/json")
+    async with working(brokers, handle):
+        await put(stranger, exchange, bomb, content_encoding="gzip", content_type="application/json")
         await until(lambda: handled == [bomb], "it is handled")
 
 
@@ -444,21 +422,18 @@ def unforged(stderr: str) -> bool:
     return all(line.isprintable() and re.match(r"\d\d:\d\d:\d\d (?!forged)|  |mqasync: ", line) for line in lines)
 
 
-async def test_nobody_forges_a_line_of_the_log(tmp_path: Path, rabbitmq_url: str) -> None:
-    exchange = f"E{new_id()}"
-    rabbit = CommandLine(tmp_path, rabbitmq_url)
+async def test_nobody_forges_a_line_of_the_log(
+    tmp_path: Path, url: str, exchange: str, stranger: AbstractChannel, transport: Connection
+) -> None:
+    await transport.declare(exchange, "q")
+    rabbit = CommandLine(tmp_path, url)
     rabbit.file("loud.py", LOUD.format(exchange=exchange))
-
-    @consumer_of(exchange=exchange, id="q")
-    async def nobody(event: dict[str, Any]) -> None: ...
-
     # Given messages of a stranger in the queue, in which everything that is text is evil
-    async with Scene(rabbitmq_url, nobody) as scene:
-        await scene.channels[0].drain(1.0)
-        for do in ("raise", "put out"):
-            body = msgspec.json.encode({"do": do, "text": EVIL})
-            await scene.put(body, message_id=EVIL, app_id=EVIL, type=EVIL, headers={EVIL: EVIL, "mqasync-key": EVIL})
-        await scene.put(EVIL.encode(), message_id=EVIL, headers={"mqasync-id": EVIL * 5})
+    for do in ("raise", "put out"):
+        body = msgspec.json.encode({"do": do, "text": EVIL})
+        headers = {EVIL: EVIL, "mqasync-key": EVIL}
+        await put(stranger, exchange, body, message_id=EVIL, app_id=EVIL, type=EVIL, headers=headers)
+    await put(stranger, exchange, EVIL.encode(), message_id=EVIL, headers={"mqasync-id": EVIL * 5})
     done = rabbit.run("run", "loud", "--until-idle")
     assert done.returncode == 0
     assert re.search(r" 3 in the dead letters of .*; last: ", done.stderr)

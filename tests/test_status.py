@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .commands import CommandLine
-from .test_dead import BROKERS
+from .test_request import TEMPORARY
 
 SERVICE = """
 import os
@@ -27,7 +27,7 @@ def queue(status: dict[str, Any], name: str) -> dict[str, Any]:
     return row  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("cli", BROKERS, indirect=True)
+@pytest.mark.parametrize("cli", TEMPORARY, indirect=True)
 def test_status_tells_of_queues_and_of_the_processes_that_work_on_them(cli: CommandLine, exchange: str) -> None:
     cli.environment["EXCHANGE"] = exchange
     cli.file("mine.py", SERVICE)

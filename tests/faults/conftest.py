@@ -51,17 +51,19 @@ class Record:
         broker: str,
         fault: str,
         url: str,
-        strike: Callable[[list[Load]], object],
+        strike: Callable[[list[Load]], float | None],
         messages: int = MESSAGES,
         within: float = 5.0,
         **options: Any,
     ) -> list[Load]:
-        """Strike when a fifth of the messages is confirmed: then all has to come through. Returns the loads."""
+        """Strike when a fifth of the messages is confirmed: then all has to come through. Returns the loads.
+
+        `strike` returns when (time.monotonic) the broker was there again, or None for now.
+        """
         with loads(url, messages, **options) as running:
             for load in running:
                 load.until_confirmed(0.2)
-            strike(running)
-            back = time.monotonic()
+            back = strike(running) or time.monotonic()
             for load in running:
                 load.finish()
         self(broker, fault, running, back, within)

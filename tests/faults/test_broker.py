@@ -2,70 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import time
+from pathlib import Path
+
+import pytest
+
+from mqasync import Message, consumer
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import Settings
 
 from ..brokers import RabbitMQ
+from ..commands import CommandLine
+from ..working import publish, working
 from .conftest import Record
-from .load import MESSAGES, loads
+from .load import Load, reconnected
 
 
-def test_a_killed_broker_loses_nothing(server: RabbitMQ, record: Record) -> None:
-    with loads(server.url, MESSAGES) as running:
-        for load in running:
-            load.until_confirmed(0.2)
+@pytest.mark.parametrize(("kind", "options"), [("", {}), (", classic queues", {"x-queue-type": "classic"})])
+def test_a_killed_broker_loses_nothing(kind: str, options: dict[str, str], server: RabbitMQ, record: Record) -> None:
+    def strike(running: list[Load]) -> float:
         server.kill()
         server.start()
         back = time.monotonic()
         server.elect()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", "killed (SIGKILL) and started again", running, back)
+        return back
 
-
-def test_a_killed_broker_with_classic_queues_loses_nothing(server: RabbitMQ, record: Record) -> None:
-    with loads(server.url, MESSAGES, options={"x-queue-type": "classic"}) as running:
-        for load in running:
-            load.until_confirmed(0.2)
-        server.kill()
-        server.start()
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", "killed, classic queues", running, back)
+    record.survives("RabbitMQ", f"killed (SIGKILL) and started again{kind}", server.url, strike, options=options)
 
 
 def test_a_broker_that_is_stopped_in_order_loses_nothing(server: RabbitMQ, record: Record) -> None:
-    with loads(server.url, MESSAGES) as running:
-        for load in running:
-            load.until_confirmed(0.2)
+    def strike(running: list[Load]) -> float:
         server.control("stop_app")
         server.control("start_app")
         back = time.monotonic()
         server.elect()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", "stopped and started (stop_app, start_app)", running, back)
+        return back
+
+    record.survives("RabbitMQ", "stopped and started (stop_app, start_app)", server.url, strike)
 
 
 def test_a_frozen_broker_loses_nothing(server: RabbitMQ, record: Record) -> None:
-    assert server.process
-    with loads(f"{server.url}?heartbeat=2", MESSAGES) as running:
-        for load in running:
-            load.until_confirmed(0.2)
+    def strike(running: list[Load]) -> None:
+        assert server.process
         os.killpg(server.process.pid, signal.SIGSTOP)
         for load in running:  # longer than it takes to give it up
             load.until(lambda load=load: load.state == "not connected", "its silence is noticed")  # type: ignore[misc]
         os.killpg(server.process.pid, signal.SIGCONT)
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", "frozen (SIGSTOP) until heartbeats were missed", running, back)
+
+    url = f"{server.url}?heartbeat=2"
+    record.survives("RabbitMQ", "frozen (SIGSTOP) until heartbeats were missed", url, strike, within=10.0)
 
 
 def test_a_memory_alarm_stops_publishers_and_nobody_else(server: RabbitMQ, record: Record) -> None:
-    with loads(server.url, MESSAGES) as running:
+    def strike(running: list[Load]) -> None:
         for load in running:
             load.hold.clear()  # before all is published
         # When the broker blocks those who publish
@@ -76,21 +69,69 @@ def test_a_memory_alarm_stops_publishers_and_nobody_else(server: RabbitMQ, recor
                 load.until(lambda load=load: load.state.startswith("blocked"), "it is blocked and says so")  # type: ignore[misc]
         finally:
             server.control("set_vm_memory_high_watermark", "absolute", "2GB")
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-            assert load.brokers.route(load.exchange).reconnects == 0
-    record("RabbitMQ", "memory alarm", running, back)
+
+    assert not any(map(reconnected, record.survives("RabbitMQ", "memory alarm", server.url, strike)))
 
 
 def test_connections_closed_by_the_administrator_lose_nothing(server: RabbitMQ, record: Record) -> None:
-    with loads(server.url, MESSAGES) as running:
+    def strike(running: list[Load]) -> None:
         for load in running:
             load.hold.clear()
         server.control("close_all_connections", "maintenance")
-        back = time.monotonic()
         for load in running:
             load.hold.set()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", "connections closed by the administrator", running, back)
+
+    record.survives("RabbitMQ", "connections closed by the administrator", server.url, strike)
+
+
+async def test_draining_and_closing_are_bounded_while_the_broker_is_away(server: RabbitMQ, exchange: str) -> None:
+    brokers = Brokers(Settings(brokers={"main": server.url}))
+    busy = asyncio.Event()
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, int]) -> None:
+        busy.set()
+        await asyncio.sleep(0.5)
+
+    # Given a handler in the middle of its work, when the broker dies and we stop
+    async with working(brokers, handler, grace=2.0) as (channel,):
+        await publish(brokers, exchange, b"{}")
+        await busy.wait()
+        await asyncio.to_thread(server.kill)
+        waiting = brokers.publish(Message(body=b"{}", exchange=exchange))
+        started = time.monotonic()
+        await channel.drain(2.0)
+    for _ in range(2):
+        await brokers.close()
+    # Then we are done soon, and who still waited for a confirmation is told
+    assert time.monotonic() - started < 15
+    with pytest.raises(Exception, match="was closed before it confirmed"):
+        await waiting
+
+
+STEP = """
+from mqasync import consumer
+
+@consumer(exchange="in", id="{}")
+async def step(body): ...
+"""
+
+
+def test_check_tells_of_a_queue_whose_leader_is_gone(server: RabbitMQ, tmp_path: Path) -> None:
+    cli = CommandLine(tmp_path, server.url)
+    # Given quorum queues of which RabbitMQ, killed in the second of their birth, has elected no leader
+    names = [f"n{n}" for n in range(30)]
+    leaderless: list[str] = []
+    while not leaderless:
+        cli.declare("in", *names)
+        server.kill()
+        server.start()
+        leaderless = [name for name in names if f"in.{name}'" in server.leaderless()]
+        names = [f"{name}x" for name in names]
+    # When
+    cli.file("mine.py", STEP.format(leaderless[0]))
+    done = cli.run("check", "mine", "--json")
+    # Then
+    assert done.returncode == 1, done.stderr
+    told_of = {finding["about"]: finding for finding in json.loads(done.stdout) if finding["result"] == "error"}
+    assert "the queue has not answered for 3 s: see whether it has a leader" in told_of[f"in/{leaderless[0]}"]["detail"]

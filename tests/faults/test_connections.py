@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
 from .conftest import Record
-from .load import MESSAGES, loads
+from .load import Load
 from .proxy import DOWN, UP, Proxy
 
 HEARTBEAT = 2
@@ -31,59 +29,48 @@ SILENT: dict[str, Callable[[Proxy], None]] = {
 }
 
 
-def more(proxy: Proxy, connections: int) -> bool:
-    return proxy.accepted > connections
+def way(proxy: Proxy) -> str:
+    return f"amqp://guest:guest@127.0.0.1:{proxy.port}/?heartbeat={HEARTBEAT}"
+
+
+def connected_again(load: Load, proxy: Proxy, connections: int) -> None:
+    load.until(lambda: proxy.accepted > connections, "somebody connects again, or tries to")
 
 
 @pytest.mark.parametrize("fault", AT_ONCE)
 def test_a_connection_that_ends_loses_nothing(fault: str, proxy: Proxy, record: Record) -> None:
-    with loads(f"amqp://guest:guest@127.0.0.1:{proxy.port}/?heartbeat={HEARTBEAT}", MESSAGES) as running:
-        # When it strikes three times while messages flow
-        for part in (0.1, 0.3, 0.5):
+    def strike(running: list[Load]) -> None:
+        for part in (0.2, 0.35, 0.5):
             for load in running:
                 load.until_confirmed(part)
             connections = proxy.accepted
             AT_ONCE[fault](proxy)
-            back = time.monotonic()
-            running[0].until(partial(more, proxy, connections), "somebody connects again")
-        for load in running:
-            load.finish()
-    # Then all is handled, and soon
-    record("RabbitMQ", f"{fault}, 3 times", running, back)
+            connected_again(running[0], proxy, connections)
+
+    record.survives("RabbitMQ", f"{fault}, 3 times", way(proxy), strike)
 
 
 @pytest.mark.parametrize("fault", SILENT)
 def test_a_connection_that_dies_silently_loses_nothing(fault: str, proxy: Proxy, record: Record) -> None:
-    with loads(f"amqp://guest:guest@127.0.0.1:{proxy.port}/?heartbeat={HEARTBEAT}", MESSAGES) as running:
-        for load in running:
-            load.until_confirmed(0.2)
-        SILENT[fault](proxy)
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", f"{fault}, heartbeat {HEARTBEAT} s", running, back, within=SILENT_SECONDS)
+    name = f"{fault}, heartbeat {HEARTBEAT} s"
+    record.survives("RabbitMQ", name, way(proxy), lambda _: SILENT[fault](proxy), within=SILENT_SECONDS)
 
 
 def test_a_slow_network_loses_nothing(proxy: Proxy, record: Record) -> None:
-    with loads(f"amqp://guest:guest@127.0.0.1:{proxy.port}/?heartbeat={HEARTBEAT}", MESSAGES) as running:
+    def strike(running: list[Load]) -> None:
         proxy.delay = 0.05
         for load in running:
-            load.until_confirmed(0.3)
+            load.until_confirmed(0.4)
         proxy.delay = 0.0
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", "delay of 50 ms each way", running, back)
+
+    record.survives("RabbitMQ", "delay of 50 ms each way", way(proxy), strike)
 
 
 def test_a_broker_that_refuses_connections_for_a_while_loses_nothing(proxy: Proxy, record: Record) -> None:
-    with loads(f"amqp://guest:guest@127.0.0.1:{proxy.port}/?heartbeat={HEARTBEAT}", MESSAGES) as running:
+    def strike(running: list[Load]) -> None:
         proxy.refusing = True
         proxy.drop()
-        refused = proxy.accepted
-        running[0].until(lambda: proxy.accepted > refused + 10, "they try to connect")
+        connected_again(running[0], proxy, proxy.accepted + 10)
         proxy.refusing = False
-        back = time.monotonic()
-        for load in running:
-            load.finish()
-    record("RabbitMQ", "connections refused for a while", running, back)
+
+    record.survives("RabbitMQ", "connections refused for a while", way(proxy), strike)

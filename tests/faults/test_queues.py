@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 import aio_pika
-import pytest
 from aiormq.exceptions import ChannelInvalidStateError
 
 from ..brokers import RabbitMQ
@@ -27,38 +26,36 @@ def administer(server: RabbitMQ, work: Callable[[Any], Coroutine[Any, Any, Any]]
     asyncio.run(main())
 
 
-def pause(load: Load) -> None:
+def pause(load: Load, when: str = "") -> None:
     """Nothing is on its way: what an administrator deletes then is empty."""
     load.hold.clear()
-    load.until(lambda: not load.ledger.lost and not load.held, "everything confirmed is settled")
+    load.until(lambda: not load.ledger.lost and not load.held, f"everything confirmed is settled {when}")
 
 
 DELETED: dict[str, Callable[[Any, Load], Coroutine[Any, Any, Any]]] = {
-    "queue deleted": lambda channel, load: channel.queue_delete(f"{load.exchange}.step"),
-    "exchange deleted": lambda channel, load: channel.exchange_delete(load.exchange),
-    "output's exchange deleted": lambda channel, load: channel.exchange_delete(load.out),
-    "queue of a later step deleted": lambda channel, load: channel.queue_delete(f"{load.out}.sink"),
-    "dead letter queue deleted": lambda channel, load: channel.queue_delete(f"{load.exchange}.step.dead"),
-    "retry queue deleted": lambda channel, load: channel.queue_delete(f"{load.exchange}.step.retry.1"),
+    "retry queue": lambda channel, load: channel.queue_delete(f"{load.exchange}.step.retry.1"),
+    "dead letter queue": lambda channel, load: channel.queue_delete(f"{load.exchange}.step.dead"),
+    "queue": lambda channel, load: channel.queue_delete(f"{load.exchange}.step"),
+    "exchange": lambda channel, load: channel.exchange_delete(load.exchange),
+    "output's exchange": lambda channel, load: channel.exchange_delete(load.out),
+    "queue of a later step": lambda channel, load: channel.queue_delete(f"{load.out}.sink"),
 }
 
 
-@pytest.mark.parametrize("fault", DELETED)
-def test_what_an_administrator_deletes_is_made_anew_and_consumed_again(
-    fault: str, server: RabbitMQ, record: Record
-) -> None:
+def test_what_an_administrator_deletes_is_made_anew_and_consumed_again(server: RabbitMQ, record: Record) -> None:
     with loads(server.url, MESSAGES) as running:
-        for load in running:
-            load.until_confirmed(0.2)
-            pause(load)
-            buried = len(load.ledger.buried)
-            administer(server, lambda channel, load=load: DELETED[fault](channel, load))  # type: ignore[misc]
-            load.deleted_dead = buried if "dead letter" in fault else 0
-            load.hold.set()
+        for number, (what, delete) in enumerate(DELETED.items(), start=1):
+            for load in running:
+                load.until_confirmed(0.12 * number)
+                pause(load, f"before the {what} is deleted")
+                if what.startswith("dead letter"):
+                    load.deleted_dead = len(load.ledger.buried)
+                administer(server, lambda channel, load=load, delete=delete: delete(channel, load))  # type: ignore[misc]
+                load.hold.set()
         back = time.monotonic()
         for load in running:
             load.finish()
-    record("RabbitMQ", fault, running, back)
+    record("RabbitMQ", f"{', '.join(DELETED)} deleted, one after another", running, back)
 
 
 def test_a_queue_with_other_arguments_is_waited_for_and_the_other_queues_work(server: RabbitMQ, record: Record) -> None:

@@ -1,6 +1,6 @@
 """The servers of the other brokers killed, or frozen, while messages flow; nothing confirmed is lost.
 
-RabbitMQ's faults are in files of their own, and so are those of Kafka and SQLite.
+RabbitMQ's faults are in files of their own, and so are those of SQLite.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 
 from ..conftest import required
 from ..servers.activemq import running_activemq
+from ..servers.kafka import kafka
 from ..servers.nats import running_nats
 from ..servers.postgres import running_postgres
 from ..servers.redis import DurableRedis, durable_redis
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "ActiveMQ": Kind(running_activemq, "", MESSAGES),
+    "Kafka": Kind(kafka, "", MESSAGES),
     "NATS": Kind(running_nats, "?lease=3", MESSAGES),
     "PostgreSQL": Kind(running_postgres, "&lease=2", MESSAGES),
     "Redis": Kind(durable_redis, "?lease=2", MESSAGES),
