@@ -147,7 +147,7 @@ def test_the_options_choose_by_reason_age_text_and_id_and_limit_how_many(cli: Gr
     assert cli.ids("--older", "1h") == [] and len(cli.ids("--newer", "1h")) == 4
     assert cli.ids("--message", "id-1") == ["id-1"] and cli.ids("--message", "id-3") == ["id-3"]
     assert cli.ids("--limit", "2") == ["id-1", "id-2"]
-    assert cli.said("dead", "list", "CTH", "q", "-n", "2") == "2 of 4 dead letters; see --limit\n"
+    assert cli.said("dead", "list", "CTH", "q", "-n", "2") == "2 of 4 dead letters; see -n\n"
     assert cli.said("dead", "replay", "CTH", "q", "--text", "nowhere") == "no dead letter fits\n"
     assert "is how 4 ids begin: id-1, id-2, id-3, id-30" in cli.said(
         "dead", "show", "CTH", "q", "--message", "id", code=2

@@ -37,14 +37,14 @@ FOLDERS = {
     ".": 700,
     "transports": 2120,
     "transports/common": 361,
-    "cli": 1046,
-    "describe": 232,
-    "observe": 437,
+    "cli": 1044,
+    "describe": 236,
+    "observe": 439,
     "operate": 346,
-    "service": 707,
-    "web": 334,
+    "service": 709,
+    "web": 336,
 }
-MAX_LINES = 8_675
+MAX_LINES = 8_683
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -38,7 +38,7 @@ class Command(click.Command):
 
 
 def together(name: str, make: Callable[..., Any], *parameters: Decorator) -> Decorator:
-    """A decorator that adds `parameters` to a command; the command gets as `name` what `make` makes of their values."""
+    """A decorator that adds `parameters` to a command, which gets as `name` what `make` makes of them."""
     taken = inspect.signature(make).parameters
 
     def add(command: Function) -> Function:
@@ -95,7 +95,8 @@ YES = click.option("--yes", is_flag=True, help="Do not ask.")
 WAIT = duration("--wait", help="Give up when broker or queue are not there after this time [default: never].")
 GIVE_UP = duration("--wait", default="10s", show_default=True, help="Give up on a broker after this time.")
 BROKER = click.option("--broker", metavar="URL", help="Use this broker instead of config.yml's default.")
-CONFIG = click.option("--config", "path", metavar="FILE", help="Configuration; else $MQASYNC_CONFIG or ./config.yml.")
+FILE = "Configuration; else $MQASYNC_CONFIG or ./config.yml."
+CONFIG = click.option("--config", "path", metavar="FILE", help=FILE)
 EXCHANGE = click.argument("exchange", callback=_name)
 ID = click.argument("id", callback=_name)
 NAMES = (
@@ -139,7 +140,7 @@ async def _there_are(broker: Broker) -> str:
 
 
 place = together("place", Place, EXCHANGE, ID, settings, WAIT)
-"""Adds the arguments EXCHANGE and ID, --config, --broker and --wait; the command gets a Place for all of them."""
+"""Adds the arguments EXCHANGE and ID, --config, --broker and --wait; the command gets a Place for them."""
 
 
 @asynccontextmanager

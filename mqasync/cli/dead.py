@@ -19,7 +19,7 @@ from ..errors import ConfigurationError, MqasyncError
 from ..handlers.codec import not_json
 from ..handlers.outbox import Outbox
 from ..message import Message
-from ..operate.browse import Choice, Reading, chosen, from_record, letters, replayed, to_record
+from ..operate.browse import Choice, Reading, chosen, from_record, reading_of, replayed, to_record
 from ..service.loop import run
 from ..transport import DEAD, Delivery
 from .arguments import YES, Command, Decorator, Place, confirm, duration, place, together
@@ -64,47 +64,55 @@ def choice(limit: int | None = None) -> Decorator:
 # the way to them
 
 
-async def deal(place: Place, choice: Choice, verb: str, each: Each, *, taking: bool = True, back: bool = False) -> int:
-    """Do `each` with the letters that are meant, a few at a time, and say in the end, also an early one, how many.
+async def deal(
+    place: Place, choice: Choice, verb: str, each: Each, what: str = LETTER, keep: bool = False, back: bool = False
+) -> int:
+    """Do `each` with what is meant, a few at a time; say in the end, also an early one, how many; return that.
 
-    With `taking` they are gone afterwards, so that few have to be held. Raises ConfigurationError where there is no
-    such queue: with `back` the one they came from has to be there. Without `verb` it says what was not looked at.
+    `what`: the dead letters of `place`, or else its messages. With `keep` they stay, so all have to be held.
+    Raises ConfigurationError where there is no such queue: with `back` the one they came from has to be there.
+    Without `verb` only what was not looked at is said.
     """
-    count = 0
+    id, count = place.id + DEAD if what == LETTER else place.id, 0
     try:
-        async with place.opened(*(() if back else (place.id + DEAD,))) as broker:
-            async with letters(broker, place.exchange, place.id, choice, taking) as reading:
+        async with place.opened(*(() if back else (id,))) as broker:
+            async with reading_of(broker, place.exchange, id, choice, keep) as reading:
                 async for found in chosen(reading, choice):
                     await each(broker, reading, found)
                     count += len(found)
     finally:
         if count and verb:
-            click.echo(f"{verb} {counted(count, LETTER)} of {place}", err=True)
+            click.echo(f"{verb} {counted(count, what)} of {place}", err=True)
     if not count and verb:
-        click.echo(none(choice), err=True)
+        click.echo(none(choice, what), err=True)
     if choice.limit is not None and count >= choice.limit:
         if reading.there > count:
-            click.echo(f"{count:,} of {reading.there:,} dead letters; see --limit", err=True)
+            click.echo(f"{count:,} of {counted(reading.there, what)}; see -n", err=True)
     elif reading.seen < reading.there:
         why = "no more fit into memory" if reading.full else "somebody else holds the others"
-        click.echo(f"looked at {reading.seen:,} of {reading.there:,} dead letters: {why}", err=True)
+        click.echo(f"looked at {reading.seen:,} of {counted(reading.there, what)}: {why}", err=True)
     return count
 
 
-async def messages_of(place: Place, choice: Choice, back: bool = False) -> list[Message]:
-    """The dead letters that are meant, put back already."""
+async def take(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
+    """They are gone for good."""
+    await reading.take(found)
+
+
+async def messages_of(place: Place, choice: Choice, what: str = LETTER, back: bool = False) -> list[Message]:
+    """The messages that are meant, put back already."""
     messages: list[Message] = []
 
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
         messages.extend(delivery.message for delivery in found)
 
-    await deal(place, choice, "", each, taking=False, back=back)
+    await deal(place, choice, "", each, what, keep=True, back=back)
     return messages
 
 
-def none(choice: Choice) -> str:
+def none(choice: Choice, what: str = LETTER) -> str:
     """What to say when nothing was found."""
-    return "no dead letters" if choice.everything else "no dead letter fits"
+    return f"no {what}s" if choice.everything else f"no {what} fits"
 
 
 # looking at them
@@ -147,7 +155,7 @@ def row(message: Message) -> dict[str, Any]:
 
 
 def lines(message: Message) -> list[str]:
-    """One dead letter in full: who has put it out, why and where it was buried, its own headers, traceback, body."""
+    """One dead letter in full: who put it out, why and where it was buried, own headers, traceback, body."""
     buried, headers = buried_at(message), dict(message.headers)
     trace = headers.pop("dead-traceback", "")
     facts = {
@@ -247,7 +255,7 @@ def drop(place: Place, choice: Choice, yes: bool) -> None:
             return click.echo(none(choice), err=True)
         choice = msgspec.structs.replace(choice, ids={message.id for message in messages})
         confirm(f"Drop {counted(len(choice.ids or ()), LETTER)} of {place} for good?")
-    run(deal(place, choice, "dropped", lambda broker, reading, found: reading.take(found)))
+    run(deal(place, choice, "dropped", take))
 
 
 # to a file, and back
@@ -280,7 +288,7 @@ async def export(place: Place, choice: Choice, output: BinaryIO, drop: bool) -> 
 
     with suppress(BrokenPipeError):  # nobody reads any more
         verb = "exported and dropped" if drop else "exported"
-        await deal(place, choice, verb, each, taking=drop)
+        await deal(place, choice, verb, each, keep=not drop)
 
 
 @dead.command("import")

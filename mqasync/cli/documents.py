@@ -1,4 +1,4 @@
-"""`mqasync graph`, `docs` and `config`: modules as a picture or as AsyncAPI, the configuration; nothing is opened."""
+"""`mqasync graph`, `docs`, `config`: modules as a picture or AsyncAPI, configuration; nothing is opened."""
 
 from typing import TextIO
 

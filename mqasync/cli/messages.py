@@ -1,4 +1,4 @@
-"""`mqasync produce`, `consume` and `process`: messages by hand, in, out, and through one handler; nothing but JSON."""
+"""`mqasync produce`, `consume` and `process`: messages by hand, in, out, through one handler; only JSON."""
 
 import asyncio
 import time

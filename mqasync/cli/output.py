@@ -32,7 +32,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     columns = []
     for name in rows[0]:
         texts = [name, *(cell(row[name]) for row in rows)]
-        width, side = max(map(len, texts)), ">" if any(isinstance(row[name], int | float) for row in rows) else "<"
+        side = ">" if any(isinstance(row[name], int | float) for row in rows) else "<"
+        width = max(map(len, texts))
         columns.append([f"{text:{side}{width}}" for text in texts])
     return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
 

@@ -1,4 +1,4 @@
-"""`mqasync peek`, `purge` and `tap`: what is in a queue or goes through an exchange, for people; nothing is handled."""
+"""`mqasync peek`, `purge` and `tap`: what is in a queue or passes an exchange, for people to see."""
 
 import asyncio
 import time
@@ -14,10 +14,11 @@ from ..brokers.queues import is_tap, is_users, queues, stats
 from ..brokers.temporary import TAP, TemporaryQueue
 from ..config.settings import Settings
 from ..errors import ConfigurationError
-from ..operate.browse import FEW, HELD, Reading, all_of, to_record
+from ..operate.browse import HELD, Choice, to_record
 from ..service.loop import run
 from ..transport import Delivery
 from .arguments import EXCHANGE, WAIT, YES, Command, Place, confirm, connected, count, place, settings
+from .dead import deal, messages_of, take
 from .lines import write_line
 from .messages import on_one_line
 from .output import JSON, age, counted, show, start
@@ -33,8 +34,7 @@ async def peek(place: Place, count: int, as_json: bool) -> None:
     Its consumers do without them for that moment. What they hold, and what is delayed, is not seen. A broker may
     count each look as a return (RabbitMQ, NATS, SQS), and what has come back more than 10 times is buried.
     """
-    async with place.opened() as broker, Reading(broker, place.exchange, place.id, count) as reading:
-        messages = [delivery.message for delivery in await all_of(reading.portions())]
+    messages = await messages_of(place, Choice(limit=count), what="message")
     table = [
         {
             "id": message.id,
@@ -64,24 +64,13 @@ def purge(place: Place, yes: bool) -> None:
         if not waiting:
             return click.echo(f"no message waits in {place}", err=True)
         confirm(f"Purge {counted(waiting, 'message')} of {place} for good?")
-    run(_purge(place))
+    run(deal(place, Choice(), "purged", take, what="message"))
 
 
 async def _waiting(place: Place) -> int:
     async with place.opened() as broker:
         found = await stats(broker, place.exchange, place.id)
         return found.waiting if found else 0
-
-
-async def _purge(place: Place) -> None:
-    count = 0
-    try:
-        async with place.opened() as broker, Reading(broker, place.exchange, place.id, held=FEW) as reading:
-            async for found in reading.portions():
-                await reading.take(found)
-                count += len(found)
-    finally:
-        click.echo(f"purged {counted(count, 'message')} of {place}", err=True)
 
 
 class Enough(Exception):

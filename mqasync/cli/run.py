@@ -53,9 +53,7 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
     help="So many processes, numbered from 0 ($MQASYNC_WORKER); producers run in worker 0 only. "
     "One that dies is started again: after 1 s, then 2 s, up to 60 s.",
 )
-@click.option(
-    "--reload", is_flag=True, help="Drain and start anew when a .py or .yml file below this directory changes."
-)
+@click.option("--reload", is_flag=True, help="For development: start anew when a .py or .yml file here changes.")
 def run(
     modules: tuple[str, ...],
     path: str | None,
@@ -167,7 +165,9 @@ def summary(runner: Runner) -> list[str]:
         rows.append({"": f"  {channel.name}", "published": published, **told})
         if counts.repeated:
             were = "was" if counts.repeated == 1 else "were"
-            notes.append(f"{counted(counts.repeated, 'repeated message')} of {channel.name} {were} not handled again")
+            repeated = counted(counts.repeated, "repeated message")
+            notes.append(f"{repeated} of {channel.name} {were} not handled again")
         if counts.buried:
-            notes.append(f"{counts.buried:,} in the dead letters of {channel.name}; last: {counts.last_error}")
+            where = f"in the dead letters of {channel.name}"
+            notes.append(f"{counts.buried:,} {where}; last: {counts.last_error}")
     return [*(table(rows) if rows else []), *notes]

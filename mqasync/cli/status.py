@@ -53,7 +53,8 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
                     if not as_json:
                         click.clear()
                         click.echo(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends")
-                        click.echo("".join(f"{broker.address}: {broker.state}\n" for broker in brokers.opened.values()))
+                        for broker in brokers.opened.values():
+                            click.echo(f"{broker.address}: {broker.state}")
                     show_once(*rows, as_json)
                     await asyncio.sleep(REFRESH_SECONDS)
 

@@ -75,7 +75,7 @@ def key_of(operation: Operation) -> str:
 
 
 def bodies_of(operation: Operation) -> list[Any]:
-    """The types of what a handler gets, or returns or yields: each member of a union, as far as they say anything."""
+    """The types of what a handler gets, or returns or yields: those members of a union that say anything."""
     handler = operation.declared.handler
     annotation = of_consumer(handler).body if operation.action == "receive" else hint_of(handler, "return")
     if operation.action == "send" and inspect.isasyncgenfunction(handler):

@@ -1,4 +1,4 @@
-"""Drawings of a pipeline: Mermaid, and Graphviz DOT, from which Graphviz itself makes SVG and an HTML page."""
+"""Drawings of a pipeline: Mermaid, and Graphviz DOT, of which Graphviz itself makes SVG and an HTML page."""
 
 import subprocess
 from collections.abc import Callable, Mapping
@@ -9,6 +9,8 @@ from typing import Any
 from ..errors import ConfigurationError
 from .pipeline import CONSUMER, EXCHANGE, PRODUCER, Edge, Node, Pipeline
 
+Notes = Mapping[str, str]
+Captions = Mapping[Edge, str]
 EMPTY: Mapping[Any, str] = {}
 NOTED = 2.0  # inches for a second line that changes, so that boxes do not move
 MERMAID_SHAPES = {PRODUCER: '(["{}"])', EXCHANGE: '["{}"]', CONSUMER: '("{}")'}
@@ -26,7 +28,7 @@ def mermaid(graph: Pipeline, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def dot(graph: Pipeline, title: str, notes: Mapping[str, str] = EMPTY, captions: Mapping[Edge, str] = EMPTY) -> str:
+def dot(graph: Pipeline, title: str, notes: Notes = EMPTY, captions: Captions = EMPTY) -> str:
     """A digraph for Graphviz; each node tells on hovering what it is about.
 
     `notes` are second lines of the boxes by key, `captions` stand on the lines, by edge.
@@ -36,15 +38,15 @@ def dot(graph: Pipeline, title: str, notes: Mapping[str, str] = EMPTY, captions:
         label = _quoted(*_label(graph, node), *filter(None, [notes.get(key)]))
         about = _quoted(f"{node.kind} {node.name}" + (node.about and f": {node.about}"))
         width = f", width={NOTED}" if key in notes else ""
-        shape = DOT_SHAPES[node.kind]
-        lines.append(f"  {_quoted(key)} [label={label}, tooltip={about}, class={node.kind}, shape={shape}{width}]")
+        looks = f"class={node.kind}, shape={DOT_SHAPES[node.kind]}{width}"
+        lines.append(f"  {_quoted(key)} [label={label}, tooltip={about}, {looks}]")
     for source, target in graph.edges:
         caption = _quoted(captions.get((source, target), ""))
         lines.append(f"  {_quoted(source)} -> {_quoted(target)} [label={caption}]")
     return "\n".join([*lines, "}", ""])
 
 
-def svg(graph: Pipeline, title: str, notes: Mapping[str, str] = EMPTY, captions: Mapping[Edge, str] = EMPTY) -> str:
+def svg(graph: Pipeline, title: str, notes: Notes = EMPTY, captions: Captions = EMPTY) -> str:
     """A picture in light or dark, as who looks at it prefers; see `dot`.
 
     Raises ConfigurationError where Graphviz is not installed.
@@ -57,13 +59,14 @@ def svg(graph: Pipeline, title: str, notes: Mapping[str, str] = EMPTY, captions:
             check=True,
         ).stdout.decode()
     except FileNotFoundError:
-        raise ConfigurationError("a picture needs Graphviz: install `graphviz`, whose program is `dot`") from None
+        raise ConfigurationError("a picture needs Graphviz's program `dot`: install `graphviz`") from None
     return drawn[drawn.index("<svg") :].replace(">", f">\n<style>{_text_of('picture.css')}</style>", 1)
 
 
 def html(graph: Pipeline, title: str) -> str:
     """A page of its own: no network, no script. Raises ConfigurationError as `svg` does."""
-    brokers = "".join(f"<li>{escape(name)}: {escape(address)}</li>\n" for name, address in graph.brokers.items())
+    addresses = [escape(f"{name}: {address}") for name, address in graph.brokers.items()]
+    brokers = "".join(f"<li>{address}</li>\n" for address in addresses)
     return _text_of("page.html").format(title=escape(title), svg=svg(graph, title), brokers=brokers)
 
 
@@ -90,7 +93,7 @@ def _mermaid_text(text: str) -> str:
 
 
 def _quoted(*lines: str) -> str:
-    """For DOT, as it is meant: no entity and no escape is read into it; what XML cannot carry is shown as that."""
+    """For DOT: no entity and no escape is read into it, and what XML cannot carry is shown as that."""
     texts = ("".join(one if one.isprintable() else "\ufffd" for one in line) for line in lines)
     escaped = (text.replace("\\", r"\\").replace('"', r"\"").replace("&", "&amp;") for text in texts)
     return '"' + r"\n".join(escaped) + '"'

@@ -76,12 +76,13 @@ def operations(services: Sequence[Service], settings: Settings) -> Iterator[Oper
 
 
 def pipeline(services: Sequence[Service], settings: Settings) -> Pipeline:
-    """The graph of what `services` declare. An exchange that nothing here consumes is a node without a way out."""
+    """The graph of what `services` declare; an exchange that nothing here consumes is a dead end."""
     edges: list[tuple[Node, Node]] = []
     for operation in operations(services, settings):
         own, broker = operation.declared, settings.broker_of(operation.declared.exchange)
         kind = CONSUMER if isinstance(own, Binding) else PRODUCER
-        node = Node(kind, own.exchange, own.id, broker, (own.handler.__doc__ or "").strip().partition("\n")[0])
+        about = (own.handler.__doc__ or "").strip().partition("\n")[0]
+        node = Node(kind, own.exchange, own.id, broker, about)
         exchange = Node(EXCHANGE, operation.exchange, "", settings.broker_of(operation.exchange))
         edges.append((node, exchange) if operation.action == "send" else (exchange, node))
     return joined(edges, settings)

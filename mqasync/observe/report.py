@@ -1,4 +1,4 @@
-"""Health: how a running process is, as data, and reports, by which it tells that on its brokers; nothing is shown."""
+"""How a running process is, as data, and reports, by which it tells that on its brokers; nothing is shown."""
 
 import asyncio
 import logging
@@ -41,8 +41,8 @@ class ConsumerHealth(Counts, kw_only=True):
     """How a consumer is; what is counted, is counted since the start.
 
     `consuming`: the broker sends its messages here. `held`: deliveries in hand. `oldest`: seconds since the
-    oldest of them was first published, None if there are none. `published`: its outputs, by exchange. `to`: its
-    declared ones.
+    oldest of them was first published, None if there are none. `published`: its outputs, by exchange.
+    `to`: its declared ones.
     """
 
     exchange: str
@@ -76,9 +76,9 @@ class ProducerHealth(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """How one process is at `time`, and since when it runs (both in seconds since 1970).
 
-    Brokers are told by name, consumers and producers by exchange/id. `lags`: how often the event loop stood still for
-    a second or more. `rates`: messages a second in the last second or so: handled or published by exchange/id, put
-    out by "exchange/id to exchange".
+    Brokers are told by name, consumers and producers by exchange/id. `lags`: how often the event loop stood
+    still for a second or more. `rates`: messages a second in the last second or so: handled or published by
+    exchange/id, put out by "exchange/id to exchange".
     """
 
     process: str
@@ -141,7 +141,8 @@ class Reporter:
         elapsed = time.monotonic() - self._counted
         if elapsed >= HEARD_SECONDS / 2:
             before, self._counts = self._counts, self._count()
-            self._rates = {name: (count - before.get(name, 0)) / elapsed for name, count in self._counts.items()}
+            made = {name: count - before.get(name, 0) for name, count in self._counts.items()}
+            self._rates = {name: count / elapsed for name, count in made.items()}
             self._counted += elapsed
         return Report(
             process=self._process,
@@ -180,7 +181,8 @@ def _consumer(channel: Channel) -> ConsumerHealth:
 
 def _producer(feed: Feed) -> ProducerHealth:
     source = feed.source
-    return ProducerHealth(source.exchange, source.id, feed.published, feed.failed, feed.failing, feed.last_error)
+    told = feed.published, feed.failed, feed.failing, feed.last_error
+    return ProducerHealth(source.exchange, source.id, *told)
 
 
 def output(name: str, to: str) -> str:

@@ -1,4 +1,4 @@
-"""What is in a queue now, dead letters too: read, chosen and put back or taken, each as data; nothing is printed."""
+"""What is in a queue now, dead letters too: read, chosen, put back or taken, as data; nothing is printed."""
 
 import asyncio
 import time
@@ -106,7 +106,7 @@ async def all_of(found: AsyncIterator[Iterable[T]]) -> list[T]:
 
 
 class Choice(msgspec.Struct, kw_only=True):
-    """Which dead letters are meant: those that fit everything given, `limit` of them at most.
+    """Which messages, mostly dead letters, are meant: those that fit everything given, at most `limit`.
 
     `reason`: in what the error is called. `older`, `newer`: buried longer ago than so many seconds, or less long.
     `text`: in body, id or what the error said. `message`: the id, or how the id begins. `ids`: only these.
@@ -140,10 +140,10 @@ class Choice(msgspec.Struct, kw_only=True):
         )
 
 
-def letters(broker: Broker, exchange: str, id: str, choice: Choice, taking: bool = False) -> Reading:
-    """The dead letters of a queue, as many as `choice` needs; few are held where all are taken as they come."""
-    held = FEW if taking and choice.everything else HELD
-    return Reading(broker, exchange, id + DEAD, choice.limit if choice.everything else None, held)
+def reading_of(broker: Broker, exchange: str, id: str, choice: Choice, keep: bool = True) -> Reading:
+    """As much of a queue as `choice` needs; little is held where all is taken as it comes, not to `keep`."""
+    held = HELD if keep or not choice.everything else FEW
+    return Reading(broker, exchange, id, choice.limit if choice.everything else None, held)
 
 
 async def chosen(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]:
@@ -171,8 +171,8 @@ async def one(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]
     yield found
 
 
-async def replayed(broker: Broker, exchange: str, id: str, reading: Reading, found: Sequence[Delivery]) -> None:
-    """Put the letters back into the queue (exchange, id) as first attempts; they are gone once they are safe there."""
+async def replayed(broker: Broker, exchange: str, id: str, reading: Reading, found: list[Delivery]) -> None:
+    """Put the letters back into the queue (exchange, id) as first attempts; gone once they are safe there."""
     messages = [revived(delivery.message) for delivery in found]
     await broker.call(lambda transport: transport.send(exchange, id, messages))
     await reading.take(found)

@@ -19,8 +19,8 @@ from ..transport import DEAD, QueueStats
 
 ANSWER_SECONDS = 3.0  # of one queue
 SILENT = (
-    f"its name is there, but the queue has not answered for {ANSWER_SECONDS:g} s: see whether it has a leader,"
-    " or lost it when the broker died"
+    f"its name is there, but the queue has not answered for {ANSWER_SECONDS:g} s:"
+    " see whether it has a leader, or lost it when the broker died"
 )
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -133,7 +133,7 @@ class Checks:
 
 
 async def _silent(broker: Broker, exchange: str, id: str, found: QueueStats | None) -> bool:
-    """Whether nobody answers in the queue's place: a quorum queue without a leader. What it holds is an answer."""
+    """Whether nobody answers for the queue: a quorum queue without a leader. What it holds is an answer."""
     if found is None or found.total or found.consumers:
         return False
     with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Overview: the queues on the brokers and the processes that work on them, a row each; nothing is shown or changed."""
+"""Overview: queues on brokers and processes that work on them, a row each; nothing is shown or changed."""
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable
@@ -59,7 +59,7 @@ def process_row(report: Report) -> dict[str, Any]:
 
 
 async def known(brokers: Brokers) -> set[Queue]:
-    """Every queue on the open brokers, as far as they tell, and in config.yml; without dead letters and replies."""
+    """Every queue on the open brokers, as they tell, and in config.yml; no dead letters and replies."""
     settings = brokers.settings
     found = {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
     found |= {(exchange, id) for exchange, _, id in (name.partition("/") for name in settings.consumers)}

@@ -111,8 +111,9 @@ def _service(module: ModuleType, declared: Sequence[Declared]) -> Service:
         signature = of_consumer(one.handler) if isinstance(one, Binding) else of_producer(one.handler)
         if signature.injected and lifespan is None:
             names = ", ".join(signature.injected)
-            rule = "; a consumer takes the body and a parameter annotated Message" if isinstance(one, Binding) else ""
-            raise ConfigurationError(f"{where(one.handler)} wants {names}, which no lifespan() here yields{rule}")
+            what = f"{where(one.handler)} wants {names}, which no lifespan() here yields"
+            rule = "; a consumer takes the body and a parameter annotated Message"
+            raise ConfigurationError(what + (rule if isinstance(one, Binding) else ""))
     return Service(module.__name__, consumers, producers, lifespan)
 
 
@@ -152,5 +153,5 @@ def _check_queues(consumers: Sequence[Binding]) -> None:
         for name in consumer.options.__struct_fields__:
             one, two = getattr(other.options, name), getattr(consumer.options, name)
             if one != two:
-                what = f"two consumers share the queue {consumer.exchange}/{consumer.id} with different {name}"
-                raise ConfigurationError(f"{what}: {one} and {two}")
+                what = f"two consumers share the queue {consumer.exchange}/{consumer.id}"
+                raise ConfigurationError(f"{what} with different {name}: {one} and {two}")

@@ -193,7 +193,7 @@ def ending(code: int) -> str:
 
 
 async def changes() -> AsyncIterator[str]:
-    """Which .py and .yml files here have changed, as it happens. Raises ConfigurationError without `watchfiles`."""
+    """Which .py and .yml files here change, as it happens. Raises ConfigurationError without `watchfiles`."""
     try:
         from watchfiles import DefaultFilter, awatch
     except ModuleNotFoundError as error:
@@ -206,4 +206,5 @@ async def changes() -> AsyncIterator[str]:
         step=TOGETHER_MS,
         ignore_permission_denied=True,
     ):
-        yield ", ".join(sorted({os.path.relpath(path) for _, path in changed}))  # noqa: ASYNC240, it asks no disk
+        names = {os.path.relpath(path) for _, path in changed}  # noqa: ASYNC240, it asks no disk
+        yield ", ".join(sorted(names))

@@ -1,4 +1,4 @@
-"""The live page of `run --http`: its files, what the processes do now, and, where allowed, replaying dead letters."""
+"""The live page of `run --http`: its files, what processes do, and, if allowed, replaying dead letters."""
 
 import asyncio
 import hmac
@@ -26,9 +26,10 @@ from ..describe.pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
 from ..errors import MqasyncError
 from ..message import Message
 from ..observe.report import Report, Reports, output
-from ..operate.browse import Choice, chosen, letters, replayed
+from ..operate.browse import Choice, chosen, reading_of, replayed
 from ..operate.overview import QueueRow, overview, process_row, reported
 from ..service.runner import Runner
+from ..transport import DEAD
 
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
@@ -76,7 +77,8 @@ class Page:
         return _json({"queues": now.queues, "processes": [process_row(report) for report in now.reports]})
 
     async def _graph(self, request: web.Request) -> web.Response:
-        return web.Response(text=await self._live.svg(), content_type="image/svg+xml", charset="utf-8", headers=PICTURE)
+        text = await self._live.svg()
+        return web.Response(text=text, content_type="image/svg+xml", charset="utf-8", headers=PICTURE)
 
     async def _letters(self, request: web.Request) -> web.Response:
         """The oldest dead letters of a queue that the page shows; their bodies only where they may be replayed."""
@@ -84,7 +86,7 @@ class Page:
         body = bool(self._token_for(request))
         found: list[dict[str, Any]] = []
         choice = Choice(limit=LETTERS)
-        async with letters(broker, exchange, id, choice) as reading:
+        async with reading_of(broker, exchange, id + DEAD, choice) as reading:
             async for some in chosen(reading, choice):
                 found += [letter(delivery.message, body) for delivery in some]
         return _json({"letters": found, "there": reading.there})
@@ -98,7 +100,7 @@ class Page:
         count = 0
         if not await stats(broker, exchange, id):
             raise web.HTTPConflict(text=f"{exchange}/{id} is not there any more: the dead letters stay")
-        async with letters(broker, exchange, id, choice, taking=True) as reading:
+        async with reading_of(broker, exchange, id + DEAD, choice, keep=False) as reading:
             async for some in chosen(reading, choice):
                 await replayed(broker, exchange, id, reading, some)
                 count += len(some)
@@ -213,7 +215,7 @@ class Live:
         return sorted([own, *others], key=lambda report: (report.host, report.pid))
 
     async def svg(self) -> str:
-        """All that the processes do, as a picture of that moment. Raises ConfigurationError without Graphviz."""
+        """All that the processes do, as a picture of now. Raises ConfigurationError without Graphviz."""
         moment = await self.now()
         if moment is not self._drawn:
             self._svg = await asyncio.to_thread(draw, moment, self._runner.settings)
