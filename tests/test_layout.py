@@ -42,9 +42,9 @@ FOLDERS = {
     "observe": 439,
     "operate": 346,
     "service": 709,
-    "web": 336,
+    "web": 332,
 }
-MAX_LINES = 8_683
+MAX_LINES = 8_679
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

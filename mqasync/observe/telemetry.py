@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: whether there are any, and its SDK set up for `mqasync run`; the spans are in spans.py."""
+"""Traces by OpenTelemetry: whether there are any, and its SDK set up for `mqasync run`; the spans are in tracing.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requester: a message out, what its handler returned back; how a handler's side replies is in channel.py."""
+"""Requester: a message out, what its handler returned back; how a handler's side replies is in handlers/reply.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """What Prometheus scrapes, by prometheus-client: counts and gauges from Health, a histogram of the handlers' time."""
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -54,14 +53,11 @@ class Metrics:
 
     def around(self, consumer: Binding, run: Run) -> Run:
         """Step.run, timed."""
-        observe = self._seconds.labels(consumer.exchange, consumer.id).observe
+        seconds = self._seconds.labels(consumer.exchange, consumer.id)
 
         async def timed(messages: Sequence[Message]) -> Any:
-            started = time.perf_counter()
-            try:
+            with seconds.time():
                 return await run(messages)
-            finally:
-                observe(time.perf_counter() - started)
 
         return timed
 
