@@ -28,8 +28,10 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `to`: exchanges for what the handler puts out. `concurrency`: handlers running at once
     (default 10; 1 for batches). `prefetch`: deliveries held (default twice what can run).
     `timeout`: bound on one run of the handler. `retries`: attempts after the first.
-    `backoff`, `max_backoff`: longest wait before the first retry, doubled for each further one, up to this.
-    `batch_size`, `batch_wait`: for `list[T]` handlers, how many and how long to wait for them.
+    `backoff`: longest wait before the first retry, doubled for each further one.
+    `max_backoff`: longest wait before any retry.
+    `batch_size`: for `list[T]` handlers, how many messages at most.
+    `batch_wait`: for `list[T]` handlers, how long the first message waits for others.
     `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
     (docs/delivery.md). `ordered`: "key" handles messages of one key one after another, as they
     came, while those of other keys run beside them (docs/delivery.md).

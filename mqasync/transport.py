@@ -42,7 +42,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
 class QueueStats(msgspec.Struct, frozen=True):
     """How many messages are in a queue, and who is there for them."""
 
-    waiting: int  # to be received now; where the broker tells (SQLite, PostgreSQL), with those that some process holds
+    waiting: int  # to be received now; on some brokers with those that some process holds
     delayed: int = 0  # to be received later, as far as the broker tells them from the others
     consumers: int | None = None  # subscriptions open to it, of all processes; None where the broker does not tell
 
@@ -63,7 +63,7 @@ class Delivery(msgspec.Struct, eq=False):
     deaths: int = 0  # how often its process may have died, of the times that it returned; the core's own
     alone: int = 0  # how often it was about to be handled while nothing else was; the core's own
     moved: bool = False
-    """It may be somebody else's in a moment, so the transport sets: whoever has not begun with it releases it."""
+    """Set by the transport when it may be another consumer's soon: it is released unless handling has begun."""
 
 
 Sign = type[BaseException] | str
@@ -83,7 +83,8 @@ for good. BrokerLost: the connection is gone. Unroutable, MessageTooLarge and Co
 class Transport(Protocol):
     """One broker behind one URL, from open() to close(). The core makes a new one after the first BrokerLost.
 
-    Every call but publish, send and subscribe is given up after 10 s; then it is cancelled and not awaited.
+    Every call but publish, send, subscribe and receive is given up after 10 s (ping after 5 s): then it is cancelled
+    and not awaited. Besides its library's exceptions it may raise ours.
     """
 
     features: Features
@@ -95,7 +96,10 @@ class Transport(Protocol):
         """Check URL and options; no input or output. Raises ConfigurationError."""
 
     async def open(self) -> None:
-        """Connect. Raises ConfigurationError for files that the URL names and that cannot be used."""
+        """Connect. Raises ConfigurationError for files that the URL names and that cannot be used.
+
+        It may set `features` and `warning` to what this server has.
+        """
 
     async def ping(self) -> None:
         """Any answer will do, except that BrokerBusy says that the broker takes no messages for now, and why."""
@@ -126,7 +130,7 @@ class Transport(Protocol):
         """Start to receive from a declared queue, at most `prefetch` deliveries unsettled."""
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """What is in a queue now; None if there is no such queue. It makes and changes nothing."""
+        """What is in a queue now; None, or NoSuchQueue, if there is none. It makes and changes nothing."""
 
     async def queues(self) -> list[tuple[str, str]] | None:
         """(exchange, id) of every queue that is there, dead letters too; None where the broker does not tell."""
@@ -135,7 +139,7 @@ class Transport(Protocol):
         """The queue and what is in it are gone; who is subscribed gets NoSuchQueue."""
 
     async def close(self) -> None:
-        """Let go of everything; what is unsettled goes back, now or by its lease. Called once."""
+        """Let go of everything; what is unsettled goes back, now or by its lease. Called once, whatever open() did."""
 
 
 class Subscription(Protocol):
@@ -148,7 +152,7 @@ class Subscription(Protocol):
         """Wait up to `timeout` seconds for the first, then return what there is: about `limit`, or more.
 
         `timeout` is 0 or at most features.longest_wait and at most a third of the lease. It is never called twice
-        at once. Cancelled, only when the transport has ended.
+        at once. Cancelled only when the transport has ended, or with features.cancellable_receive to stop at once.
         """
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -167,7 +171,7 @@ class Subscription(Protocol):
         """Renew the lease from now; only called where there is one."""
 
     async def close(self) -> None:
-        """Receive no more. Called once, when everything was settled, before Transport.close."""
+        """Receive no more. Called at most once, when everything was settled; not after the connection was lost."""
 
 
 @runtime_checkable
@@ -175,7 +179,7 @@ class Pushed(Protocol):
     """The Subscription of a broker that sends without being asked."""
 
     async def stop(self) -> None:
-        """It sends no more; what it sent and nobody received goes back. Called once, before all was settled."""
+        """It sends no more; what it sent and nobody received goes back. Called at most once, before all was settled."""
 
 
 class Seen(Protocol):

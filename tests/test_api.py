@@ -16,7 +16,7 @@ import pytest
 from mqasync import ConfigurationError, Message, Out, Reject, Unroutable, consumer, producer
 from mqasync.brokers.connection import load
 from mqasync.config.settings import ExchangeSettings, Settings
-from mqasync.core.source import Schedule
+from mqasync.core.schedule import Schedule
 from mqasync.duration import seconds
 from mqasync.handler import Binding, Source
 from mqasync.service.discovery import Service, discover
@@ -202,7 +202,7 @@ def test_a_time_zone_of_the_machine_that_has_no_name_is_one_sentence(monkeypatch
 async def test_a_producer_on_a_schedule_runs_again_and_a_failing_one_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mqasync.core.source.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("mqasync.core.feed.FIRST_PAUSE", 0.01)
     runs = 0
     seen: list[int] = []
     enough = asyncio.Event()

@@ -33,6 +33,8 @@ def made() -> str:
     arrows: set[tuple[str, str]] = set()
     for path in FILES:
         for imported in imports(path, ast.walk(ast.parse(path.read_text()))):
+            if not imported.startswith("mqasync"):
+                continue
             pair = part(path), imported.partition(".")[2].partition(".")[0]
             if pair[0] != pair[1] and set(pair) <= set(parts):
                 arrows.add(pair)

@@ -149,7 +149,7 @@ def test_the_options_choose_by_reason_age_text_and_id_and_limit_how_many(cli: Gr
     assert cli.ids("--limit", "2") == ["id-1", "id-2"]
     assert cli.said("dead", "list", "CTH", "q", "-n", "2") == "2 of 4 dead letters; see -n\n"
     assert cli.said("dead", "replay", "CTH", "q", "--text", "nowhere") == "no dead letter fits\n"
-    assert "is how 4 ids begin: id-1, id-2, id-3, id-30" in cli.said(
+    assert "4 ids begin with 'id': id-1, id-2, id-3, id-30" in cli.said(
         "dead", "show", "CTH", "q", "--message", "id", code=2
     )
     assert "no dead letter that fits" in cli.said("dead", "drop", "CTH", "q", "--message", "x", "--yes", code=2)
@@ -370,7 +370,7 @@ def test_export_ends_quietly_when_nobody_reads_any_more_and_drop_needs_a_file(cl
 
 def test_drop_asks_at_a_terminal_and_refuses_where_there_is_none(cli: Graveyard) -> None:
     cli.bury(*numbered(1, 2, 3))
-    assert "say --yes" in cli.said("dead", "drop", "CTH", "q", code=2)
+    assert "pass --yes" in cli.said("dead", "drop", "CTH", "q", code=2)
     assert cli.dead() == 3
     for answer, left in ((b"n\n", 3), (b"y\n", 1)):
         ours, terminal = pty.openpty()

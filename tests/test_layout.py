@@ -35,7 +35,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2120,
+    "transports": 2119,
     "transports/common": 361,
     "cli": 1044,
     "describe": 236,
@@ -44,7 +44,7 @@ FOLDERS = {
     "service": 709,
     "web": 332,
 }
-MAX_LINES = 8_679
+MAX_LINES = 8_686
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -118,7 +118,7 @@ async def test_a_producer_without_a_schedule_is_tried_again_with_pauses_up_to_fi
         pauses.append((failures, first, longest))
         return 0.0
 
-    monkeypatch.setattr("mqasync.core.source.pause", pause)
+    monkeypatch.setattr("mqasync.core.feed.pause", pause)
     runs = 0
     seen: list[int] = []
 
@@ -151,7 +151,7 @@ async def test_a_mistake_that_a_producer_finds_at_the_start_ends_the_process() -
 async def test_until_idle_handles_everything_else_and_fails_at_the_end(
     monkeypatch: pytest.MonkeyPatch, every: str | None
 ) -> None:
-    monkeypatch.setattr("mqasync.core.source.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("mqasync.core.feed.FIRST_PAUSE", 0.01)
     seen: list[int] = []
     runs = 0
 

@@ -93,7 +93,7 @@ def test_purge_asks_and_takes_what_waits_but_not_the_dead_letters(cli: CommandLi
     cli.declare("CTH", "q" + DEAD)
     cli.publish("CTH", *numbered(250))
     refused = cli.run("purge", "CTH", "q")
-    assert refused.returncode == 2 and "say --yes" in refused.stderr
+    assert refused.returncode == 2 and "pass --yes" in refused.stderr
     ours, terminal = pty.openpty()
     running = cli.start("purge", "CTH", "q", stdin=terminal)
     os.write(ours, b"n\n")

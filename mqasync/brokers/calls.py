@@ -90,10 +90,12 @@ class Calls:
         while silent < PINGS:
             asked = time.monotonic()
             task = asyncio.ensure_future(self._transport.ping())
-            await asyncio.wait([task], timeout=PING_SECONDS)
+            try:
+                await asyncio.wait([task], timeout=PING_SECONDS)
+            finally:
+                abandon(task)
             if not task.done():
                 silent += 1
-                abandon(task)
                 continue
             silent = 0
             error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -130,7 +132,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def wake(waiter: asyncio.Future[None]) -> None:
-    """Let go on who waits for it."""
+    """Wake whoever waits for it."""
     if not waiter.done():
         waiter.set_result(None)
 

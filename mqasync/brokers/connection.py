@@ -92,7 +92,7 @@ class Connection:
     ) -> None:
         """One call for each portion of the messages, one after another: brokers may keep their order.
 
-        Once it has taken one, what it is too busy for is repeated here, lest that one comes twice.
+        Once one portion is accepted, what the broker is too busy for is repeated here, lest a portion is sent twice.
         """
         for place, some in enumerate(split(messages, self.features.batch, self.features.batch_bytes)):
             while True:

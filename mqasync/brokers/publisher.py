@@ -26,7 +26,7 @@ class Call(Protocol):
     """Broker.call."""
 
     async def __call__(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `operation` on the open transport until it is not lost on the way."""
+        """Run `operation` on the open connection, again whenever that is lost on the way."""
 
 
 class Publisher:
@@ -125,7 +125,8 @@ class Publisher:
         """Give up what is not confirmed; those who wait for it are told."""
         for exchange, under_way in self._under_way.items():
             for _, future in self._waiting.pop(exchange, []):
-                future.cancel()
+                if not future.done():
+                    future.set_exception(BrokerLost(f"the broker of {exchange!r} was closed before it confirmed"))
             tasks = list(under_way)
             for task in tasks:
                 task.cancel()

@@ -13,13 +13,13 @@ Queue = tuple[str, str]
 
 
 async def stats(broker: Broker, exchange: str, id: str) -> QueueStats | None:
-    """Transport.stats, waiting while the broker is away."""
+    """Connection.stats, waiting while the broker is away."""
     found: QueueStats | None = await broker.call(methodcaller("stats", exchange, id))
     return found
 
 
 async def queues(broker: Broker) -> list[Queue] | None:
-    """Transport.queues, waiting while the broker is away."""
+    """Connection.queues, waiting while the broker is away."""
     found: list[Queue] | None = await broker.call(methodcaller("queues"))
     return found
 

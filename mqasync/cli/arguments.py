@@ -170,5 +170,5 @@ async def reach(broker: Broker, wait: float | None) -> None:
 def confirm(question: str) -> None:
     """Ask; anything but yes ends the command. Raises ConfigurationError where nobody can be asked."""
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"{question} There is no terminal to ask at: say --yes")
+        raise ConfigurationError(f"{question} stdin is not a terminal: pass --yes")
     click.confirm(question, abort=True)

@@ -11,7 +11,7 @@ import msgspec
 
 from ..config.settings import Settings
 from ..core.channel import Channel
-from ..core.source import waiting_for_queues
+from ..core.feed import waiting_for_queues
 from ..errors import ConfigurationError, MqasyncError, Reject
 from ..handler import Binding, where
 from ..handlers.attempt import STOP_SECONDS, Attempt, Outcome

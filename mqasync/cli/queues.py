@@ -32,7 +32,7 @@ async def peek(place: Place, count: int, as_json: bool) -> None:
     """Show the next messages of the queue (EXCHANGE, ID) and put them back.
 
     Its consumers do without them for that moment. What they hold, and what is delayed, is not seen. A broker may
-    count each look as a return (RabbitMQ, NATS, SQS), and what has come back more than 10 times is buried.
+    count each look as a return (RabbitMQ, NATS, SQS); a consumer sends what has come back 10 times anew.
     """
     messages = await messages_of(place, Choice(limit=count), what="message")
     table = [
@@ -87,7 +87,8 @@ async def tap(exchange: str, settings: Settings, wait: float | None, count: int 
     """Print what is published to EXCHANGE from now on, a JSON line each, while its consumers get it as ever.
 
     The copy waits in a queue of its own on the broker, which grows while this reads slower than others publish. It
-    is deleted at the end, or by the broker 60 seconds after a kill -9.
+    is deleted at the end. After a kill -9 the broker deletes it within a minute or so, or where it cannot, any running
+    service does within some minutes.
     """
     printed = 0
 

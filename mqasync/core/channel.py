@@ -132,9 +132,9 @@ class Channel:
         if suspects:
             what = "came back again and again from processes that died"
             self._settlement.complaints.say(f"{self.name}: {len(suspects):,} of its messages {what}; each runs alone")
-            await self._settlement.exchange(suspects, 1)
+            await self._settlement.send_copies(suspects, 1)
         if later:
-            await self._settlement.exchange(later, delay=LATER_SECONDS)
+            await self._settlement.send_copies(later, delay=LATER_SECONDS)
 
     def _sorted(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery], list[Delivery]]:
         """Those that are to be handled now, the suspects, and those to be exchanged for later; see poison.py."""

@@ -1,4 +1,4 @@
-"""Dead letters: what a message carries when it is buried; where it is sent is the channel's business."""
+"""Dead letters: what a message carries when it is buried; where it is sent is settlement.py's business."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ MAX_ID = 255
 def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
 
-    Headers: dead-reason (rejected, invalid, failed), dead-exception, dead-message, dead-traceback (its end),
-    dead-attempts, dead-returned (Message.returned), dead-exchange, dead-id, dead-first-time and dead-last-time
-    (seconds since 1970), dead-host, and dead-own-headers where the message's own were larger than any broker takes.
+    Headers: dead-reason (rejected, else the name of the exception), dead-exception, dead-message, dead-
+    traceback (its end), dead-attempts, dead-returned (Message.returned), dead-exchange, dead-id, dead-first-
+    time and dead-last-time (seconds since 1970), dead-host, and dead-own-headers where the message's own were
+    larger than any broker takes.
     """
     headers = {
         "dead-reason": "rejected" if isinstance(error, Reject) else type(error).__name__,
@@ -47,7 +48,7 @@ def explained(message: Message) -> Message:
     """A dead letter; with a reason, if it has none because the broker itself has buried it."""
     if "dead-reason" in message.headers:
         return message
-    why = "the broker itself has buried it: it came back too often from processes that died or lost their connection"
+    why = "the broker itself has buried it: it came back too often without being settled"
     return msgspec.structs.replace(message, headers=message.headers | {"dead-reason": "returned", "dead-message": why})
 
 

@@ -98,9 +98,9 @@ class Receiver:
             self._said = False
         self.subscription = subscription
         self.consuming = not self._stands_still
-        keeper = asyncio.create_task(self._settlement.keep(subscription))
+        keeper = asyncio.create_task(self._settlement.renew_leases(subscription))
         try:
-            while not self._closed and not await self._nothing_comes(transport, subscription):
+            while not self._closed and not await self._is_stalled(transport, subscription):
                 try:
                     await self._receive(subscription)
                 except BrokerBusy as error:
@@ -132,7 +132,7 @@ class Receiver:
             self._settlement.take(delivery)
         await self._arrived(deliveries)
 
-    async def _nothing_comes(self, transport: Connection, subscription: Inbox) -> bool:
+    async def _is_stalled(self, transport: Connection, subscription: Inbox) -> bool:
         """True, and said, where messages wait and none has come for SILENT_SECONDS: it has to be taken up anew.
 
         A broker, or what stands between, may forget a subscription and keep the connection alive. The second time

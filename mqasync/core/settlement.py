@@ -236,10 +236,10 @@ class Settlement:
                 await subscription.release(mine)
         if alone := [delivery for delivery in held if delivery.alone]:
             with suppress(BrokerError):
-                await self.exchange(alone)  # its broker may count what is put back as one that came back
+                await self.send_copies(alone)  # its broker may count what is put back as one that came back
         self.forget(deliveries)
 
-    async def exchange(self, deliveries: Sequence[Delivery], more: int = 0, delay: float = 0.0) -> None:
+    async def send_copies(self, deliveries: Sequence[Delivery], more: int = 0, delay: float = 0.0) -> None:
         """For each a fresh copy in its queue, which the broker has not counted yet; it is to run alone `more` times."""
         copies = [copy(delivery, delivery.alone + more) for delivery in deliveries]
         try:
@@ -256,7 +256,7 @@ class Settlement:
             self._held.pop(delivery, None)
         self._changed.set()
 
-    async def keep(self, subscription: Inbox) -> None:
+    async def renew_leases(self, subscription: Inbox) -> None:
         """Renew the leases of what is in hand, long before they end, until cancelled."""
         while subscription.lease is not None:
             await asyncio.sleep(subscription.lease / 3)

@@ -14,8 +14,8 @@ import msgspec
 from ..brokers.broker import Broker, Brokers
 from ..brokers.temporary import TemporaryQueue, sweep
 from ..core.channel import Channel
+from ..core.feed import Feed
 from ..core.settlement import Counts
-from ..core.source import Feed
 from ..errors import BrokerRefused, MqasyncError
 from ..message import Message, new_id
 from ..transport import Delivery

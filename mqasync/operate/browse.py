@@ -167,7 +167,7 @@ async def one(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]
         raise ConfigurationError(f"no dead letter that fits has an id that begins with {choice.message!r}")
     if len(ids) > 1:
         some = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
-        raise ConfigurationError(f"{choice.message!r} is how {len(ids):,} ids begin: {some}")
+        raise ConfigurationError(f"{len(ids):,} ids begin with {choice.message!r}: {some}")
     yield found
 
 

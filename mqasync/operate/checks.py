@@ -9,7 +9,7 @@ import msgspec
 
 from ..brokers.broker import Broker, Brokers
 from ..brokers.queues import Queue, is_tap, queues, stats
-from ..core.source import schedule_of
+from ..core.schedule import schedule_of
 from ..errors import BrokerError, BrokerRefused
 from ..handlers.codec import decoder
 from ..handlers.signature import of_consumer, of_producer

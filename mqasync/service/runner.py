@@ -12,9 +12,9 @@ from ..brokers.broker import Brokers
 from ..config.settings import Settings
 from ..core.channel import Channel
 from ..core.dedup import seen_of
+from ..core.feed import Feed
 from ..core.poison import Quarantine
 from ..core.settlement import Observe, ignore
-from ..core.source import Feed
 from ..errors import BrokerLost, MqasyncError
 from ..handler import Binding
 from ..handlers.attempt import STOP_SECONDS, ended

@@ -329,7 +329,7 @@ def to_properties(message: Message) -> spec.Basic.Properties:
     """Persistent properties for one publish of `message`.
 
     aiormq confirms by message_id, each used once, so the id that stays the same travels in a header
-    (../shared/FAULTS.md: 200 of 200 false confirmations otherwise).
+    (otherwise 200 of 200 were confirmed that the broker did not have).
     """
     headers: Any = own(to_headers(message))
     return spec.Basic.Properties("application/json", None, headers, 2, message_id=new_id())

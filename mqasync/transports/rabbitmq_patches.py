@@ -5,7 +5,7 @@ check that they are there, and nothing else in mqasync knows them.
 
 Poison: anyone who may publish can write a timestamp of the year 300,000,000, a routing key that is not UTF-8
 or headers nested 5,000 deep: pamqp raises while it reads the frame, the connection ends, the broker delivers
-the message again (../shared/FAULTS.md). With `tolerate()` such a delivery arrives, marked as unreadable.
+the message again. With `tolerate()` such a delivery arrives, marked as unreadable.
 """
 
 from __future__ import annotations

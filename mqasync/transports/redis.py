@@ -270,7 +270,7 @@ class RedisSubscription:
 
 
 class SeenInRedis:
-    """One key for each id, which Redis drops after `ttl` seconds; mqasync/core/dedup.py says what is promised."""
+    """One key for each id, which Redis drops after `ttl` seconds; Seen in transport.py says what is promised."""
 
     def __init__(self, url: str, exchange: str, id: str, ttl: float) -> None:
         self._redis = client(address_of(url), SEEN_SECONDS)

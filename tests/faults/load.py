@@ -23,7 +23,7 @@ from mqasync import Message, Reject, consumer
 from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import ExchangeSettings, Settings
 from mqasync.core.channel import Channel
-from mqasync.core.source import waiting_for_queues
+from mqasync.core.feed import waiting_for_queues
 from mqasync.handlers.step import Step
 from mqasync.message import new_id
 from mqasync.transport import DEAD
