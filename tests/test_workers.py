@@ -191,6 +191,12 @@ def test_a_mistake_that_only_a_restarted_worker_finds_drains_and_ends_all(cli: C
     assert len([line for line in running.errors.text().splitlines() if line.startswith("mqasync: ")]) == 1
 
 
+def test_a_worker_to_whom_no_consumer_is_left_ends_and_says_nothing_of_it(cli: CommandLine) -> None:
+    cli.file("feeds.py", "from mqasync import producer\n\n@producer(exchange='news', id='f')\nasync def f(): yield 1\n")
+    done = cli.run("run", "feeds", "--workers", "2")
+    assert (done.returncode, cli.depth("news", "readers")) == (0, 1), done.stderr
+
+
 def test_each_worker_serves_http_at_its_own_port(cli: CommandLine) -> None:
     port = two_free_ports()
     start(cli, "mine", "--http", f"127.0.0.1:{port}")

@@ -136,20 +136,20 @@ async def _run(modules: tuple[str, ...], runner: Runner, serve: Serve, worker: W
 
 def bindings(runner: Runner) -> list[str]:
     """What is bound to what, on which broker, a line each."""
+
+    def row(who: str, what: str, exchange: str) -> dict[str, str]:
+        broker = runner.brokers.route(exchange)
+        return {"who": f"  {who}", "what": what, "where": f"on {broker.name} ({broker.address})"}
+
     rows = []
     for feed in runner.feeds:
         every = f", every {feed.source.every}" if feed.source.every else ""
-        rows.append((f"  producer {feed.name}", f"publishes to {feed.source.exchange}{every}", feed.source.exchange))
+        exchange = feed.source.exchange
+        rows.append(row(f"producer {feed.name}", f"publishes to {exchange}{every}", exchange))
     for channel in runner.channels:
         to = ", ".join(channel.step.consumer.options.to)
-        rows.append((f"  consumer {channel.name}", f"puts out to {to}" if to else "", channel.exchange))
-    brokers = [runner.brokers.route(exchange) for _, _, exchange in rows]
-    return table(
-        [
-            {"who": who, "what": what, "where": f"on {broker.name} ({broker.address})"}
-            for (who, what, _), broker in zip(rows, brokers, strict=True)
-        ]
-    )[1:]
+        rows.append(row(f"consumer {channel.name}", f"puts out to {to}" if to else "", channel.exchange))
+    return table(rows)[1:]
 
 
 def summary(runner: Runner) -> list[str]:
@@ -170,4 +170,4 @@ def summary(runner: Runner) -> list[str]:
         if counts.buried:
             where = f"in the dead letters of {channel.name}"
             notes.append(f"{counts.buried:,} {where}; last: {counts.last_error}")
-    return [*(table(rows) if rows else []), *notes]
+    return [*table(rows), *notes]

@@ -164,7 +164,7 @@ class Workers:
         link, workers_end = socket.socketpair()
         link.setblocking(False)
         descriptor = workers_end.fileno()
-        try:
+        with workers_end:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *sys.orig_argv[1:],
@@ -172,11 +172,6 @@ class Workers:
                 pass_fds=[descriptor],
                 start_new_session=True,  # the terminal's Ctrl-C is for the parent, which passes it on once
             )
-        except BaseException:
-            link.close()
-            raise
-        finally:
-            workers_end.close()
         self._running[process] = link
         return process, link
 
