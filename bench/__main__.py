@@ -56,7 +56,7 @@ def start(report: Report, quick: bool) -> None:
 def scale(report: Report, quick: bool) -> None:
     """Workers, consumers, backlog."""
     with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
-        sizes = (500, 50, 2.0, 20_000) if quick else (10_000, 1_000, 20.0, 1_000_000)
+        sizes = (200, 10, 0.5, 2_000) if quick else (10_000, 1_000, 20.0, 1_000_000)
         scale_bench.run(report, server.url, Path(directory), *sizes)
 
 

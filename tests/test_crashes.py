@@ -31,8 +31,7 @@ async def handler(body: dict):
 MESSAGES, POISON, LIVES = 40, 3, 40
 
 
-@pytest.mark.parametrize("concurrency", [1, 10])
-@pytest.mark.parametrize("kind", ["sqlite", "rabbitmq"])
+@pytest.mark.parametrize(("kind", "concurrency"), [("sqlite", 1), ("sqlite", 10), ("rabbitmq", 10)])
 def test_poison_that_kills_its_process_is_buried_alone(
     kind: str, concurrency: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
