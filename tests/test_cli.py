@@ -74,6 +74,16 @@ def numbered(count: int) -> list[str]:
     return [json.dumps({"n": n}) for n in range(count)]
 
 
+def begun(cli: CommandLine, count: int, service: str = WAITING, *options: str) -> Running:
+    """A service that has begun the first of so many messages."""
+    cli.file("waiting.py", service)
+    cli.declare("CTH", "q")
+    cli.publish("CTH", *numbered(count))
+    running = cli.start("run", "waiting", *options)
+    running.says("begin 0")
+    return running
+
+
 # run
 
 
@@ -120,11 +130,7 @@ def test_run_takes_only_what_module_colon_name_names(cli: CommandLine) -> None:
 def test_a_signal_lets_running_handlers_finish_puts_back_the_rest_and_ends_with_0(
     cli: CommandLine, number: signal.Signals
 ) -> None:
-    cli.file("waiting.py", WAITING)
-    cli.declare("CTH", "q")
-    cli.publish("CTH", *numbered(3))
-    service = cli.start("run", "waiting")
-    service.says("begin 0")
+    service = begun(cli, 3)
     service.send(number)
     service.says(f"{number.name}: draining; once more to stop at once")
     # Then somebody else can have at once what it has not begun
@@ -138,11 +144,7 @@ def test_a_signal_lets_running_handlers_finish_puts_back_the_rest_and_ends_with_
 
 def test_two_signals_at_the_same_moment_are_one(cli: CommandLine) -> None:
     # `timeout`, `uv run` and others pass on the signal that the terminal sends to the whole group
-    cli.file("waiting.py", WAITING)
-    cli.declare("CTH", "q")
-    cli.publish("CTH", *numbered(1))
-    service = cli.start("run", "waiting")
-    service.says("begin 0")
+    service = begun(cli, 1)
     service.send(signal.SIGINT)
     service.send(signal.SIGTERM)
     service.says("draining")
@@ -152,11 +154,7 @@ def test_two_signals_at_the_same_moment_are_one(cli: CommandLine) -> None:
 
 
 def test_a_second_ctrl_c_ends_at_once_even_when_a_handler_blocks_the_loop(cli: CommandLine) -> None:
-    cli.file("blocking.py", WAITING.replace("await asyncio.sleep(0.01)", "__import__('time').sleep(60)"))
-    cli.declare("CTH", "q")
-    cli.publish("CTH", *numbered(1))
-    service = cli.start("run", "blocking")
-    service.says("begin 0")
+    service = begun(cli, 1, WAITING.replace("await asyncio.sleep(0.01)", "__import__('time').sleep(60)"))
     service.send(signal.SIGINT)
     service.says("SIGINT: draining")
     deadline = time.monotonic() + PATIENCE
@@ -170,11 +168,7 @@ def test_a_second_ctrl_c_ends_at_once_even_when_a_handler_blocks_the_loop(cli: C
 
 
 def test_grace_bounds_how_long_a_handler_may_keep_the_process(cli: CommandLine) -> None:
-    cli.file("waiting.py", WAITING)
-    cli.declare("CTH", "q")
-    cli.publish("CTH", *numbered(1))
-    service = cli.start("run", "waiting", "--grace", "100ms")
-    service.says("begin 0")
+    service = begun(cli, 1, WAITING, "--grace", "100ms")
     service.send(signal.SIGTERM)
     assert service.ends() == 0
     assert bodies(cli.run("consume", *QUEUE, "-n", "1").stdout) == [0]

@@ -32,7 +32,7 @@ from .brokers import free_port
 from .conftest import required
 from .servers.redis import FORGETFUL, DurableRedis, durable_redis
 from .waiting import depth, until
-from .working import working
+from .working import idle, working
 
 REFUSING = f"redis://user:hidden@127.0.0.1:{free_port()}/0"  # nobody listens there
 
@@ -91,10 +91,7 @@ async def test_a_repeated_message_is_acknowledged_and_not_handled_again(
 
 
 async def test_without_dedup_a_repeated_message_is_handled_again(brokers: Brokers, exchange: str) -> None:
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any]) -> None: ...
-
-    async with working(brokers, handler) as (channel,):
+    async with working(brokers, idle(exchange)) as (channel,):
         await publish_ids(brokers, exchange, "a", "a")
         await until(lambda: channel.counts.handled == 2, "both are handled")
 
@@ -259,11 +256,9 @@ async def test_different_queues_share_no_ids(exchange: str, remember: Remember) 
 async def test_with_more_handlers_than_a_redis_pool_usually_has_connections_all_are_remembered(
     brokers: Brokers, redis_broker: DurableRedis, exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @consumer(exchange=exchange, id="q", concurrency=200)
-    async def handler(body: dict[str, Any]) -> None: ...
-
     ids = [f"{n}" for n in range(1000)]
-    async with working(brokers, handler, seen=load_seen(redis_broker.url, exchange, "q", 60.0)) as (channel,):
+    seen = load_seen(redis_broker.url, exchange, "q", 60.0)
+    async with working(brokers, idle(exchange, concurrency=200), seen=seen) as (channel,):
         await publish_ids(brokers, exchange, *ids)
         await until(lambda: channel.counts.handled == len(ids), "all are handled")
         await publish_ids(brokers, exchange, *ids)
@@ -278,10 +273,7 @@ async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_c
 ) -> None:
     ids = count()
 
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any]) -> None: ...
-
-    async with working(brokers, handler, seen=load_seen(private_redis.url, exchange, "q", 60.0)) as (channel,):
+    async with working(brokers, idle(exchange), seen=load_seen(private_redis.url, exchange, "q", 60.0)) as (channel,):
         await publish_ids(brokers, exchange, *(f"{next(ids)}" for _ in range(50)))
         await until(lambda: channel.counts.handled == 50, "all are handled")
         # When Redis goes away
@@ -320,10 +312,7 @@ async def test_when_redis_is_back_ids_are_remembered_again(
 ) -> None:
     monkeypatch.setattr(dedup_module, "AWAY_SECONDS", 0.1)
 
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any]) -> None: ...
-
-    async with working(brokers, handler, seen=load_seen(private_redis.url, exchange, "q", 60.0)) as (channel,):
+    async with working(brokers, idle(exchange), seen=load_seen(private_redis.url, exchange, "q", 60.0)) as (channel,):
         await publish_ids(brokers, exchange, "a")
         await until(lambda: channel.counts.handled == 1, "it is handled")
         private_redis.kill()
@@ -339,10 +328,7 @@ async def test_when_redis_is_back_ids_are_remembered_again(
 async def test_a_redis_that_was_never_there_is_complained_about_without_its_password(
     brokers: Brokers, exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any]) -> None: ...
-
-    async with working(brokers, handler, seen=load_seen(REFUSING, exchange, "q", 60.0)) as (channel,):
+    async with working(brokers, idle(exchange), seen=load_seen(REFUSING, exchange, "q", 60.0)) as (channel,):
         await publish_ids(brokers, exchange, "a", "b")
         await until(lambda: channel.counts.handled == 2, "both are handled")
     assert len(warnings_of(caplog)) == 1

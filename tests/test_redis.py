@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mqasync import BrokerLost, ConfigurationError, Message, consumer
+from mqasync import BrokerLost, ConfigurationError, Message
 from mqasync.brokers.broker import Brokers
 from mqasync.brokers.connection import Connection, load
 from mqasync.config.settings import Settings
@@ -25,7 +25,7 @@ from .conformance import Conformance, message, numbers, receive
 from .conftest import Connect, required
 from .servers.redis import DURABLE, DurableRedis, durable_redis
 from .waiting import PATIENCE, depth, until
-from .working import working
+from .working import idle, working
 
 
 @pytest.fixture
@@ -178,11 +178,8 @@ async def test_a_flushed_queue_is_told_and_made_again_and_a_flushed_script_is_lo
 
 @pytest.mark.parametrize("how", ["flushed", "restarted without persistence"])
 async def test_what_redis_threw_away_is_said_once(how: str, exchange: str, caplog: pytest.LogCaptureFixture) -> None:
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, int]) -> None: ...
-
     with required(durable_redis("--save", "")) as server:
-        async with at_work(handler, server.url) as channel:
+        async with at_work(idle(exchange), server.url) as channel:
             if how == "flushed":
                 server.command("FLUSHALL")
             else:
@@ -211,11 +208,8 @@ async def at_work(handler: Any, url: str) -> AsyncIterator[Channel]:
 async def test_a_demoted_master_is_lost_once_and_back_once_when_it_takes_writes_again(
     exchange: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, int]) -> None: ...
-
     with required(durable_redis()) as server:
-        async with at_work(handler, server.url) as channel:
+        async with at_work(idle(exchange), server.url) as channel:
             # When it becomes a replica, of nobody who answers
             server.command("REPLICAOF", "127.0.0.1", str(free_port()))
             await until(lambda: channel.broker.state == "not connected", "it is noticed")

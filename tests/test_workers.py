@@ -67,6 +67,15 @@ def start(cli: CommandLine, module: str, *options: str) -> Running:
     return running
 
 
+def begun(cli: CommandLine) -> Running:
+    """Two workers, each with a message in hand."""
+    cli.publish("in", "1", "2")
+    running = start(cli, "mine")
+    for number in (0, 1):
+        running.says(f"begun by worker {number}")
+    return running
+
+
 def children(running: Running) -> list[psutil.Process]:
     return psutil.Process(running.process.pid).children()
 
@@ -96,10 +105,7 @@ def test_a_worker_killed_under_load_is_started_again_and_no_message_is_lost(cli:
 
 
 def test_a_signal_drains_every_worker_however_often_they_get_it_themselves(cli: CommandLine) -> None:
-    cli.publish("in", "1", "2")
-    running = start(cli, "mine")
-    for number in (0, 1):
-        running.says(f"begun by worker {number}")
+    running = begun(cli)
     # When a service manager sends SIGTERM to all, the parent sends it as well, and it comes late
     running.send(signal.SIGTERM)
     running.says("SIGTERM: draining")
@@ -120,11 +126,8 @@ def test_a_signal_drains_every_worker_however_often_they_get_it_themselves(cli: 
 
 
 def test_a_second_signal_stops_every_worker_at_once(cli: CommandLine) -> None:
-    cli.publish("in", "1", "2")
-    running = start(cli, "mine")
+    running = begun(cli)
     workers = children(running)
-    for number in (0, 1):
-        running.says(f"begun by worker {number}")
     running.send(signal.SIGINT)
     running.says("SIGINT: draining")
     time.sleep(2 * TOGETHER_SECONDS)
@@ -135,11 +138,8 @@ def test_a_second_signal_stops_every_worker_at_once(cli: CommandLine) -> None:
 
 
 def test_workers_whose_parent_is_killed_drain_and_end(cli: CommandLine) -> None:
-    cli.publish("in", "1", "2")
-    running = start(cli, "mine")
+    running = begun(cli)
     workers = children(running)
-    for number in (0, 1):
-        running.says(f"begun by worker {number}")
     running.process.kill()
     for number in (0, 1):
         running.says(f"worker {number}: the parent process is gone: draining")

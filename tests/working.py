@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mqasync import Consumer, Message
+from mqasync import Consumer, Message, consumer
 from mqasync.brokers.broker import Brokers
 from mqasync.core.channel import Channel
 from mqasync.handlers.step import Step
@@ -37,6 +37,15 @@ async def working(
     finally:
         for channel in channels:
             await channel.drain(grace)
+
+
+def idle(exchange: str, **options: Any) -> Consumer:
+    """A consumer of (exchange, "q") that does nothing."""
+
+    @consumer(exchange=exchange, id="q", **options)
+    async def handler(body: Any) -> None: ...
+
+    return handler
 
 
 async def publish(brokers: Brokers, exchange: str, *bodies: bytes, **fields: Any) -> None:
