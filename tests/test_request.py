@@ -171,7 +171,7 @@ async def test_nothing_hangs_when_the_connection_of_who_asks_is_cut(rabbitmq_url
         # When the connections of the one who asks end
         assert request._brokers
         transport: Any = await request._brokers.route(exchange).connected()
-        for connection in transport._connections:
+        for connection in transport._transport._connections:
             await connection.close(ConnectionError("cut"))
         go_on.set()
         # Then every request ends, with an answer or in time without, and further ones are answered
