@@ -61,8 +61,10 @@ async def write_line(line: bytes) -> None:
     for start in range(0, len(data), PIPE_BUF):
         await _writable(stdout)
         os.write(stdout, data[start : start + PIPE_BUF])
-    if is_pipe and await _writable(stdout) & select.POLLERR and _unread(stdout):
-        raise BrokenPipeError
+    if is_pipe and await _writable(stdout) & select.POLLERR:
+        unread = fcntl.ioctl(stdout, termios.FIONREAD, bytes(4))  # how many bytes, as an int of C
+        if any(unread):
+            raise BrokenPipeError
 
 
 async def _writable(file: int) -> int:
@@ -78,9 +80,3 @@ async def _writable(file: int) -> int:
         finally:
             loop.remove_writer(file)
     return events[0][1]
-
-
-def _unread(pipe: int) -> int:
-    """How many bytes in a pipe nobody has taken."""
-    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
-    return int.from_bytes(count, sys.byteorder)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from contextvars import Context
 from operator import methodcaller
@@ -128,7 +128,7 @@ class Runner:
             asyncio.create_task(feed.run(), name=f"the producer {feed.name}", context=context.copy())
             for feed, context in self._contexts.items()
         ]
-        idle = asyncio.create_task(self._idle_after(feeds)) if self._until_idle else None
+        idle = asyncio.create_task(self.idle(feeds)) if self._until_idle else None
         self._tasks += [*feeds, *([idle] if idle else [])]
         pending = self._receivers | set(feeds) | ({idle} if idle else set())
         lifespans = {lifespan.task for lifespan in self._lifespans if not lifespan.task.done()}
@@ -143,13 +143,10 @@ class Runner:
         if failing := [f"{feed.name} has failed: {feed.last_error}" for feed in self.feeds if feed.failing]:
             raise MqasyncError("; ".join(failing))
 
-    async def _idle_after(self, feeds: Sequence[asyncio.Task[None]]) -> None:
+    async def idle(self, feeds: Sequence[asyncio.Task[None]] = ()) -> None:
+        """Wait until these have ended, every queue consumed here is empty and nothing is in hand."""
         if feeds:
             await asyncio.wait(feeds)
-        await self.idle()
-
-    async def idle(self) -> None:
-        """Wait until every queue consumed here is empty and nothing is in hand."""
         quiet, received = 0, [0]
         while quiet < 2:  # a message may be on its way while the queue is already empty
             busy = any([channel.held or await channel.depth() for channel in self.channels])
@@ -204,13 +201,12 @@ def exchanges_of(services: Sequence[Service]) -> set[str]:
     return exchanges | {exchange for consumer in consumers for exchange in consumer.options.to}
 
 
-def warn(consumers: Iterable[Binding], brokers: Brokers) -> None:
+def warn(consumers: Sequence[Binding], brokers: Brokers) -> None:
     """Say which of the model's promises do not hold here."""
     for broker in brokers.opened.values():
         if not broker.durable:
             what = "keeps messages in this process only: they end with it"
             log.warning("broker %s (%s) %s", broker.name, broker.address, what)
-    consumers = list(consumers)
     heard = {consumer.exchange for consumer in consumers}
     heard |= {name for name, own in brokers.settings.exchanges.items() if own.requires or own.optional}
     for consumer in consumers:
