@@ -12,13 +12,12 @@ from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, Mqasync
 from ..handlers.failure import describe
 from ..observe.logs import set_up
 from ..service.loop import finish
-from .check import check
 from .dead import dead
 from .documents import config, docs, graph
 from .messages import consume, process, produce
 from .queues import peek, purge, tap
 from .run import run
-from .status import status
+from .status import check, status
 
 MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 
