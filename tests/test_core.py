@@ -37,8 +37,9 @@ from .conftest import url_of
 from .waiting import PATIENCE, until
 from .working import dead_letters, publish, until_depth, working
 
-SHARED = ["sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"]  # by several processes
-everywhere = pytest.mark.parametrize("url", ["memory", *SHARED], indirect=True)
+everywhere = pytest.mark.parametrize(
+    "url", ["memory", "sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"], indirect=True
+)
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
@@ -446,7 +447,6 @@ async def handler(body: dict, message: Message):
 """
 
 
-@pytest.mark.parametrize("url", SHARED, indirect=True)
 async def test_sigkill_in_mid_handler_returns_exactly_the_unacknowledged(
     url: str, brokers: Brokers, exchange: str, tmp_path: Path
 ) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -421,15 +419,3 @@ async def lambda_handler(body: dict[str, Any]) -> None: ...
 def test_an_option_that_redis_does_not_know_or_that_switches_off_tls_is_refused_at_start(option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"'{option.partition('=')[0]}' cannot be set in a rediss URL; there"):
         load_seen(f"rediss://u:hidden@h/?{option}", "CTH", "q", 60.0)
-
-
-def test_without_the_redis_package_the_sentence_says_what_to_install() -> None:
-    code = (
-        "import sys; sys.modules['redis'] = None\n"
-        "from mqasync.transports import load_seen\n"
-        "try: load_seen('redis://h', 'CTH', 'q', 60.0)\n"
-        "except Exception as error: print(type(error).__name__, error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.startswith("ConfigurationError the URL scheme 'redis' needs the package 'redis")
-    assert done.stdout.endswith("pip install 'mqasync[redis]'\n")

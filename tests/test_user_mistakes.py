@@ -254,11 +254,18 @@ def test_a_file_that_is_no_database_is_left_as_it_is(cli: CommandLine, command: 
 # brokers
 
 
-def test_a_client_library_that_is_not_installed_is_named_with_the_pip_command(cli: CommandLine) -> None:
-    hidden = cli.file("hidden/aiormq.py", "raise ModuleNotFoundError(\"No module named 'aiormq'\", name='aiormq')")
+@pytest.mark.parametrize(
+    ("scheme", "package", "install"), [("amqp", "aiormq", "mqasync"), ("redis", "redis", "mqasync[redis]")]
+)
+def test_a_client_library_that_is_not_installed_is_named_with_the_pip_command(
+    cli: CommandLine, scheme: str, package: str, install: str
+) -> None:
+    hidden = cli.file(
+        f"hidden/{package}.py", f"raise ModuleNotFoundError(\"No module named '{package}'\", name='{package}')"
+    )
     cli.environment["PYTHONPATH"] = str(hidden.parent)
-    said = sentence(cli.run("run", "good", "--broker", "amqp://guest:guest@localhost/"))
-    assert said == "the URL scheme 'amqp' needs the package 'aiormq': pip install 'mqasync'"
+    said = sentence(cli.run("run", "good", "--broker", f"{scheme}://guest:guest@localhost/"))
+    assert said == f"the URL scheme '{scheme}' needs the package '{package}': pip install '{install}'"
 
 
 @pytest.mark.parametrize("command", [["run", "good"], ["produce", *QUEUE, "{}"], ["consume", *QUEUE]], ids=" ".join)
