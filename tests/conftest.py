@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 import trustme
@@ -23,12 +23,12 @@ pytest.register_assert_rewrite("tests.conformance", "tests.waiting", "tests.work
 
 from .brokers import BrokerUnavailable, RabbitMQ, apt_install, rabbitmq  # noqa: E402
 from .commands import CommandLine  # noqa: E402
-from .servers.activemq import ActiveMQ, running_activemq  # noqa: E402
-from .servers.kafka import Kafka, kafka  # noqa: E402
-from .servers.nats import NATS, running_nats  # noqa: E402
-from .servers.postgres import Postgres, running_postgres  # noqa: E402
-from .servers.redis import DurableRedis, durable_redis  # noqa: E402
-from .servers.sqs import CREDENTIALS, Moto, moto  # noqa: E402
+from .servers.activemq import running_activemq  # noqa: E402
+from .servers.kafka import kafka  # noqa: E402
+from .servers.nats import running_nats  # noqa: E402
+from .servers.postgres import running_postgres  # noqa: E402
+from .servers.redis import durable_redis  # noqa: E402
+from .servers.sqs import CREDENTIALS, moto  # noqa: E402
 
 Broker = TypeVar("Broker")
 Connect = Callable[..., Awaitable[Connection]]
@@ -61,59 +61,30 @@ def graphviz() -> None:
             unavailable(error)
 
 
-@pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitMQ]:
-    """A RabbitMQ that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
-    with required(rabbitmq()) as server:
-        yield server
+def shared(start: Callable[[], AbstractContextManager[Broker]]) -> Any:
+    """A server that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
+
+    @pytest.fixture(scope="session")
+    def server() -> Iterator[Broker]:
+        with required(start()) as running:
+            yield running
+
+    return server
+
+
+rabbitmq_server = shared(rabbitmq)
+postgres_server = shared(running_postgres)
+redis_broker = shared(durable_redis)  # it loses nothing
+kafka_server = shared(kafka)
+activemq_server = shared(running_activemq)
+nats_server = shared(running_nats)
+sqs_server = shared(moto)
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_url(rabbitmq_server: RabbitMQ) -> str:
     """The URL of the shared RabbitMQ."""
     return rabbitmq_server.url
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
-    """A PostgreSQL that all tests share: do not stop it. Where it cannot be had: skipped, but failed in CI."""
-    with required(running_postgres()) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def redis_broker() -> Iterator[DurableRedis]:
-    """A Redis that loses nothing and that all tests share: do not stop it. Where it cannot be had: as above."""
-    with required(durable_redis()) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def kafka_server() -> Iterator[Kafka]:
-    """A Kafka that all tests share: do not stop it. Where it cannot be had: as above."""
-    with required(kafka()) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def activemq_server() -> Iterator[ActiveMQ]:
-    """An ActiveMQ that all tests share: do not stop it. Where it cannot be had: as above."""
-    with required(running_activemq()) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def nats_server() -> Iterator[NATS]:
-    """A NATS server that all tests share: do not stop it. Where it cannot be had: as above."""
-    with required(running_nats()) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def sqs_server() -> Iterator[Moto]:
-    """A moto that all tests share: do not stop it. Where it cannot be had: as above."""
-    with required(moto()) as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -112,18 +112,7 @@ async def test_what_lifespan_yields_is_injected_by_name_and_closed_after_drainin
             pass
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"to": 5},
-        {"retries": -1},
-        {"concurrency": 0},
-        {"timeout": "soon"},
-        {"to": "a b"},
-        {"concurency": 3},
-        {"retries": True},
-    ],
-)
+@pytest.mark.parametrize("options", [{"to": 5}, {"retries": -1}, {"retries": True}, {"concurency": 3}])
 def test_wrong_options_are_refused_and_named(options: dict[str, Any]) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(ConfigurationError, match=f"{name}|{value}"):

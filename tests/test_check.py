@@ -182,15 +182,12 @@ def test_without_a_module_all_configured_brokers_are_checked(mine: CommandLine) 
     ("arguments", "problem"),
     [
         (["mien"], "mqasync: there is no module 'mien'; did you mean mine?"),
-        (["--config", "wrong.yml"], "mqasync: wrong.yml, line 1: brokers is 'nothing'"),
-        (["--broker", "amqpp://x"], "mqasync: no transport for the URL scheme 'amqpp'"),
         (["odd"], "mqasync: no message can be decoded to"),
         (["never"], "every='61 * * * *' of a producer is neither a duration like '10m' nor a cron expression"),
         (["nowhere"], "timezone='Europe/Berln' of a producer is no time zone; did you mean 'Europe/Berlin'?"),
     ],
 )
 def test_a_mistake_of_the_user_is_said_in_one_sentence(mine: CommandLine, arguments: list[str], problem: str) -> None:
-    mine.file("wrong.yml", "brokers: nothing")
     mine.file(
         "odd.py",
         "from mqasync import consumer\n\n"
