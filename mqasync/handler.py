@@ -102,8 +102,26 @@ class Binding:
         raise NotImplementedError
 
 
-class Source(Generic[P, R]):
-    """What the `producer` decorator returns: a description that is still callable as the plain function."""
+class Decorated(Generic[P, R]):
+    """What a decorator returns: a description that is still callable as the plain function, its `handler`."""
+
+    handler: Callable[..., Any]
+
+    def _decorate(self, function: Callable[P, R]) -> None:
+        """Describe this one. Raises ConfigurationError unless it is a coroutine function or async generator."""
+        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+            raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
+        self.handler = function
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function; no broker is touched."""
+        result: R = self.handler(*args, **kwargs)
+        return result
+
+
+class Source(Decorated[P, R]):
+    """What the `producer` decorator returns."""
 
     def __init__(
         self,
@@ -114,22 +132,14 @@ class Source(Generic[P, R]):
         every: str | float | None = None,
         timezone: str | None = None,
     ) -> None:
-        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
-            raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
+        self._decorate(function)
         self.exchange = check_name("exchange", exchange)
         self.id = check_name("id", id)
-        self.handler: Callable[..., Any] = function
         self.every = every
         self.timezone = timezone
-        update_wrapper(self, function)
 
     def __repr__(self) -> str:
         return f"<producer {self.exchange}/{self.id}>"
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function; no broker is touched."""
-        result: R = self.handler(*args, **kwargs)
-        return result
 
 
 def producer(

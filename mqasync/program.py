@@ -6,14 +6,12 @@ What does their work is imported when they begin with it: importing mqasync is q
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from .duration import seconds
 from .errors import BrokerLost, ConfigurationError
-from .handler import Binding, where
+from .handler import Binding, Decorated
 from .handlers.outbox import Outbox
 from .handlers.step import outgoing
 from .message import NaturalKey, Out
@@ -133,20 +131,12 @@ class Consumer(Binding):
             await runner.finished()
 
 
-class Handler(Consumer, Generic[P, R]):
-    """What the `consumer` decorator returns: a Consumer that is still callable as the plain function."""
+class Handler(Decorated[P, R], Consumer):
+    """What the `consumer` decorator returns."""
 
     def __init__(self, function: Callable[P, R], *, exchange: str, id: str, **given: Any) -> None:
-        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
-            raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
-        super().__init__(exchange=exchange, id=id, **given)
-        self.handler = function
-        update_wrapper(self, function)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function; no broker is touched."""
-        result: R = self.handler(*args, **kwargs)
-        return result
+        Consumer.__init__(self, exchange=exchange, id=id, **given)
+        self._decorate(function)
 
 
 def consumer(

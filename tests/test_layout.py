@@ -44,7 +44,7 @@ FOLDERS = {
     "service": 701,
     "web": 332,
 }
-MAX_LINES = 8_671
+MAX_LINES = 8_667
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},
