@@ -38,11 +38,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from mqasync.errors import BrokerBusy, BrokerRefused, ConfigurationError, NoSuchQueue, Unroutable
 from mqasync.message import Message
 from mqasync.transport import Delivery, Errors, Features, Options, QueueStats
+from mqasync.transports.common.envelope import pack, unpack
 
 POLL = 0.05
 """Seconds between two looks of a waiting receiver."""
@@ -141,7 +140,7 @@ class FilesTransport:
                 # the last digits are chance: another process may have the same nanosecond
                 serial = time.time_ns() * 10**8 + int.from_bytes(os.urandom(3))
                 temporary = self._tmp / str(serial)
-                temporary.write_bytes(msgspec.msgpack.encode(message))
+                temporary.write_bytes(pack(message) + b"\n" + message.body)
                 sync(temporary)
                 temporary.rename(self._queues / queue / str(Name(serial, after(delay))))
             sync(self._queues / queue)
@@ -205,11 +204,11 @@ class FilesSubscription:
         return False
 
     def _read(self, name: Name) -> Delivery:
-        data, problem = (self._queue / str(name)).read_bytes(), ""
-        try:
-            message = msgspec.msgpack.decode(data, type=Message)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # a broken file: a dead letter with all of it
-            message, problem = Message(body=data, exchange=self._exchange), str(error)
+        data = (self._queue / str(name)).read_bytes()
+        envelope, _, body = data.partition(b"\n")
+        message, problem = unpack(self._exchange, envelope, body)
+        if problem:  # a broken file: a dead letter with all of it
+            message = Message(body=data, exchange=self._exchange)
         return Delivery(message, tag=name, returned=name.taken - 1, unreadable=problem)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
