@@ -119,6 +119,15 @@ class Conformance:
             assert numbers(await receive(await transport.subscribe(exchange, id, 100), 20)) == list(range(20))
         await nothing(await transport.subscribe(f"{exchange}.x", "one", 100))
 
+    async def test_queues_that_are_subscribed_at_the_same_time_bring_each_its_own(
+        self, transport: Connection, exchange: str
+    ) -> None:
+        ids = [f"q{n}" for n in range(5)]
+        await asyncio.gather(*(transport.declare(exchange, id) for id in ids))
+        subscriptions = await asyncio.gather(*(transport.subscribe(exchange, id, 10) for id in ids))
+        await asyncio.gather(*(transport.send(exchange, id, [message(n)]) for n, id in enumerate(ids)))
+        assert [numbers(await receive(one, 1)) for one in subscriptions] == [[n] for n in range(5)]
+
     async def test_consumers_of_one_id_share_its_messages_evenly_and_each_comes_once(
         self, connect: Open, transport: Connection, exchange: str
     ) -> None:
