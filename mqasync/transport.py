@@ -84,7 +84,7 @@ class Transport(Protocol):
     """One broker behind one URL, from open() to close(). The core makes a new one after the first BrokerLost.
 
     Every call but publish, send, subscribe and receive is given up after 10 s (ping after 5 s): then it is cancelled
-    and not awaited. Besides its library's exceptions it may raise ours.
+    and not awaited; three silent pings in a row are BrokerLost. Besides its library's exceptions it may raise ours.
     """
 
     features: Features
@@ -127,7 +127,10 @@ class Transport(Protocol):
         """
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> Subscription:
-        """Start to receive from a declared queue, at most `prefetch` deliveries unsettled."""
+        """Start to receive from a declared queue, at most `prefetch` deliveries unsettled.
+
+        The `limit` of receive sees to that; a broker that sends without being asked has to be told.
+        """
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """What is in a queue now; None, or NoSuchQueue, if there is none. It makes and changes nothing."""
@@ -136,10 +139,13 @@ class Transport(Protocol):
         """(exchange, id) of every queue that is there, dead letters too; None where the broker does not tell."""
 
     async def delete(self, exchange: str, id: str) -> None:
-        """The queue and what is in it are gone; who is subscribed gets NoSuchQueue."""
+        """The queue and what is in it are gone; who is subscribed gets NoSuchQueue. It may raise that as well."""
 
     async def close(self) -> None:
-        """Let go of everything; what is unsettled goes back, now or by its lease. Called once, whatever open() did."""
+        """Let go of everything, subscriptions too, even if some of it is broken. Called once, whatever open() did.
+
+        The core has released what it could; what is unsettled still goes back, now or by its lease.
+        """
 
 
 class Subscription(Protocol):
