@@ -117,6 +117,7 @@ async def step(body): ...
 """
 
 
+@pytest.mark.timeout(300)  # it takes a few kills until RabbitMQ does so
 def test_check_tells_of_a_queue_whose_leader_is_gone(server: RabbitMQ, tmp_path: Path) -> None:
     cli = CommandLine(tmp_path, server.url)
     # Given quorum queues of which RabbitMQ, killed in the second of their birth, has elected no leader
