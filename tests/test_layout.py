@@ -37,14 +37,14 @@ FOLDERS = {
     ".": 700,
     "transports": 2119,
     "transports/common": 361,
-    "cli": 1034,
+    "cli": 1041,
     "describe": 236,
     "observe": 439,
     "operate": 346,
     "service": 701,
     "web": 332,
 }
-MAX_LINES = 8_667
+MAX_LINES = 8_671
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

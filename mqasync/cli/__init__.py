@@ -12,12 +12,13 @@ from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, Mqasync
 from ..handlers.failure import describe
 from ..observe.logs import set_up
 from ..service.loop import finish
+from .check import check
 from .dead import dead
 from .documents import config, docs, graph
 from .messages import consume, process, produce
 from .queues import peek, purge, tap
 from .run import run
-from .status import check, status
+from .status import status
 
 MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 

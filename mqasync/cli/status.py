@@ -1,8 +1,7 @@
-"""`mqasync status` and `check`: what is there and who works on it, and whether that is fit; it disturbs nobody."""
+"""`mqasync status`: what is in the queues and who works on them; it disturbs nobody."""
 
 import asyncio
 import time
-from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -12,9 +11,7 @@ import msgspec
 from ..brokers.broker import Brokers
 from ..brokers.queues import Queue
 from ..config.settings import Settings
-from ..errors import MqasyncError
 from ..observe.report import UNHEARD_SECONDS, Report, Reports
-from ..operate.checks import ERROR, WARNING, Checks
 from ..operate.overview import known, overview, process_row, reported
 from ..service.discovery import Service
 from .arguments import GIVE_UP, SERVICES, Command, connected, reach, settings
@@ -85,24 +82,3 @@ def readable(rows: Rows) -> Rows:
     """The rows with their durations as people say them."""
     durations = ("oldest", "up")
     return [{name: age(value) if value and name in durations else value for name, value in row.items()} for row in rows]
-
-
-@click.command(cls=Command)
-@SERVICES
-@settings
-@JSON
-@click.option("--strict", is_flag=True, help="Take warnings for errors.")
-@GIVE_UP
-async def check(services: list[Service], settings: Settings, as_json: bool, strict: bool, wait: float) -> None:
-    """Check the configuration, the brokers, and the queues of each MODULE; without one, all configured brokers.
-
-    Errors: a broker that does not answer, a queue that exists with other arguments than declared. Warnings: a
-    broker that can lose messages, queues that nothing consumes, outputs that nobody consumes, dead letters. Queues
-    that are not there are not made. Exit code 0 without errors, 1 with some, 2 for a mistake in the configuration.
-    """
-    async with connected(settings, wait) as brokers:
-        findings = await Checks(services, brokers, wait).run()
-    show([msgspec.structs.asdict(finding) for finding in findings], as_json, "nothing to check")
-    counts = Counter(finding.result for finding in findings)
-    if counts[ERROR] or (strict and counts[WARNING]):
-        raise MqasyncError(f"errors: {counts[ERROR]}, warnings: {counts[WARNING]}")
