@@ -17,9 +17,9 @@ from .proxy import Proxy
 pytestmark = pytest.mark.timeout(500)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[list[Node]]:
-    """Three nodes."""
+    """Three nodes; each test leaves them running."""
     with required(cluster()) as running:
         yield running
 
