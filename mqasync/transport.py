@@ -26,8 +26,8 @@ Options = Mapping[str, Mapping[str, Any]]
 class Features(msgspec.Struct, frozen=True, kw_only=True):
     """What a transport can and cannot do; the user is told at start, docs are made from it."""
 
-    durable: bool  # messages survive a restart of the broker
-    shared: bool  # other processes can use the same queues
+    durable: bool = True  # messages survive a restart of the broker
+    shared: bool = True  # other processes can use the same queues
     counts_returns: bool  # Delivery.returned counts deliveries whose process died
     keeps_keys_together: bool = False  # messages of one key go to one consumer at a time, in order
     max_bytes: int  # largest body

@@ -81,8 +81,8 @@ def _host(text: str, port: int) -> tuple[str, int]:
 def value(name: str, given: Any, key: Key) -> Any:
     """`given`, text or of YAML, as the type of the key's default. Raises ConfigurationError."""
     kind = type(key.default)
-    if kind is str and isinstance(given, str) and (not key.choices or given in key.choices):
-        return given
+    if kind is str and isinstance(given, str | int | float) and (not key.choices or given in key.choices):
+        return str(given)
     if kind is bool and str(given).lower() in ("true", "false"):
         return str(given).lower() == "true"
     if kind in (int, float) and not isinstance(given, bool):
