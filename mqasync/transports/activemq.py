@@ -270,9 +270,7 @@ class ActiveMQTransport:
     """Two connections to one ActiveMQ: one publishes and asks, the other consumes."""
 
     # ActiveMQ holds a transaction in its memory: one that is larger than that waits for ever
-    features = Features(
-        durable=True, shared=True, counts_returns=False, max_bytes=2**25, batch_bytes=2**19, temporary=True
-    )
+    features = Features(counts_returns=False, max_bytes=2**25, batch_bytes=2**19, temporary=True)
     errors = ERRORS
     warning = ""
 

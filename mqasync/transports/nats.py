@@ -99,9 +99,7 @@ class WatchedClient(Client):
 class NATSTransport:
     """One connection to one NATS server."""
 
-    features = Features(
-        durable=True, shared=True, counts_returns=True, max_bytes=896 * 1024, max_delay=0, temporary=True
-    )
+    features = Features(counts_returns=True, max_bytes=896 * 1024, max_delay=0, temporary=True)
     errors = (
         (BrokerRefused, ("uthorization Violation", "uthentication", "err_code=10039", "err_code=10076")),
         (NoSuchQueue, (js.NotFoundError, js.NoStreamResponseError, core.NoRespondersError, "Error: code=None")),

@@ -112,7 +112,7 @@ SETTLE = {
 class PostgresTransport(TableTransport):
     """A few connections to one database: one takes and settles, the others write."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=2**27, batch_bytes=2**24)
+    features = Features(counts_returns=True, max_bytes=2**27, batch_bytes=2**24)
     errors = ERRORS
     DELETE = GONE
 

@@ -78,8 +78,6 @@ class RabbitMQTransport:
     """Two connections to one RabbitMQ: one publishes, the other does the rest."""
 
     features = Features(
-        durable=True,
-        shared=True,
         counts_returns=True,
         max_bytes=128 * 1024 * 1024,
         max_delay=LADDER[-1],

@@ -137,7 +137,7 @@ def packed(messages: Sequence[Message]) -> list[bytes]:
 class RedisTransport:
     """One Redis; redis-py has a connection for each command under way."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=128 * 1024 * 1024)
+    features = Features(counts_returns=True, max_bytes=128 * 1024 * 1024)
     errors: Errors = (
         (NoSuchQueue, ("NOGROUP", "no longer exists")),
         (BrokerLost, ("ReadOnlyError", "MasterDownError", "UNBLOCKED")),  # another server was made the master

@@ -81,7 +81,7 @@ SAVE = "save what can be read with sqlite3 {0} .recover | sqlite3 recovered.db, 
 class SQLiteTransport(TableTransport):
     """One connection to the file in a thread of its own, woken when another one has written."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=2**27, batch_bytes=2**18)
+    features = Features(counts_returns=True, max_bytes=2**27, batch_bytes=2**18)
     DELETE = "DELETE FROM queue WHERE exchange = $1 AND id = $2"
 
     def __init__(self, url: str, options: Options) -> None:

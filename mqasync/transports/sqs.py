@@ -71,7 +71,7 @@ IN_MEMORY = "no AWS: such servers keep messages in memory and lose them at a res
 class SQSTransport:
     """The clients of SNS and SQS of one user."""
 
-    features = Features(durable=True, shared=True, counts_returns=True, max_bytes=143_360, batch_bytes=2**16)
+    features = Features(counts_returns=True, max_bytes=143_360, batch_bytes=2**16)
     errors = (
         (NoSuchQueue, ("QueueDoesNotExist", "NonExistentQueue", "(NotFound")),
         (BrokerBusy, BUSY.split()),
