@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .PHONY: run test faults soak bench docs lint lock clean
 
-run: .venv/ready ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
+run: .venv/run ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
 	MQASYNC_LOG=human $(BIN)/mqasync run services.cth --until-idle
 
 test: .venv/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
@@ -44,11 +44,18 @@ lock: ## Make both lock files anew from pyproject.toml
 	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
 	$(LOCK) --upgrade $(IMAGE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
-# The environment, with exactly the versions of requirements-dev.lock
-.venv/ready: requirements-dev.lock pyproject.toml
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+
+# What it takes to use mqasync, with exactly the versions of requirements.lock
+.venv/run: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) install --require-hashes --requirement requirements.lock
+	$(PIP) install --no-deps --editable .
+	touch $@
+
+# And to develop it, with those of requirements-dev.lock
+.venv/ready: .venv/run requirements-dev.lock
+	$(PIP) install --require-hashes --requirement requirements-dev.lock
 	touch $@
 
 clean:
