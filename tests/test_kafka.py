@@ -313,32 +313,6 @@ async def test_in_a_rebalance_nothing_is_begun_that_is_no_longer_ours_and_only_w
 
 
 @pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("kafka://", "a kafka URL names a host: kafka://user"),
-        ("kafka://h:1,h:x", "a port is a number up to 65535"),
-        ("kafka://h:99999", "a port is a number up to 65535"),
-        ("kafka://h/topic", "Kafka takes no path"),
-        ("kafka://h?lease=3", "'lease' cannot be set in a kafka URL; there are: session, mechanism"),
-        ("kafka://h?session=0.5", "session is '0.5'; it takes a number from 1 to 1,800"),
-        ("kafka://h?session=x", "session is 'x'"),
-        ("kafka://h?mechanism=PLAIN", "no mechanism, user or password alone"),
-        ("kafka://u:hidden@h?mechanism=GSSAPI", "mechanism is 'GSSAPI'; it takes PLAIN or SCRAM-SHA-256"),
-        ("kafka://u@h", "no mechanism, user or password alone"),
-        ("kafka://:hidden@h", "no mechanism, user or password alone"),
-        ("kafka://h?cafile=x", "cafile is for kafkas://"),
-        ("kafkas://h?keyfile=x", "certfile has to name that one"),
-        ("kafkas://h?verify=no", "'verify' cannot be set"),
-    ],
-)
-def test_a_wrong_url_is_refused_with_what_is_right(url: str, problem: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load(url)
-    assert problem in str(caught.value)
-    assert "hidden" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("options", "problem"),
     [
         ({"partitions": 0}, "partitions is 0; it takes a whole number from 1 to 10,000"),

@@ -1,7 +1,7 @@
 """The rabbitmq transport keeps the contract; and its own: arguments of queues, and what its management plugin tells."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,19 +12,16 @@ import aiormq
 import pytest
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
-from mqasync.brokers.connection import Connection, load
+from mqasync.brokers.connection import load
 from mqasync.errors import NoSuchQueue
-from mqasync.message import new_id
 from mqasync.transport import DEAD, Features
 from mqasync.transports import rabbitmq as ours
 from mqasync.transports.common.names import named
 
 from .brokers import RabbitMQ, free_port, rabbitmq
 from .conformance import Conformance, message, numbers, receive
-from .conftest import required
+from .conftest import Connect, required
 from .waiting import depth, until
-
-Open = Callable[[str], Awaitable[Connection]]
 
 
 class TestRabbitMQ(Conformance):
@@ -34,27 +31,6 @@ class TestRabbitMQ(Conformance):
     def url(self, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(ours, "TEMPORARY_SECONDS", 2)
         return rabbitmq_url
-
-
-@pytest.fixture
-def exchange() -> str:
-    return f"E{new_id()}"
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Open]:
-    """Open a transport; all are closed after the test."""
-    opened: list[Connection] = []
-
-    async def connect(url: str) -> Connection:
-        transport = load(url)
-        opened.append(transport)
-        await transport.open()
-        return transport
-
-    yield connect
-    for transport in opened:
-        await transport.close()
 
 
 def arguments_of(server: RabbitMQ, queue: str) -> str:
@@ -67,7 +43,7 @@ def arguments_of(server: RabbitMQ, queue: str) -> str:
 
 
 async def test_of_many_queues_declared_at_once_a_refused_one_takes_no_other_with_it(
-    rabbitmq_url: str, exchange: str, connect: Open
+    rabbitmq_url: str, exchange: str, connect: Connect
 ) -> None:
     transport = await connect(rabbitmq_url)
     await transport.declare(exchange, "q0", temporary=True)
@@ -80,7 +56,7 @@ async def test_of_many_queues_declared_at_once_a_refused_one_takes_no_other_with
 
 
 async def test_dead_letters_are_kept_however_often_somebody_looks_at_them(
-    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Connect
 ) -> None:
     transport = await connect(rabbitmq_server.url)
     await transport.declare(exchange, "q" + DEAD, bound=False)
@@ -94,7 +70,7 @@ async def test_dead_letters_are_kept_however_often_somebody_looks_at_them(
 
 
 async def test_a_queue_of_dead_letters_that_could_lose_them_is_refused(
-    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Connect
 ) -> None:
     async with await aio_pika.connect(rabbitmq_server.url) as connection:
         before = await connection.channel()
@@ -107,7 +83,7 @@ async def test_a_queue_of_dead_letters_that_could_lose_them_is_refused(
 
 
 async def test_a_queue_that_is_there_does_not_become_one_that_expires(
-    rabbitmq_server: RabbitMQ, exchange: str, connect: Open
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Connect
 ) -> None:
     transport = await connect(rabbitmq_server.url)
     await transport.declare(exchange, "q")
@@ -117,7 +93,7 @@ async def test_a_queue_that_is_there_does_not_become_one_that_expires(
 
 
 async def test_retries_that_another_process_began_after_we_first_looked_are_counted(
-    rabbitmq_server: RabbitMQ, exchange: str, connect: Open, monkeypatch: pytest.MonkeyPatch
+    rabbitmq_server: RabbitMQ, exchange: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ours, "SEARCH_SECONDS", 0.0)
     transport, other = await connect(rabbitmq_server.url), await connect(rabbitmq_server.url)
@@ -131,7 +107,7 @@ async def test_retries_that_another_process_began_after_we_first_looked_are_coun
 
 
 async def test_an_error_on_one_channel_is_told_where_it_receives_and_costs_nobody_else(
-    rabbitmq_url: str, exchange: str, connect: Open
+    rabbitmq_url: str, exchange: str, connect: Connect
 ) -> None:
     transport: Any = await connect(rabbitmq_url)
     for id in ("q", "other"):
@@ -173,7 +149,7 @@ def test_what_the_patches_rely_on_is_there_in_the_versions_that_are_pinned() -> 
 
 
 async def test_a_batch_of_any_sizes_is_published_whole_or_where_nobody_listens_not_at_all(
-    rabbitmq_url: str, exchange: str, connect: Open
+    rabbitmq_url: str, exchange: str, connect: Connect
 ) -> None:
     transport = await connect(rabbitmq_url)
     messages = [Message(body=b"x" * size, exchange=exchange, id=str(size)) for size in (0, 1, 200_000, 1_000_000)]
@@ -198,7 +174,7 @@ def managed() -> Iterator[RabbitMQ]:
 
 
 async def test_the_management_plugin_tells_which_queues_of_ours_there_are(
-    managed: RabbitMQ, exchange: str, connect: Open
+    managed: RabbitMQ, exchange: str, connect: Connect
 ) -> None:
     # Given queues of ours in two virtual hosts, a delayed message, and queues of somebody else
     named_so = [(exchange, "q"), (exchange, "q" + DEAD), (f"{exchange}.sub", "q")]
@@ -220,7 +196,7 @@ async def test_the_management_plugin_tells_which_queues_of_ours_there_are(
 
 
 async def test_a_memory_alarm_stops_publishing_alone_and_says_so(
-    managed: RabbitMQ, exchange: str, connect: Open
+    managed: RabbitMQ, exchange: str, connect: Connect
 ) -> None:
     transport = await connect(managed.url)
     await transport.declare(exchange, "q")
@@ -241,7 +217,7 @@ async def test_a_memory_alarm_stops_publishing_alone_and_says_so(
 
 
 async def test_a_user_whom_the_management_plugin_refuses_is_told_so_without_the_password(
-    managed: RabbitMQ, connect: Open
+    managed: RabbitMQ, connect: Connect
 ) -> None:
     managed.control("add_user", "service", "s3cr3t")
     managed.control("set_permissions", "service", ".*", ".*", ".*")
@@ -256,7 +232,7 @@ async def test_a_user_whom_the_management_plugin_refuses_is_told_so_without_the_
 
 
 async def test_a_management_plugin_that_is_not_there_takes_no_connection_along(
-    managed: RabbitMQ, exchange: str, connect: Open
+    managed: RabbitMQ, exchange: str, connect: Connect
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     transport = await connect(f"{managed.url}?management={nobody}")

@@ -39,7 +39,7 @@ class Calls:
         """The result of one call to the transport, its errors translated. Raises BrokerBusy after `limit` seconds."""
         if self._end:
             operation.close()
-            raise type(self._end)(str(self._end))
+        self.check()
         task = asyncio.ensure_future(operation)
         try:
             return await self.result(task, limit)
@@ -61,8 +61,8 @@ class Calls:
                 timer.cancel()
         if not task.done() and self._end is None:
             raise BrokerBusy(f"no answer within {limit:g} s")
-        if self._end and (not task.done() or task.cancelled()):
-            raise type(self._end)(str(self._end))
+        if not task.done() or task.cancelled():
+            self.check()
         try:
             return task.result()
         except (Exception, asyncio.CancelledError) as error:  # libraries cancel who waits for a lost connection

@@ -271,9 +271,9 @@ class Channel:
             return
         if len(deliveries) > 1 and any(map(self._needs_care, deliveries)):
             return await self._one_by_one(job, deliveries)
+        if self._settlement.skips(deliveries[0]):
+            return
         if outcome := self._settlement.outcome(deliveries[0]):
-            if outcome is DONE:
-                return self._settlement.skip(deliveries)
             return await self._settle(job, deliveries, outcome)
         if why := problem(deliveries[0]):
             return await self._settle(job, deliveries, failed(why))
