@@ -1,13 +1,15 @@
 """`python -m bench [--quick] [--write] [SECTION...]`: every figure, from one run, with servers of its own.
 
-Sections are those of SECTIONS, all of them by default. `--write` makes docs/performance.md of what was measured.
+Sections are those of SECTIONS, all of them by default. `--write` makes docs/performance.md of what was measured;
+`--rabbitmq=URL` takes that RabbitMQ, which keeps some queues, instead of a new one for each section.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvloop
@@ -23,17 +25,30 @@ from . import start as start_bench
 from . import transports as transports_bench
 from .report import Report
 
+RABBITMQ = "--rabbitmq="
+
+
+@contextmanager
+def broker() -> Iterator[str]:
+    """The URL of a RabbitMQ of its own, or of the one that is named."""
+    named = [word.removeprefix(RABBITMQ) for word in sys.argv[1:] if word.startswith(RABBITMQ)]
+    if named:
+        yield named[0]
+    else:
+        with rabbitmq() as server:
+            yield server.url
+
 
 def on_rabbitmq(report: Report, quick: bool) -> None:
     """Beside aio-pika and aiormq."""
-    with rabbitmq() as server:
-        uvloop.run(rabbitmq_bench.run(report, server.url, *((2, 1_000) if quick else (5, 10_000))))
+    with broker() as url:
+        uvloop.run(rabbitmq_bench.run(report, url, *((2, 1_000) if quick else (5, 10_000))))
 
 
 def peers(report: Report, quick: bool) -> None:
     """Beside other frameworks."""
-    with rabbitmq() as server:
-        frameworks.run(report, server.url, *((1, 300) if quick else (3, 2_000)))
+    with broker() as url:
+        frameworks.run(report, url, *((1, 300) if quick else (3, 2_000)))
 
 
 def on_sqlite(report: Report, quick: bool) -> None:
@@ -49,21 +64,21 @@ def transports(report: Report, quick: bool) -> None:
 
 def start(report: Report, quick: bool) -> None:
     """Imports and memory."""
-    with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
-        start_bench.run(report, server.url, Path(directory), 3 if quick else 9)
+    with broker() as url, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
+        start_bench.run(report, url, Path(directory), 3 if quick else 9)
 
 
 def scale(report: Report, quick: bool) -> None:
     """Workers, consumers, backlog."""
-    with rabbitmq() as server, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
+    with broker() as url, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
         sizes = (200, 10, 0.5, 2_000) if quick else (10_000, 1_000, 20.0, 1_000_000)
-        scale_bench.run(report, server.url, Path(directory), *sizes)
+        scale_bench.run(report, url, Path(directory), *sizes)
 
 
 def curves(report: Report, quick: bool) -> None:
     """Throughput over size, prefetch, concurrency and queues."""
-    with rabbitmq() as server:
-        uvloop.run(curves_bench.run(report, server.url, quick))
+    with broker() as url:
+        uvloop.run(curves_bench.run(report, url, quick))
 
 
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {

@@ -32,7 +32,7 @@ from mqasync.core.channel import Channel
 from mqasync.handlers.step import Step
 
 BASELINE = Path(__file__).with_name("instructions.json")
-COUNTS = (200, 600)  # messages; what both runs have in common, the start above all, drops out of the difference
+WARM, COUNT = 100, 400  # messages that are not counted, while everything is made that is made once, and those that are
 IN_FLIGHT = 100
 TOLERANCE = 0.05
 
@@ -47,23 +47,27 @@ class Event(msgspec.Struct):
     note: str
 
 
-async def through(consumers: list[Consumer], exchange: str, count: int, done: asyncio.Event) -> None:
-    """`count` messages into `exchange` by Producer.produce, IN_FLIGHT at once, until `done`."""
+async def through(consumers: list[Consumer], exchange: str, done: asyncio.Event) -> None:
+    """WARM and COUNT messages into `exchange` by Producer.produce, IN_FLIGHT at once; a pause whenever it is `done`."""
     brokers = Brokers(Settings(brokers={"main": "memory:bench"}))
     channels = [Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange)) for one in consumers]
     for channel in channels:
         await channel.declare()
         channel.start()
     async with Producer(id="bench", exchange=exchange, broker="memory:bench") as producer:
-        for _ in range(0, count, IN_FLIGHT):
-            await asyncio.gather(*(producer.produce(EVENT) for _ in range(IN_FLIGHT)))
-        await done.wait()
+        for count in (WARM, COUNT):
+            done.clear()
+            for _ in range(0, count, IN_FLIGHT):
+                await asyncio.gather(*(producer.produce(EVENT) for _ in range(IN_FLIGHT)))
+            await done.wait()
+            print("done", flush=True)
+            sys.stdin.readline()
     for channel in channels:
         await channel.drain(1.0)
     await brokers.close()
 
 
-async def handle(count: int) -> None:
+async def handle() -> None:
     """Publish, decode to a Struct, handle, acknowledge."""
     done, seen = asyncio.Event(), 0
 
@@ -71,13 +75,13 @@ async def handle(count: int) -> None:
     async def handler(event: Event) -> None:
         nonlocal seen
         seen += 1
-        if seen == count:
+        if seen in (WARM, WARM + COUNT):
             done.set()
 
-    await through([handler], "in", count, done)
+    await through([handler], "in", done)
 
 
-async def step(count: int) -> None:
+async def step() -> None:
     """Publish, handle a dict, publish what the handler returns, handle that, acknowledge both."""
     done, seen = asyncio.Event(), 0
 
@@ -89,41 +93,44 @@ async def step(count: int) -> None:
     async def second(event: dict[str, Any]) -> None:
         nonlocal seen
         seen += 1
-        if seen == count:
+        if seen in (WARM, WARM + COUNT):
             done.set()
 
-    await through([first, second], "in", count, done)
+    await through([first, second], "in", done)
 
 
-PATHS: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {"handle": handle, "step": step}
+PATHS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"handle": handle, "step": step}
 
 
 def count_instructions(path: str) -> int:
     """Instructions for one message on that path."""
-    few, many = (_instructions_of_run(path, count) for count in COUNTS)
-    return round((many - few) / (COUNTS[1] - COUNTS[0]))
-
-
-def _instructions_of_run(path: str, count: int) -> int:
     valgrind = shutil.which("valgrind")
     assert valgrind, "valgrind is not installed"
-    callgrind = [valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    done = subprocess.run(
-        [*callgrind, sys.executable, "-m", "bench.instructions", path, str(count)],
+    callgrind = [valgrind, "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=/dev/null"]
+    with subprocess.Popen(
+        [*callgrind, sys.executable, "-m", "bench.instructions", path],
         env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
-    )
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    assert found, done.stderr
-    return int(found[1])
+    ) as process:
+        assert process.stdin and process.stdout
+        for counting in ("on", "off"):
+            process.stdout.readline()
+            subprocess.run(
+                ["callgrind_control", f"--instr={counting}", str(process.pid)], capture_output=True, check=True
+            )
+            print(file=process.stdin, flush=True)
+        found = re.search(r"Collected : (\d+)", printed := process.communicate()[1])
+    assert found, printed
+    return round(int(found[1]) / COUNT)
 
 
 def main() -> None:
     """Count, then compare or write."""
     if sys.argv[1:2] and sys.argv[1] in PATHS:
-        return asyncio.run(PATHS[sys.argv[1]](int(sys.argv[2])))
+        return asyncio.run(PATHS[sys.argv[1]]())
     counted = {path: count_instructions(path) for path in PATHS}
     if "--write" in sys.argv:
         BASELINE.write_text(json.dumps({"python": platform.python_version(), **counted}, indent=2) + "\n")

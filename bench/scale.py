@@ -139,7 +139,7 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def share(processes: int, seconds: float = 2.0) -> float:
+def share(processes: int, seconds: float = 1.0) -> float:
     """CPU seconds a second that so many processes get which do nothing but compute."""
     code = f"import time; end = time.time() + {seconds}\nwhile time.time() < end: pass\nprint(time.process_time())"
     command = [sys.executable, "-c", code]

@@ -17,10 +17,10 @@ from .conftest import unavailable
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def bench(*sections: str) -> str:
+def bench(server: RabbitMQ, *sections: str) -> str:
     """What the quick benchmark prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", *sections],
+        [sys.executable, "-m", "bench", "--quick", f"--rabbitmq={server.url}", *sections],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -39,7 +39,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("sections", FIGURES)
 def test_the_benchmark_prints_every_figure(sections: str, rabbitmq_server: RabbitMQ) -> None:
-    printed = bench(*sections.split())
+    printed = bench(rabbitmq_server, *sections.split())
     for row in FIGURES[sections].split("; "):
         assert row in printed
 
@@ -67,7 +67,7 @@ def test_the_benchmark_compares_other_frameworks_that_leave_no_message_behind(ra
         frameworks.install()
     except BrokerUnavailable as error:
         unavailable(error)
-    printed = bench("peers")
+    printed = bench(rabbitmq_server, "peers")
     for name in frameworks.PEERS:
         rows = [line for line in printed.splitlines() if line.startswith(f"  {name} ")]
         assert len(rows) == (3 if name in frameworks.ASYNCIO else 2)
