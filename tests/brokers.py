@@ -127,11 +127,6 @@ class RabbitMQ:
                 return
         raise BrokerUnavailable("RabbitMQ elects no leader for its quorum queues")
 
-    def leaderless(self) -> str:
-        """The quorum queues that have no leader, as Erlang says it."""
-        queues = "{Name, _} <- ra_directory:list_registered(quorum_queues)"
-        return self.control("eval", f"[Name || {queues}, ra_leaderboard:lookup_leader(Name) =:= undefined].")
-
     def set(self, **parameters: int) -> None:
         """Set parameters of the running server that its command line does not offer."""
         for name, value in parameters.items():
@@ -141,6 +136,16 @@ class RabbitMQ:
         """Run rabbitmqctl against this node and return what it prints."""
         command = [self.program("rabbitmqctl"), "-q", "-n", self.environment["RABBITMQ_NODENAME"], *words]
         return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+
+    def pause(self) -> None:
+        """SIGSTOP the node: it accepts and does not answer, until `go_on` or `kill`."""
+        assert self.process
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self.process
+        os.killpg(self.process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would."""
@@ -153,7 +158,7 @@ class RabbitMQ:
         """Make it run as at first, whatever a test did to it."""
         assert self.process
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGCONT)
+            self.go_on()
         else:
             (self.directory / "console").write_bytes(b"")
             self.restart()

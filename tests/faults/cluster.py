@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,10 +42,11 @@ class Node(RabbitMQ):
         cookie.chmod(0o400)
 
     def join(self, other: Node) -> None:
-        """Become a member of its cluster."""
-        self.control("stop_app")
-        self.control("join_cluster", other.name)
-        self.control("start_app")
+        """Start as a member of its cluster."""
+        with (self.directory / "rabbitmq.conf").open("a") as configuration:
+            configuration.write(f"cluster_formation.classic_config.nodes.1 = {other.name}\n")
+            configuration.write(f"cluster_formation.classic_config.nodes.2 = {self.name}\n")
+        self.start()
 
 
 @contextmanager
@@ -54,15 +56,15 @@ def cluster() -> Iterator[list[Node]]:
         apt_install("rabbitmq-server")
     epmd_port = free_port()
     with tempfile.TemporaryDirectory(prefix="mqasync-cluster-") as directory:
-        nodes = []
+        nodes: list[Node] = []
         try:
             for number in range(3):
                 own = Path(directory) / str(number)
                 own.mkdir()
                 nodes.append(Node(own, number, epmd_port))
-                nodes[-1].start()
-                if number:
-                    nodes[-1].join(nodes[0])
+            nodes[0].start()
+            with ThreadPoolExecutor() as threads:
+                list(threads.map(lambda node: node.join(nodes[0]), nodes[1:]))
             yield nodes
         finally:
             for node in nodes:

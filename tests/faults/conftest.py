@@ -12,7 +12,7 @@ import pytest
 from ..brokers import RabbitMQ, rabbitmq
 from ..conftest import required
 from . import report
-from .load import MESSAGES, Load, loads
+from .load import MESSAGES, Load, loads, reconnected
 from .proxy import Proxy
 
 
@@ -54,11 +54,13 @@ class Record:
         strike: Callable[[list[Load]], float | None],
         messages: int = MESSAGES,
         within: float = 5.0,
+        struck: bool = True,
         **options: Any,
-    ) -> list[Load]:
-        """Strike when a fifth of the messages is confirmed: then all has to come through. Returns the loads.
+    ) -> None:
+        """Strike when a fifth of the messages is confirmed: then all has to come through.
 
-        `strike` returns when (time.monotonic) the broker was there again, or None for now.
+        `strike` returns when (time.monotonic) the broker was there again, or None for now. If the load was `struck`,
+        connections were lost, and else none.
         """
         with loads(url, messages, **options) as running:
             for load in running:
@@ -67,7 +69,7 @@ class Record:
             for load in running:
                 load.finish()
         self(broker, fault, running, back, within)
-        return running
+        assert {reconnected(load) for load in running} == {struck}
 
     def __call__(
         self, broker: str, fault: str, loads: list[Load], back: float | None, within: float = 5.0, remark: str = ""

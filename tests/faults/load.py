@@ -34,8 +34,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 PUBLISHERS = 50
 FIRST_RETRIED = 5
-MESSAGES = int(os.environ.get("MQASYNC_FAULT_MESSAGES", "2000"))  # in each fault; `make faults` takes 20,000
-FEW = min(MESSAGES, 800)  # where the broker's stand-in takes about 50 a second through step and sink
+MESSAGES = int(os.environ.get("MQASYNC_FAULT_MESSAGES", "1000"))  # in each fault; `make faults` takes 20,000
+FEW = min(MESSAGES, 400)  # where the broker's stand-in takes about 50 a second through step and sink
 PATIENCE = 60.0  # seconds from the end of a fault until everything must have been handled
 
 

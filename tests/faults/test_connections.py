@@ -10,7 +10,7 @@ from .conftest import Record
 from .load import Load
 from .proxy import DOWN, UP, Proxy
 
-HEARTBEAT = 2
+HEARTBEAT = 1
 SILENT_SECONDS = 15.0
 
 AT_ONCE: dict[str, Callable[[Proxy], None]] = {
@@ -29,8 +29,8 @@ SILENT: dict[str, Callable[[Proxy], None]] = {
 }
 
 
-def way(proxy: Proxy) -> str:
-    return f"amqp://guest:guest@127.0.0.1:{proxy.port}/?heartbeat={HEARTBEAT}"
+def way(proxy: Proxy, query: str = "") -> str:
+    return f"amqp://guest:guest@127.0.0.1:{proxy.port}/{query}"
 
 
 def connected_again(load: Load, proxy: Proxy, connections: int) -> None:
@@ -52,8 +52,8 @@ def test_a_connection_that_ends_loses_nothing(fault: str, proxy: Proxy, record: 
 
 @pytest.mark.parametrize("fault", SILENT)
 def test_a_connection_that_dies_silently_loses_nothing(fault: str, proxy: Proxy, record: Record) -> None:
-    name = f"{fault}, heartbeat {HEARTBEAT} s"
-    record.survives("RabbitMQ", name, way(proxy), lambda _: SILENT[fault](proxy), within=SILENT_SECONDS)
+    name, url = f"{fault}, heartbeat {HEARTBEAT} s", way(proxy, f"?heartbeat={HEARTBEAT}")
+    record.survives("RabbitMQ", name, url, lambda _: SILENT[fault](proxy), within=SILENT_SECONDS)
 
 
 def test_a_slow_network_loses_nothing(proxy: Proxy, record: Record) -> None:
@@ -63,7 +63,7 @@ def test_a_slow_network_loses_nothing(proxy: Proxy, record: Record) -> None:
             load.until_confirmed(0.4)
         proxy.delay = 0.0
 
-    record.survives("RabbitMQ", "delay of 50 ms each way", way(proxy), strike)
+    record.survives("RabbitMQ", "delay of 50 ms each way", way(proxy), strike, struck=False)
 
 
 def test_a_broker_that_refuses_connections_for_a_while_loses_nothing(proxy: Proxy, record: Record) -> None:

@@ -24,8 +24,8 @@ from .conftest import Record
 from .load import LOOPS, MESSAGES, Load
 from .proxy import Proxy
 
-RECONNECTS = 300 if MESSAGES >= 20_000 else 100  # `make faults` has the time
-WARM = 50  # reconnects until everything that is made once is there
+RECONNECTS = 300 if MESSAGES >= 20_000 else 60  # `make faults` has the time
+WARM = 20  # reconnects until everything that is made once is there
 LOSSES = 25  # after 20 returns RabbitMQ itself buries a message
 MAX_GROWTH = 20 * 1024 * 1024
 
