@@ -110,7 +110,7 @@ def test_a_handler_that_outlasts_the_consumer_timeout_loses_nothing(server: Rabb
     """A broker that gives up a delivery closes the channel: what its handlers acknowledge later is swallowed."""
     server.set(consumer_timeout=1000, channel_tick_interval=300)
     try:
-        with loads(server.url, MESSAGES // 4, slow=3.0) as running:
+        with loads(server.url, MESSAGES // 2, slow=3.0) as running:
             for load in running:
                 load.finish()
         assert sum(load.ledger.slowed for load in running) >= 4, "handlers were slow, and their messages came again"
