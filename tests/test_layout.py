@@ -40,11 +40,11 @@ FOLDERS = {
     "cli": 1041,
     "describe": 236,
     "observe": 439,
-    "operate": 346,
+    "operate": 331,
     "service": 701,
     "web": 332,
 }
-MAX_LINES = 8_534
+MAX_LINES = 8_499
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

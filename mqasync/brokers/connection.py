@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -108,10 +109,7 @@ class Connection:
         """Start to receive from a declared queue. Raises NoSuchQueue, BrokerBusy and BrokerLost."""
         inner = await self._calls.call(self._transport.subscribe(exchange, id, prefetch))
 
-        async def send_back(message: Message, delay: float) -> None:
-            await self.send(exchange, id, [message], delay)
-
-        inbox = Inbox(self._calls, inner, self.features, prefetch, send_back)
+        inbox = Inbox(self._calls, inner, self.features, prefetch, partial(self.send, exchange, id))
         self._inboxes = [one for one in self._inboxes if not one.left] + [inbox]
         return inbox
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, KeysView, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -22,8 +22,8 @@ EARLY_SECONDS = 1.0  # what comes so little before that time is handled
 LONGEST_DELAY = 400 * 86_400.0  # a later time in that header is a stranger's
 
 Settle = Callable[[Sequence[Delivery]], Coroutine[Any, Any, None]]
-SendBack = Callable[[Message, float], Awaitable[None]]
-"""Connection.send of a message to the queue of this inbox, so many seconds late."""
+SendBack = Callable[[Sequence[Message], float], Awaitable[None]]
+"""Connection.send of messages to the queue of this inbox, so many seconds late."""
 
 
 class Inbox:
@@ -37,7 +37,7 @@ class Inbox:
         self._calls, self._inner = calls, inner
         self._prefetch = prefetch
         self._send_back = send_back
-        self._held: set[Delivery] = set()
+        self._held: dict[Delivery, None] = {}  # oldest first
         self._surplus: list[Delivery] = []  # held, and brought beyond the limit
         self._receiving: asyncio.Future[list[Delivery]] | None = None
         self._closed = False
@@ -48,6 +48,16 @@ class Inbox:
         self._batch = features.batch
         self._longest = min(features.longest_wait, inner.lease / 3) if inner.lease else features.longest_wait
 
+    @property
+    def held(self) -> KeysView[Delivery]:
+        """What is not settled, oldest first."""
+        return self._held.keys()
+
+    @property
+    def room(self) -> int:
+        """How many more may come before one is settled."""
+        return self._prefetch - len(self._held)
+
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
         """Wait up to `timeout` seconds for the first, then return what there is, at most `limit`.
 
@@ -57,7 +67,7 @@ class Inbox:
         while not self._closed:
             self._changed.clear()
             left = max(0.0, deadline - time.monotonic())
-            room = min(limit, self._prefetch - len(self._held))
+            room = min(limit, self.room)
             if not self._surplus and room > 0:
                 await self._take(room, min(left, self._longest))
             elif not self._surplus:
@@ -86,7 +96,7 @@ class Inbox:
             self._receiving = None
             raise
         self._receiving = None
-        self._held.update(deliveries)
+        self._held.update(dict.fromkeys(deliveries))
         for delivery in deliveries:
             delivery.subscription = self
         early = {one: self._delay(one) for one in deliveries if DUE in one.message.headers}
@@ -98,7 +108,7 @@ class Inbox:
             if delay and self._postpone:
                 await self._settle([delivery], partial(self._postpone, delay=delay))
             elif delay:
-                await self._again(delivery, delivery.message, delay)
+                await self.exchange([delivery], [delivery.message], delay)
 
     def _delay(self, delivery: Delivery) -> float:
         """How many seconds too early it has come; what said so is taken out of its headers."""
@@ -118,18 +128,24 @@ class Inbox:
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
         """Back to this queue alone, with attempt + 1, in `delay` seconds or a second later. Raises BrokerLost."""
-        await self._again(delivery, replace(delivery.message, attempt=delivery.message.attempt + 1, returned=0), delay)
+        again = replace(delivery.message, attempt=delivery.message.attempt + 1, returned=0)
+        await self.exchange([delivery], [again], delay)
 
-    async def _again(self, delivery: Delivery, message: Message, delay: float) -> None:
-        if delivery in self._held:  # who has settled it already would make a second message of it
-            await self._repeated(partial(self._send_back, message, delay))
-        await self.ack([delivery])
+    async def exchange(self, deliveries: Sequence[Delivery], messages: Sequence[Message], delay: float = 0.0) -> None:
+        """Done for good, as `messages` are in this queue instead, one for each of them. Raises BrokerLost.
 
-    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        Nothing is sent for those that were settled before: that would make a second message of one.
+        """
+        pairs = zip(deliveries, messages, strict=True)
+        if again := [message for delivery, message in pairs if delivery in self._held]:
+            await self._repeated(partial(self._send_back, again, delay))
+            await self.ack(deliveries)
+
+    async def release(self, deliveries: Iterable[Delivery]) -> None:
         """Back to the queue at once, not counted as an attempt. Raises BrokerLost."""
         await self._settle(deliveries, self._inner.release)
 
-    async def _settle(self, deliveries: Sequence[Delivery], call: Settle) -> None:
+    async def _settle(self, deliveries: Iterable[Delivery], call: Settle) -> None:
         mine = [delivery for delivery in deliveries if delivery in self._held]
         if len(mine) > self._batch:
             await asyncio.gather(*(self._settle_some(call, some) for some in portions(mine, self._batch)))
@@ -141,7 +157,8 @@ class Inbox:
         try:
             await self._repeated(lambda: self._calls.call(call(some), CALL_SECONDS))
         finally:  # what belongs to a queue that is gone, too: `receive` has to go on, and get to know that
-            self._held.difference_update(some)
+            for delivery in some:
+                self._held.pop(delivery, None)
             self._changed.set()
 
     async def _repeated(self, call: Callable[[], Awaitable[None]]) -> None:
@@ -154,11 +171,18 @@ class Inbox:
                 refusals += 1
                 await asyncio.sleep(pause(refusals))
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Renew the lease from now, also of what waits here. Raises BrokerLost."""
+    async def extend(self, deliveries: Iterable[Delivery]) -> None:
+        """Renew the lease from now. Raises BrokerLost."""
         mine = [delivery for delivery in deliveries if delivery in self._held]
-        for some in portions([*mine, *self._surplus], self._batch):
+        for some in portions(mine, self._batch):
             await self._calls.call(self._inner.extend(some), CALL_SECONDS)
+
+    async def keep(self) -> None:
+        """Renew the leases of all that is held, long before they end, until cancelled."""
+        while self.lease is not None:
+            await asyncio.sleep(self.lease / 3)
+            with suppress(BrokerError):  # receive will notice
+                await self.extend(self.held)
 
     async def close(self) -> None:
         """Stop receiving, at once; settling stays possible. Safe twice and in an outage."""
@@ -192,7 +216,7 @@ class Inbox:
         await self.close()
         assert self._leaving
         with suppress(BrokerError):
-            await self.release(list(self._held))
+            await self.release(self.held)
         await self._leaving
 
 

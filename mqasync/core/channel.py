@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -44,6 +44,11 @@ class Job(msgspec.Struct, eq=False):
     attempt: Attempt | None = None
     carrier: asyncio.Task[None] | None = None  # does what is neither the handler's nor done at once
 
+    @property
+    def work(self) -> asyncio.Task[None] | None:
+        """What goes on with them."""
+        return self.carrier or (self.attempt.task if self.attempt else None)
+
 
 class Channel:
     """One consumer at work, from `start` to `drain`: up to `concurrency` attempts at what one receiver brings.
@@ -77,11 +82,11 @@ class Channel:
         self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
         prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
         self._settlement = Settlement(step.consumer, prefetch, broker, observe)
-        self._quarantine.join(self._go_on, lambda: self._settlement.held)
         self._ready = Lanes(ordered=options.ordered is not None)
         self._receiver = Receiver(
             self.exchange, self.id, prefetch, broker, self._settlement, self._ready, self._arrived
         )
+        self._quarantine.join(self._go_on, lambda: self._held)
         self.declare = self._receiver.declare
         self.counts = self._settlement.counts
         self._dedup = Dedup(self.name, seen, self._settlement) if seen else None
@@ -98,14 +103,19 @@ class Channel:
         return self._receiver.consuming
 
     @property
+    def _held(self) -> Collection[Delivery]:
+        """In hand, oldest first; what is still being handled though its connection was lost is not."""
+        return self._receiver.inbox.held if self._receiver.inbox else ()
+
+    @property
     def held(self) -> int:
         """Deliveries in hand, not settled."""
-        return len(self._settlement.held)
+        return len(self._held)
 
     @property
     def oldest(self) -> float | None:
         """Seconds since the oldest message in hand was first published; None if there is none."""
-        return max((time.time() - delivery.message.time for delivery in self._settlement.held), default=None)
+        return max((time.time() - delivery.message.time for delivery in self._held), default=None)
 
     async def depth(self) -> int:
         """How many messages are in the queue, as Transport.stats counts them."""
@@ -154,7 +164,6 @@ class Channel:
             for index, old in enumerate(job.deliveries if job.carrier is None else ()):
                 if old.subscription is not delivery.subscription and key(old) == key(delivery):
                     job.deliveries[index] = delivery
-                    self._settlement.forget([old])
                     return True
         return False
 
@@ -184,8 +193,9 @@ class Channel:
 
     def _next(self) -> list[Delivery]:
         """What is to be handled together; nothing while a batch may grow, for `batch_wait` after its first message."""
-        if self._size > len(self._ready) and not self._batch_due:
-            if self._ready and self._batch_timer is None:
+        waiting = len(self._ready)
+        if waiting < self._size and not self._batch_due:
+            if waiting and self._batch_timer is None:
                 self._batch_timer = asyncio.get_running_loop().call_later(self._options.batch_wait, self._now)
             return []
         if self._batch_timer:
@@ -315,7 +325,8 @@ class Channel:
         await self._receiver.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await self._settlement.empty()
+                while work := [job.work for job in self._jobs if job.work]:
+                    await asyncio.wait(work)
         self._stopped = True
         attempts = [job.attempt for job in self._jobs if job.attempt and not job.attempt.task.done()]
         for attempt in attempts:
@@ -326,6 +337,6 @@ class Channel:
             task.cancel()
         await asyncio.gather(*own, return_exceptions=True)
         self._jobs.clear()
-        await self._settlement.finish()
+        await self._settlement.finish(list(self._held))
         if self._dedup:
             await self._dedup.close()

@@ -10,7 +10,7 @@ second on none of them waits in hand for another. Only what comes back after MAX
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from msgspec.structs import replace
@@ -69,13 +69,13 @@ class Quarantine:
     def __init__(self) -> None:
         self.open = True
         self._reopened: list[Callable[[], None]] = []
-        self._held: list[Callable[[], Sequence[Delivery]]] = []
+        self._held: list[Callable[[], Collection[Delivery]]] = []
         self._turn = asyncio.Lock()  # suspects run one after another
         self._empty = asyncio.Event()  # nobody runs
         self._empty.set()
         self._running = 0
 
-    def join(self, reopened: Callable[[], None], held: Callable[[], Sequence[Delivery]]) -> None:
+    def join(self, reopened: Callable[[], None], held: Callable[[], Collection[Delivery]]) -> None:
         """One more channel: `reopened` is called when handlers may begin again, `held` is what it has in hand."""
         self._reopened.append(reopened)
         self._held.append(held)

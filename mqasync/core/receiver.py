@@ -26,7 +26,7 @@ RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on
 
 
 class Receiver:
-    """Hands the deliveries of queue (exchange, id) to `arrived`, as many as `settlement` has room for.
+    """Hands the deliveries of queue (exchange, id) to `arrived`, as long as fewer than `prefetch` are not settled.
 
     What waits in `ready` is forgotten when the subscription is lost, and put back by `close`.
     """
@@ -41,7 +41,7 @@ class Receiver:
         ready: Lanes,
         arrived: Callable[[list[Delivery]], Awaitable[None]],
     ) -> None:
-        self.subscription: Inbox | None = None
+        self.inbox: Inbox | None = None
         self.consuming = self.again = False  # again: it is not the first subscription
         self._exchange, self._id, self._prefetch = exchange, id, prefetch
         self._name = f"{exchange}/{id}"
@@ -73,7 +73,7 @@ class Receiver:
             except BrokerDamaged:
                 raise
             except BrokerError as error:
-                if isinstance(error, BrokerRefused) and self.subscription is None:
+                if isinstance(error, BrokerRefused) and self.inbox is None:
                     raise
                 declared = False  # somebody may have deleted them
                 failures = 1 if self._settlement.counts.received > received else failures + 1
@@ -86,65 +86,63 @@ class Receiver:
         if not declared:
             await self._miss()
             await self.declare()
-        transport = await self._broker.connected()
+        connection = await self._broker.connected()
         try:
-            subscription = await transport.subscribe(self._exchange, self._id, self._prefetch)
+            inbox = await connection.subscribe(self._exchange, self._id, self._prefetch)
         except BrokerLost as error:
-            self._broker.lost(transport, error)
+            self._broker.lost(connection, error)
             raise
-        self.again = self.subscription is not None
+        self.again = self.inbox is not None
         if self._said:
             log.warning("%s: the subscription is taken up again", self._name)
             self._said = False
-        self.subscription = subscription
+        self.inbox = inbox
         self.consuming = not self._stands_still
-        keeper = asyncio.create_task(self._settlement.renew_leases(subscription))
+        keeper = asyncio.create_task(inbox.keep())
         try:
-            while not self._closed and not await self._is_stalled(transport, subscription):
+            while not self._closed and not await self._is_stalled(connection, inbox):
                 try:
-                    await self._receive(subscription)
+                    await self._receive(inbox)
                 except BrokerBusy as error:
                     self._settlement.complaints.say(f"{self._name}: {error}; trying again")
                     await asyncio.sleep(LONGEST_PAUSE)
         except BrokerLost:
             self._settlement.lost()
-            self._settlement.forget(self._ready.take_all())  # they are no longer ours and come again
+            self._ready.take_all()  # they are no longer ours and come again
             raise
         finally:
             self.consuming = False
             keeper.cancel()
-            await subscription.close()
+            await inbox.close()
 
     async def _miss(self) -> None:
         """Say so if the queue that was consumed is gone: the broker forgot it, or somebody deleted it."""
         with suppress(BrokerRefused):  # not everybody may ask
-            if self.subscription and await stats(self._broker, self._exchange, self._id) is None:
+            if self.inbox and await stats(self._broker, self._exchange, self._id) is None:
                 log.warning("%s: its queue is gone with all that was in it; it is made again", self._name)
 
-    async def _receive(self, subscription: Inbox) -> None:
-        room = await self._settlement.room()
+    async def _receive(self, inbox: Inbox) -> None:
         began = time.monotonic()
-        deliveries = await subscription.receive(room, RECEIVE_SECONDS)
-        self._quiet = 0.0 if deliveries else self._quiet + time.monotonic() - began
+        deliveries = await inbox.receive(self._prefetch, RECEIVE_SECONDS)
+        self._quiet = 0.0 if deliveries or not inbox.room else self._quiet + time.monotonic() - began
         self.consuming = self.consuming or bool(deliveries)
         self._stands_still = self._stands_still and not deliveries
-        for delivery in deliveries:
-            self._settlement.take(delivery)
+        self._settlement.count(deliveries)
         await self._arrived(deliveries)
 
-    async def _is_stalled(self, transport: Connection, subscription: Inbox) -> bool:
+    async def _is_stalled(self, connection: Connection, inbox: Inbox) -> bool:
         """True, and said, where messages wait and none has come for SILENT_SECONDS: it has to be taken up anew.
 
         A broker, or what stands between, may forget a subscription and keep the connection alive. The second time
         the connection is given up too. Where there is a lease every receive asks anew, and nothing can be forgotten.
         """
-        if self._quiet < SILENT_SECONDS or subscription.lease is not None:
+        if self._quiet < SILENT_SECONDS or inbox.lease is not None:
             return False
         why = f"none has come for {self._quiet:.0f} s, and the broker does not tell how many messages wait"
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
                 found = await stats(self._broker, self._exchange, self._id)
-                waiting = found.waiting - len(self._settlement.held) if found else 0
+                waiting = found.waiting - len(inbox.held) if found else 0
                 if waiting <= 0:
                     self._quiet, self._stands_still, self.consuming = 0.0, False, True
                     return False
@@ -153,13 +151,13 @@ class Receiver:
                 why = f"{waiting:,} messages wait and none has come for {self._quiet:.0f} s"
         self._settlement.complaints.say(f"{self._name}: {why}; taking the subscription up anew")
         if self._stands_still:
-            self._broker.lost(transport, BrokerLost(f"{self._name}: {why}"))
+            self._broker.lost(connection, BrokerLost(f"{self._name}: {why}"))
         self._quiet, self._stands_still = 0.0, True
         return True
 
     async def close(self) -> None:
         """Stop receiving and put back what nobody has begun."""
         self._closed = True
-        if self.subscription:
-            await self.subscription.close()
+        if self.inbox:
+            await self.inbox.close()
         await self._settlement.release(self._ready.take_all())

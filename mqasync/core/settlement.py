@@ -1,4 +1,4 @@
-"""Settlement: the deliveries in hand and how each is settled: ack, retry, bury, release; nothing is received here."""
+"""Settlement: how each delivery of a channel is settled: ack, retry, bury, release; nothing is received here."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Counts(msgspec.Struct):
 
 
 class Settlement:
-    """What one channel has in hand. Every delivery is settled once; where that fails, it comes back by itself."""
+    """What one channel does with what it has handled. Each delivery is settled once, or comes back by itself."""
 
     def __init__(self, consumer: Binding, prefetch: int, broker: Broker, observe: Observe) -> None:
         self.counts = Counts()
@@ -68,7 +68,6 @@ class Settlement:
         self._prefetch = prefetch
         self._broker = broker
         self._observe = observe
-        self._held: dict[Delivery, None] = {}  # oldest first
         self.kept: dict[Key, Outcome] = {}  # see keep_outcome
         self._acknowledged: deque[Key] = deque(maxlen=2 * prefetch)  # the last ones
         self._done: list[Delivery] = []  # handled, to be acknowledged together
@@ -76,35 +75,14 @@ class Settlement:
         self._timer: asyncio.TimerHandle | None = None
         self._acks: set[asyncio.Task[None]] = set()
         self._losses = 0  # of the connection, which cost no process its life
-        self._changed = asyncio.Event()
 
-    @property
-    def held(self) -> list[Delivery]:
-        """The deliveries in hand, oldest first."""
-        return list(self._held)
-
-    def take(self, delivery: Delivery) -> None:
-        """Have one more in hand."""
-        self.counts.received += 1
-        if delivery.returned:
-            self.counts.returned += 1
-            delivery.deaths = max(0, delivery.returned - self._losses)
-        self._held[delivery] = None
-
-    async def room(self) -> int:
-        """How many more may be in hand; waits until it is at least one."""
-        while len(self._held) >= self._prefetch:
-            await self._change()
-        return self._prefetch - len(self._held)
-
-    async def empty(self) -> None:
-        """Wait until nothing is in hand."""
-        while self._held:
-            await self._change()
-
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
+    def count(self, deliveries: Sequence[Delivery]) -> None:
+        """They have just come."""
+        self.counts.received += len(deliveries)
+        for delivery in deliveries:
+            if delivery.returned:
+                self.counts.returned += 1
+                delivery.deaths = max(0, delivery.returned - self._losses)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Handled for good; acknowledged together: half of the prefetch, or those of ACK_SECONDS.
@@ -129,7 +107,7 @@ class Settlement:
         if len(self._done) >= self._prefetch // 2:
             self._ack_now()
         elif self._timer is None:
-            company = len(self._held) > len(self._done) + self._acking
+            company = len(deliveries[-1].subscription.held) > len(self._done) + self._acking
             self._timer = asyncio.get_running_loop().call_later(ACK_SECONDS if company else 0.0, self._ack_now)
 
     def _ack_now(self) -> None:
@@ -151,7 +129,6 @@ class Settlement:
                 self.keep_outcome(deliveries, DONE)
             self._acknowledged.extend([key(delivery) for delivery in deliveries])
         self._acking -= len(done)
-        self.forget(done)
 
     async def fail(self, delivery: Delivery, outcome: Outcome) -> None:
         """Not handled: back for a later attempt, or among the dead letters if another attempt is no use."""
@@ -176,7 +153,6 @@ class Settlement:
             return await self.release([delivery])
         self.counts.retried += 1
         self._observe("retried", message)
-        self.forget([delivery])
 
     def keep_outcome(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """It could not be told to the broker: to be applied when they come back, instead of another attempt."""
@@ -230,49 +206,23 @@ class Settlement:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Put back what was not handled, not counted as an attempt."""
-        held = [delivery for delivery in deliveries if delivery in self._held]
-        for subscription, mine in by_subscription(one for one in held if not one.alone):
+        for subscription, mine in by_subscription(deliveries):
             with suppress(BrokerError):
-                await subscription.release(mine)
-        if alone := [delivery for delivery in held if delivery.alone]:
-            with suppress(BrokerError):
-                await self.send_copies(alone)  # its broker may count what is put back as one that came back
-        self.forget(deliveries)
+                await subscription.release([one for one in mine if not one.alone])
+                await self.send_copies([one for one in mine if one.alone])  # its broker may count what is put back
 
     async def send_copies(self, deliveries: Sequence[Delivery], more: int = 0, delay: float = 0.0) -> None:
         """For each a fresh copy in its queue, which the broker has not counted yet; it is to run alone `more` times."""
-        copies = [copy(delivery, delivery.alone + more) for delivery in deliveries]
-        try:
-            await self._broker.call(lambda transport: transport.send(self._exchange, self._id, copies, delay))
-            for subscription, mine in by_subscription(deliveries):
-                with suppress(BrokerError):  # then they come back, beside their copies
-                    await subscription.ack(mine)
-        finally:
-            self.forget(deliveries)
+        for subscription, mine in by_subscription(deliveries):
+            await subscription.exchange(mine, [copy(one, one.alone + more) for one in mine], delay)
 
-    def forget(self, deliveries: Sequence[Delivery]) -> None:
-        """They are not ours any more."""
-        for delivery in deliveries:
-            self._held.pop(delivery, None)
-        self._changed.set()
-
-    async def renew_leases(self, subscription: Inbox) -> None:
-        """Renew the leases of what is in hand, long before they end, until cancelled."""
-        while subscription.lease is not None:
-            await asyncio.sleep(subscription.lease / 3)
-            mine = [delivery for delivery in self._held if delivery.subscription is subscription]
-            if mine:
-                with suppress(BrokerError):  # receive will notice
-                    await subscription.extend(mine)
-
-    async def finish(self) -> None:
-        """Send the acknowledgements that are due and put back the rest, within FLUSH_SECONDS."""
+    async def finish(self, left: Sequence[Delivery]) -> None:
+        """Send the acknowledgements that are due and put back what is left, within FLUSH_SECONDS."""
         self._ack_now()
         with suppress(TimeoutError):  # the broker is away: everything in hand comes back by itself
             async with asyncio.timeout(FLUSH_SECONDS):
                 await asyncio.gather(*self._acks)
-                await self.release(self.held)
-        self.forget(self.held)
+                await self.release(left)
 
 
 def by_subscription(deliveries: Iterable[Delivery]) -> list[tuple[Inbox, list[Delivery]]]:

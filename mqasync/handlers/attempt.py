@@ -60,7 +60,8 @@ class Attempt:
         self.handling = handling
         self.outcome = STOPPED  # where it is cancelled before its first step
         self._stopping = False
-        self.task = asyncio.get_running_loop().create_task(self._run(run, then), name=name, context=context)
+        self._name = name
+        self.task = asyncio.get_running_loop().create_task(self._run(run, then), context=context)
 
     async def _run(self, run: Run, then: Then | None) -> None:
         HANDLING.set(self.handling)
@@ -75,6 +76,7 @@ class Attempt:
     def stop(self) -> None:
         """Cancel it: a shutdown is no failed attempt, whatever the handler makes of it."""
         self._stopping = True
+        self.task.set_name(self._name)  # for `ended`; a name costs a tenth of what the attempt does
         self.task.cancel()
 
     async def end(self) -> Outcome:

@@ -75,8 +75,9 @@ class Step:
         if self.signature.generator:
             return await self._generate(self.consumer.handler(body, **named), messages)
         value = await self.consumer.handler(body, **named)
-        for publishing in [self._publish(output) for output in self._outputs(value, messages, 0)]:
-            await publishing
+        if value is not None:
+            for publishing in [self._publish(output) for output in self._outputs(value, messages, 0)]:
+                await publishing
         return value
 
     async def _generate(self, generator: AsyncGenerator[Any, None], messages: Sequence[Message]) -> list[Any]:

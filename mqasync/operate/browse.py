@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -11,7 +10,7 @@ import msgspec
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
 from ..core.dead_letter import buried_at, explained, revived
-from ..errors import BrokerError, BrokerLost, ConfigurationError
+from ..errors import ConfigurationError
 from ..handlers.codec import not_json
 from ..message import Message
 from ..transport import DEAD, Delivery
@@ -42,7 +41,6 @@ class Reading:
         self.seen = 0
         self._broker, self._exchange, self._id = broker, exchange, id
         self._limit, self._most_held = limit, held
-        self._held: dict[Delivery, None] = {}  # oldest first
         self._bytes = 0  # of their bodies
 
     async def __aenter__(self) -> Self:
@@ -51,53 +49,38 @@ class Reading:
         self.most = self.there if self._limit is None else min(self.there, self._limit)
         if self.most:
             transport = await self._broker.connected()
-            self._subscription = await transport.subscribe(self._exchange, self._id, min(self.most, self._most_held))
-            self._keeper = asyncio.create_task(self._keep())
+            self._inbox = await transport.subscribe(self._exchange, self._id, min(self.most, self._most_held))
+            self._keeper = asyncio.create_task(self._inbox.keep())
         return self
 
     async def portions(self, wanted: Callable[[Message], bool] = lambda message: True) -> AsyncIterator[list[Delivery]]:
         """Those that are `wanted`, a few at a time, oldest first where the broker keeps an order."""
         while self.seen < self.most and not self.full:
-            room = min(PORTION, self.most - self.seen, self._most_held - len(self._held))
-            deliveries = await self._subscription.receive(room, PATIENCE_SECONDS)
+            room = min(PORTION, self.most - self.seen, self._inbox.room)
+            deliveries = await self._inbox.receive(room, PATIENCE_SECONDS)
             if not deliveries:
                 return
             self.seen += len(deliveries)
             if self._id.endswith(DEAD):
                 for delivery in deliveries:
                     delivery.message = explained(delivery.message)
-            self._held.update(dict.fromkeys(deliveries))
             self._bytes += sum(len(delivery.message.body) for delivery in deliveries)
             yield [delivery for delivery in deliveries if wanted(delivery.message)]
 
     @property
     def full(self) -> bool:
         """True when no more can be held."""
-        return len(self._held) >= self._most_held or self._bytes >= HELD_BYTES
+        return len(self._inbox.held) >= self._most_held or self._bytes >= HELD_BYTES
 
     async def take(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge them: they are gone for good."""
-        await self._subscription.ack(deliveries)
-        for delivery in deliveries:
-            self._held.pop(delivery, None)
-            self._bytes -= len(delivery.message.body)
-
-    async def _keep(self) -> None:
-        """Renew the leases of what is held, long before they end, until cancelled."""
-        while self._subscription.lease is not None:
-            await asyncio.sleep(self._subscription.lease / 3)
-            with suppress(BrokerError):  # whoever settles will notice
-                await self._subscription.extend(list(self._held))
+        await self._inbox.ack(deliveries)
+        self._bytes -= sum(len(delivery.message.body) for delivery in deliveries)
 
     async def __aexit__(self, *error: object) -> None:
-        if not self.most:
-            return
-        try:
-            await self._subscription.close()  # first, or what is put back would come to us again
-            with suppress(BrokerLost):  # then it comes back by itself
-                await self._subscription.release(list(self._held))
-        finally:
+        if self.most:
             self._keeper.cancel()
+            await self._inbox.give_up()
 
 
 async def all_of(found: AsyncIterator[Iterable[T]]) -> list[T]:

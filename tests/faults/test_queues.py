@@ -101,7 +101,7 @@ def test_a_double_acknowledgement_costs_one_channel_and_no_message(server: Rabbi
 
 async def acknowledge_nothing(load: Load) -> None:
     """RabbitMQ closes a channel on which a delivery is acknowledged that it does not know."""
-    subscription: Any = load.channels[0]._receiver.subscription
+    subscription: Any = load.channels[0]._receiver.inbox
     with suppress(ChannelInvalidStateError):  # it is closed already
         await subscription._inner._channel.basic_ack(10**9, wait=False)
 
