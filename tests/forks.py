@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -60,6 +61,7 @@ def become(arguments: list[str], directory: str, environment: dict[str, str], fi
 if __name__ == "__main__":
     import mqasync.cli  # noqa: F401, this is what takes its time
 
+    gc.freeze()  # or each command looks through all of that when it ends
     for line in iter(sys.stdin.readline, ""):
         if child := os.fork():
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -21,7 +21,6 @@ from mqasync.transports.memory import MemoryTransport
 
 from .brokers import RabbitMQ
 from .commands import CommandLine
-from .test_dead import BROKERS
 
 SERVICE = """
 import os
@@ -224,25 +223,3 @@ async def test_a_queue_that_exists_with_other_arguments_is_an_error(
     (error,) = [finding for finding in json.loads(done.stdout) if finding["result"] == "error"]
     assert error["about"] == f"{exchange}/step"
     assert "inequivalent arg" in error["detail"]
-
-
-@pytest.mark.parametrize("cli", BROKERS, indirect=True)
-def test_every_broker_is_checked_before_and_after_its_queues_are_made(mine: CommandLine, exchange: str) -> None:
-    before = mine.run("check", "mine", "--json")
-    assert before.returncode == 0, before.stderr
-    assert (f"{exchange}/step", NOTHING_YET) in told(before.stdout)
-    assert (f"{exchange}/step", NOTHING_YET) in told(mine.run("check", "mine", "--json").stdout), "it makes no queue"
-    mine.declare(exchange, "step", "old")
-    empty = mine.run("check", "mine", "--json")
-    assert empty.returncode == 0, empty.stderr
-    assert (f"{exchange}/step", "it is there; messages: 0") in told(empty.stdout)
-    mine.publish(exchange, "{}")
-    after = mine.run("check", "mine", "--json")
-    assert after.returncode == 0, after.stderr
-    assert (f"{exchange}/step", "it is there; messages: 1") in told(after.stdout)
-    if "does not tell" not in after.stdout:
-        assert (f"{exchange}/old", "nothing here consumes it; messages: 1") in told(after.stdout)
-
-
-def told(findings: str) -> list[tuple[str, str]]:
-    return [(finding["about"], finding["detail"]) for finding in json.loads(findings)]

@@ -27,9 +27,7 @@ from mqasync.operate.browse import Reading, all_of
 from mqasync.transport import DEAD
 
 from .commands import CommandLine
-from .conftest import url_of
 
-BROKERS = ["sqlite", "rabbitmq", "redis", "kafka", "sqs", "activemq", "nats", "postgres"]
 HANDLER = """
 from mqasync import Message, consumer
 
@@ -383,24 +381,3 @@ def test_drop_asks_at_a_terminal_and_refuses_where_there_is_none(cli: Graveyard)
         assert cli.dead() == left
     assert cli.said("dead", "drop", "CTH", "q", "--yes") == "dropped 1 dead letter of CTH/q\n"
     assert cli.dead() == 0
-
-
-# on every broker
-
-
-@pytest.mark.parametrize("kind", BROKERS)
-def test_list_and_replay_on_every_broker(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    exchange = f"CTH-{uuid.uuid4().hex[:8]}"
-    cli = Graveyard(tmp_path, url_of(kind, request, tmp_path))
-    cli.declare(exchange, "q", "other")
-    cli.bury(*numbered(1, 2, exchange=exchange))
-    listed = cli.run("dead", "list", exchange, "q", "--json")
-    assert {letter["id"] for letter in json.loads(listed.stdout)} == {"id-1", "id-2"}, listed.stderr
-    said = cli.said("dead", "replay", exchange, "q", "--text", "id-2")
-    assert said.endswith(f"replayed 1 dead letter of {exchange}/q\n")  # after a broker's warning
-    (message,) = json.loads(cli.run("peek", exchange, "q", "--json").stdout)
-    assert (message["id"], message["body"], message["headers"]) == ("id-2", {"n": 2}, {})
-    cli.until_depth(exchange, "q" + DEAD, 1)
-    assert cli.depth(exchange, "other") == 0
-    assert cli.said("dead", "drop", exchange, "q", "--yes").endswith(f"dropped 1 dead letter of {exchange}/q\n")
-    assert cli.run("dead", "list", exchange, "q").stdout == "no dead letters\n"

@@ -5,8 +5,6 @@ import os
 import pty
 import signal
 import sqlite3
-import uuid
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,8 +14,6 @@ from mqasync.operate.browse import from_record, to_record
 from mqasync.transport import DEAD
 
 from .commands import CommandLine
-from .conftest import url_of
-from .test_dead import BROKERS
 
 MODULE = """
 from contextlib import asynccontextmanager
@@ -228,27 +224,3 @@ def test_a_message_comes_back_from_its_record_whatever_its_body_is(body: bytes) 
     message = Message(body=body, exchange="CTH", id="\ud7ff\n", producer="me", headers={"a": "b"}, key="k", attempt=3)
     line = json.dumps(json.loads(msgspec.json.encode(to_record(message)))).encode()
     assert from_record(line) == message
-
-
-# on every broker
-
-
-@pytest.mark.parametrize("kind", BROKERS)
-def test_peek_purge_and_tap_on_every_broker(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    exchange = f"CTH-{uuid.uuid4().hex[:8]}"
-    cli = CommandLine(tmp_path, url_of(kind, request, tmp_path))
-    cli.declare(exchange, "q")
-    try:
-        running = cli.start("tap", exchange, "-n", "3")
-        running.says("tapping")
-        cli.publish(exchange, *numbered(3))
-        assert running.ends() == 0
-        assert sorted(running.output.text().split("\n")) == ['{"n":0}', '{"n":1}', '{"n":2}']
-        for _ in range(2):
-            peeked = json.loads(cli.run("peek", exchange, "q", "--json").stdout)
-            assert sorted(message["body"]["n"] for message in peeked) == [0, 1, 2]
-        purged = cli.run("purge", exchange, "q", "--yes")
-        assert purged.stderr.endswith(f"purged 3 messages of {exchange}/q\n")
-        cli.until_depth(exchange, "q", 0)
-    finally:
-        cli.stop()

@@ -19,7 +19,7 @@ from moto.sqs import models
 from moto.sqs.models import SQSBackend
 
 LOCK = threading.RLock()
-LOOK_SECONDS = 0.01
+LOOK_SECONDS = 0.05
 receive_now = SQSBackend.receive_message
 
 
