@@ -11,6 +11,7 @@ from .errors import (
     MqasyncError,
     Reject,
     RequestFailed,
+    Retry,
     Unroutable,
 )
 from .handler import producer
@@ -35,6 +36,7 @@ __all__ = [
     "Reject",
     "RequestFailed",
     "Requester",
+    "Retry",
     "Unroutable",
     "consumer",
     "producer",

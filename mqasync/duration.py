@@ -1,4 +1,4 @@
-"""Durations as people write them ("10m") to seconds; nothing else."""
+"""Durations ("10m") and rates ("4/m") as people write them, to seconds; nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import re
 from .errors import ConfigurationError
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def rate(value: str) -> tuple[int, float]:
+    """How many in how many seconds: "4/m" is 4 in 60 s. Raises ConfigurationError, quoting the value."""
+    match = re.fullmatch(r"([1-9]\d*)\s*/\s*(s|m|h|d)", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigurationError(f"{value!r} is not a rate: write a number per s, m, h or d, such as 4/m")
+    return int(match[1]), UNITS[match[2]]
 
 
 def seconds(value: float | str) -> float:

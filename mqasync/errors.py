@@ -34,6 +34,21 @@ class Reject(MessageError):
     """Raise it in a handler: the message goes to the dead letters at once, without a retry."""
 
 
+class Retry(MessageError):
+    """Raise it in a handler: the message comes back after `delay`, "60s" or a number of seconds or a little later.
+
+    It is no failed attempt and spends none, however often; the consumer's `max_age` can bound that.
+    """
+
+    def __init__(self, delay: float | str, reason: str = "") -> None:
+        super().__init__(reason or f"once more in {delay}")
+        self.delay = delay
+
+
+class Expired(MessageError):
+    """The message was published longer ago than the consumer's `max_age`; it is not handled."""
+
+
 class InvalidMessage(MessageError):
     """A body does not decode, or is not what the handler's annotation says; never retried."""
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pkgutil
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Annotated, Any, Generic, ParamSpec, Self, TypeVar
 
 import msgspec
 
-from .duration import seconds
+from .duration import rate, seconds
 from .errors import ConfigurationError
 from .transport import check_name
 
@@ -35,6 +36,9 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
     (docs/delivery.md). `ordered`: "key" handles messages of one key one after another, as they
     came, while those of other keys run beside them (docs/delivery.md).
+    `max_age`: what was published longer ago is not handled, but goes to the dead letters as "expired".
+    `rate`: so many handlers begin at most, in each process: "4/m" is 4 a minute.
+    `reject_on`: exceptions after which a message goes to the dead letters at once, without a retry.
     """
 
     to: tuple[str, ...] = ()
@@ -48,6 +52,9 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     batch_wait: float = 0.1
     dedup: float | None = None
     ordered: str | None = None
+    max_age: float | None = None
+    rate: str | None = None
+    reject_on: tuple[type[Exception], ...] = ()
 
 
 def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> ConsumerOptions:
@@ -57,11 +64,16 @@ def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> Consu
     if not isinstance(to, str | list | tuple):
         raise ConfigurationError(f"to is {to!r}; it takes the name of an exchange, or a list of names")
     values["to"] = tuple(check_name("exchange", name) for name in ([to] if isinstance(to, str) else to))
-    for name in ("timeout", "backoff", "max_backoff", "batch_wait", "dedup"):
+    for name in ("timeout", "backoff", "max_backoff", "batch_wait", "dedup", "max_age"):
         if values[name] is not None:
             values[name] = seconds(values[name])
-    if values["dedup"] == 0:
-        raise ConfigurationError(f"dedup is {given['dedup']!r}; it takes a duration of more than 0, such as 1h")
+    for name in ("dedup", "max_age"):
+        if values[name] == 0:
+            raise ConfigurationError(f"{name} is {given[name]!r}; it takes a duration of more than 0, such as 1h")
+    if values["rate"] is not None:
+        rate(values["rate"])
+    some = values["reject_on"]
+    values["reject_on"] = tuple(map(_exception, some if isinstance(some, list | tuple) else [some]))
     if values["ordered"] not in (None, "key"):
         raise ConfigurationError(f"ordered is {values['ordered']!r}; it takes 'key', or nothing at all")
     for name, least in (("concurrency", 1), ("prefetch", 1), ("retries", 0), ("batch_size", 1)):
@@ -71,6 +83,20 @@ def options(given: dict[str, Any], base: ConsumerOptions | None = None) -> Consu
             problem = f"{name} is {values[name]!r}; it takes a whole number of at least {least}"
             raise ConfigurationError(problem) from None
     return ConsumerOptions(**values)
+
+
+def _exception(given: Any) -> type[Exception]:
+    """The class, or the one with that name: `ValueError`, or with its module, `httpx.HTTPStatusError`."""
+    found = given
+    if isinstance(given, str):
+        try:
+            found = pkgutil.resolve_name(given if "." in given else f"builtins.{given}")
+        except (ValueError, ImportError, AttributeError) as error:
+            raise ConfigurationError(f"reject_on names {given!r}, which cannot be found: {error}") from error
+    if isinstance(found, type) and issubclass(found, Exception):
+        return found
+    takes = "classes of exceptions, or their names: ValueError, httpx.HTTPStatusError"
+    raise ConfigurationError(f"reject_on is {given!r}; it takes {takes}")
 
 
 class Binding:

@@ -154,6 +154,9 @@ def consumer(
     batch_wait: float | str = 0.1,
     dedup: float | str | None = None,
     ordered: str | None = None,
+    max_age: float | str | None = None,
+    rate: str | None = None,
+    reject_on: type[Exception] | str | Iterable[type[Exception] | str] = (),
 ) -> Callable[[Callable[P, R]], Handler[P, R]]:
     """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
 
@@ -164,6 +167,7 @@ def consumer(
     given = dict(
         to=to, concurrency=concurrency, prefetch=prefetch, timeout=timeout, retries=retries, backoff=backoff,
         max_backoff=max_backoff, batch_size=batch_size, batch_wait=batch_wait, dedup=dedup, ordered=ordered,
+        max_age=max_age, rate=rate, reject_on=reject_on,
     )  # fmt: skip
     return lambda function: Handler(function, exchange=exchange, id=id, **given)
 

@@ -51,6 +51,19 @@ async def batch(lines: list[dict]):
 """
 
 
+LEVELS = """
+import logging
+from mqasync import producer
+
+@producer(exchange="levels", id="one")
+async def speak():
+    logging.getLogger("quiet").debug("one")
+    logging.getLogger("quieter").debug("two")
+    logging.getLogger("loud").info("three")
+    logging.getLogger("loud").warning("four")
+"""
+
+
 @pytest.fixture
 def cli(cli: CommandLine) -> CommandLine:
     del cli.environment["MQASYNC_LOG"]
@@ -87,6 +100,22 @@ def test_into_a_pipe_the_log_is_json_lines_that_say_which_message_they_are_about
     (batch,) = [line for line in lines if line.get("id") == "batch"]
     assert (batch["level"], batch["messages"], "message_id" in batch) == ("ERROR", 2, False)
     assert "Traceback" in batch["exception"] and "KeyError: 'x'" in batch["exception"]
+
+
+def test_the_level_is_that_of_all_loggers_or_of_one(cli: CommandLine) -> None:
+    cli.file("levels.py", LEVELS)
+    done = cli.run("--log-level", "warning", "--log-level", "quiet=debug", "run", "levels", "--until-idle")
+    assert [(line["logger"], line["message"]) for line in entries(done.stderr)] == [("quiet", "one"), ("loud", "four")]
+    # Given the environment, then it is the same
+    cli.environment["MQASYNC_LOG_LEVEL"] = "warning quiet=debug"
+    assert len(entries(cli.run("run", "levels", "--until-idle").stderr)) == 2
+
+
+@pytest.mark.parametrize("level", ["loud", "=debug", "aio_pika=", "aio_pika=loud", "DEBUGGING", ""])
+def test_a_level_that_is_none_is_one_sentence(cli: CommandLine, level: str) -> None:
+    done = cli.run("--log-format", "human", "--log-level", level, "check")
+    takes = "it takes debug, info, warning, error, critical, or that of a logger: aio_pika=debug"
+    assert (done.returncode, done.stderr) == (2, f"mqasync: --log-level {level!r} is none; {takes}\n")
 
 
 async def test_a_task_that_a_handler_leaves_behind_is_about_nothing_any_more(mqasync_service: StartService) -> None:

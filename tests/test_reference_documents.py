@@ -24,7 +24,12 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {  # key in config.yml, the struct t
     "exchanges.NAME": ExchangeSettings,
     "consumers.EXCHANGE/ID": ConsumerOptions,
 }
-TYPES = {"tuple[str, ...]": "a name, or a list of names", "dict[str, Any]": "keys with values", "bool": "true or false"}
+TYPES = {
+    "tuple[str, ...]": "a name, or a list of names",
+    "tuple[type[Exception], ...]": "a list of names: [ValueError]",
+    "dict[str, Any]": "keys with values",
+    "bool": "true or false",
+}
 
 
 def cli() -> str:

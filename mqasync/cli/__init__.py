@@ -3,6 +3,7 @@
 Exit codes: 0 done or drained, 1 a service or broker failed for good, 2 the user's mistake.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from .. import __version__
 from ..errors import BrokerRefused, ConfigurationError, MessageTooLarge, MqasyncError
 from ..handlers.failure import describe
-from ..observe.logs import set_up
+from ..observe.logs import set_levels, set_up
 from ..service.loop import finish
 from .check import check
 from .dead import dead
@@ -58,10 +59,20 @@ class Commands(click.Group):
     envvar="MQASYNC_LOG",
     help="The log on stderr; auto: JSON lines of `run` where that is no terminal. Also $MQASYNC_LOG.",
 )
+@click.option(
+    "--log-level",
+    "log_levels",
+    multiple=True,
+    metavar="[LOGGER=]LEVEL",
+    envvar="MQASYNC_LOG_LEVEL",
+    help="debug, info (the default), warning, error or critical; of one logger: aio_pika=debug. Repeatable."
+    " Also $MQASYNC_LOG_LEVEL, with blanks between several.",
+)
 @click.pass_context
-def main(context: click.Context, log_format: str) -> None:
+def main(context: click.Context, log_format: str, log_levels: Sequence[str]) -> None:
     """Asyncio microservices over message queues that exist."""
     context.obj = set_up(log_format, context.invoked_subcommand)
+    set_levels(log_levels)
 
 
 for command in (run, produce, consume, config, status, check, dead, peek, purge, tap, process, graph, docs):

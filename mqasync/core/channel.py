@@ -15,7 +15,8 @@ import msgspec
 
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
-from ..errors import BrokerError
+from ..duration import rate
+from ..errors import BrokerError, Expired
 from ..handler import where
 from ..handlers.attempt import DONE, Attempt, Outcome, Then, ended, failed
 from ..handlers.current_message import HANDLING, Handling
@@ -26,6 +27,7 @@ from ..message import Message
 from ..transport import Delivery, Seen
 from .dedup import Dedup
 from .ordering import Lanes
+from .pace import Pace
 from .poison import ALONE, Quarantine, problem, read, suspect, worn
 from .receiver import Receiver
 from .settlement import Observe, Settlement, ignore, key
@@ -79,6 +81,7 @@ class Channel:
         self._context = context
         self._quarantine = quarantine or Quarantine()
         self._size = options.batch_size if step.signature.batch else 1
+        self._pace = Pace(*rate(options.rate)) if options.rate else None
         self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
         prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
         self._settlement = Settlement(step.consumer, prefetch, broker, observe)
@@ -93,6 +96,7 @@ class Channel:
         self._jobs: dict[Job, None] = {}
         self._batch_timer: asyncio.TimerHandle | None = None
         self._batch_due = False
+        self._paced = False  # somebody looks again when the next handler may begin
         self._draining = False
         self._stopped = False
         self._receiving: asyncio.Task[None] | None = None
@@ -170,6 +174,8 @@ class Channel:
     def _go_on(self) -> None:
         """Begin what waits, as far as there is room: called whenever something has come or has ended."""
         while len(self._jobs) < self._concurrency and self._quarantine.open and not self._draining:
+            if self._pace and (pause := self._pace.pause()):
+                return self._later(pause)
             if not (deliveries := self._next()):
                 return
             special = any(map(self._needs_care, deliveries))
@@ -182,6 +188,22 @@ class Channel:
             else:
                 self._attempt(job, deliveries, partial(self._handled, job))
 
+    def _later(self, pause: float) -> None:
+        """Go on when the next handler may begin."""
+
+        def go_on() -> None:
+            self._paced = False
+            self._go_on()
+
+        if not self._paced:
+            self._paced = True
+            asyncio.get_running_loop().call_later(pause, go_on)
+
+    def _expired(self, delivery: Delivery) -> Expired | None:
+        """That it is older than it may be, if so."""
+        age, most = time.time() - delivery.message.time, self._options.max_age
+        return None if most is None or age <= most else Expired(f"published {age:,.0f} s ago; max_age is {most:g} s")
+
     def _needs_care(self, delivery: Delivery) -> bool:
         """True if it does not simply get to a handler."""
         return bool(
@@ -189,6 +211,7 @@ class Channel:
             or delivery.unreadable
             or delivery.moved
             or (self._settlement.kept and self._settlement.known(delivery))
+            or (self._options.max_age is not None and self._expired(delivery))
         )
 
     def _next(self) -> list[Delivery]:
@@ -209,6 +232,8 @@ class Channel:
         self._go_on()
 
     def _attempt(self, job: Job, deliveries: Sequence[Delivery], then: Then | None = None) -> Attempt:
+        if self._pace:
+            self._pace.begin()
         messages = [delivery.message for delivery in deliveries]
         run = self._run_and_reply if any(map(reply_to, messages)) else self._run
         context = self._context.copy() if self._context else None
@@ -274,20 +299,25 @@ class Channel:
             await self._one_by_one(job, deliveries)
 
     async def _handle(self, job: Job, deliveries: Sequence[Delivery]) -> None:
-        while moved := [delivery for delivery in deliveries if delivery.moved]:
-            await self._settlement.release(moved)
-            deliveries = [delivery for delivery in deliveries if delivery not in moved]
+        special = [delivery for delivery in deliveries if self._needs_care(delivery)]
+        if special and len(deliveries) > 1:
+            await self._one_by_one(job, special)
+            return await self._handle(job, [delivery for delivery in deliveries if delivery not in special])
         if not deliveries:
             return
-        if len(deliveries) > 1 and any(map(self._needs_care, deliveries)):
-            return await self._one_by_one(job, deliveries)
-        if self._settlement.skips(deliveries[0]):
+        first = deliveries[0]
+        if first.moved:
+            await self._settlement.release(deliveries)
+        elif self._settlement.skips(first):
             return
-        if outcome := self._settlement.outcome(deliveries[0]):
-            return await self._settle(job, deliveries, outcome)
-        if why := problem(deliveries[0]):
-            return await self._settle(job, deliveries, failed(why))
-        await self._settle(job, deliveries, await self._attempt(job, deliveries).end())
+        elif outcome := self._settlement.outcome(first):
+            await self._settle(job, deliveries, outcome)
+        elif why := problem(first) or self._expired(first):
+            await self._settle(job, deliveries, failed(why))
+        else:
+            if self._pace:
+                await self._pace.wait()
+            await self._settle(job, deliveries, await self._attempt(job, deliveries).end())
 
     async def _one_by_one(self, job: Job, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -301,6 +331,8 @@ class Channel:
             if self._dedup:  # before the acknowledgement: a crash between leads to neither a loss nor a repeat
                 await self._dedup.remember(deliveries)
             self._settlement.acknowledge(deliveries)
+        elif outcome.kind == "postponed":
+            await self._settlement.postpone(deliveries, outcome)
         elif outcome.error and len(deliveries) == 1:
             await self._fail(deliveries[0], outcome)
         elif outcome.error:

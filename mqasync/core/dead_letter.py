@@ -8,25 +8,27 @@ import time
 import msgspec
 
 from ..brokers.publisher import unfit
-from ..errors import Reject
+from ..errors import Expired, Reject
 from ..handlers.failure import MAX_TEXT, kind, text, trace
 from ..message import Message
 from .poison import ALONE
 
 PREFIX = "dead-"
+EXPIRED = "expired"
+REASONS = ((Reject, "rejected"), (Expired, EXPIRED))
 MAX_ID = 255
 
 
 def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
 
-    Headers: dead-reason (rejected, else the name of the exception), dead-exception, dead-message, dead-
+    Headers: dead-reason (rejected, expired, else the name of the exception), dead-exception, dead-message, dead-
     traceback (its end), dead-attempts, dead-returned (Message.returned), dead-exchange, dead-id, dead-first-
     time and dead-last-time (seconds since 1970), dead-host, and dead-own-headers where the message's own were
     larger than any broker takes.
     """
     headers = {
-        "dead-reason": "rejected" if isinstance(error, Reject) else type(error).__name__,
+        "dead-reason": next((why for kind, why in REASONS if isinstance(error, kind)), type(error).__name__),
         "dead-exception": kind(error),
         "dead-message": text(error),
         "dead-traceback": trace(error),
@@ -53,9 +55,13 @@ def explained(message: Message) -> Message:
 
 
 def revived(message: Message) -> Message:
-    """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt."""
+    """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt.
+
+    What has expired is as if it were published now, or it would be buried again.
+    """
+    published = time.time() if message.headers.get("dead-reason") == EXPIRED else message.time
     own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX) and name != ALONE}
-    return msgspec.structs.replace(message, headers=own, attempt=1, returned=0)
+    return msgspec.structs.replace(message, headers=own, attempt=1, returned=0, time=published)
 
 
 def buried_at(message: Message) -> float:

@@ -9,16 +9,17 @@ from contextlib import suppress
 from itertools import groupby
 
 import msgspec
+from msgspec.structs import replace
 
 from ..brokers.backoff import pause
 from ..brokers.broker import Broker
 from ..brokers.inbox import Inbox
 from ..brokers.publisher import unfit
 from ..complaints import Complaints
-from ..errors import BrokerError, BrokerLost, InvalidMessage
+from ..errors import BrokerError, BrokerLost, Expired, InvalidMessage
 from ..handler import Binding
 from ..handlers.attempt import DONE, Outcome
-from ..handlers.failure import describe
+from ..handlers.failure import describe, inner
 from ..message import Message
 from ..transport import DEAD, Delivery
 from .dead_letter import dead_letter
@@ -53,6 +54,7 @@ class Counts(msgspec.Struct):
     failed: int = 0  # attempts that did not succeed
     retried: int = 0
     buried: int = 0
+    expired: int = 0  # buried, and not handled: older than `max_age`
     returned: int = 0  # came back without having been settled
     repeated: int = 0  # known to `dedup`, and not handled again
     last_error: str = ""
@@ -135,24 +137,43 @@ class Settlement:
         assert outcome.error
         message, options, error = delivery.message, self._options, outcome.error
         self.counts.failed += 1
+        self.counts.expired += isinstance(error, Expired)
         problem = unfit(message)
         if problem:  # a stranger's: no broker would take it again
             error = InvalidMessage(str(problem))
         self.counts.last_error = describe(error)
         what = f"{self._exchange}/{self._id}: message {message.id:.100}, attempt {message.attempt}: {describe(error)}"
-        if problem or outcome.kind == "rejected" or message.attempt > options.retries:
+        hopeless = outcome.kind == "rejected" or all(isinstance(one, options.reject_on) for one in inner(error))
+        if problem or hopeless or message.attempt > options.retries:
             self.complaints.say(f"{what}; buried")
             await self._bury(delivery, error)
             return
         delay = pause(message.attempt, options.backoff, options.max_backoff)
         self.complaints.say(f"{what}; next attempt in {delay:.1f} s")
-        try:
-            await delivery.subscription.retry(delivery, delay)
-        except BrokerLost:  # perhaps only on the way to the retries: then put back, else back by itself
-            self.keep_outcome([delivery], outcome)
-            return await self.release([delivery])
-        self.counts.retried += 1
-        self._observe("retried", message)
+        await self._come_again([delivery], outcome, delay, 1)
+
+    async def postpone(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        """Back when the handler wished, which is no failed attempt."""
+        for delivery in deliveries:
+            if unfit(delivery.message):
+                await self.fail(delivery, outcome)
+        fit = [delivery for delivery in deliveries if not unfit(delivery.message)]
+        await self._come_again(fit, outcome, outcome.delay, 0)
+
+    async def _come_again(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float, attempts: int) -> None:
+        """In `delay` seconds, with so many attempts more."""
+        for subscription, mine in by_subscription(deliveries):
+            messages = [one.message for one in mine]
+            again = [replace(message, attempt=message.attempt + attempts, returned=0) for message in messages]
+            try:
+                await subscription.exchange(mine, again, delay)
+            except BrokerLost:  # perhaps only on the way to the retries: then put back, else back by itself
+                self.keep_outcome(mine, outcome)
+                await self.release(mine)
+                continue
+            self.counts.retried += len(mine)
+            for message in messages:
+                self._observe("retried", message)
 
     def keep_outcome(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """It could not be told to the broker: to be applied when they come back, instead of another attempt."""

@@ -16,6 +16,8 @@ from weakref import WeakSet
 
 import msgspec
 
+from ..duration import seconds
+from ..errors import ConfigurationError, Retry
 from .current_message import HANDLING, Handling
 from .failure import HOPELESS, plain
 from .step import Run
@@ -27,13 +29,14 @@ LEFT_BEHIND = WeakSet[asyncio.Task[Any]]()  # those that took longer
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an attempt has ended: done, failed, rejected (another attempt is no use) or stopped by a shutdown.
+    """How an attempt has ended: done, failed, rejected (another is no use), stopped by a shutdown, or postponed.
 
-    `error`: why it failed or was rejected.
+    `error`: what the handler raised; `delay`: for how many seconds it is postponed.
     """
 
-    kind: Literal["done", "failed", "rejected", "stopped"]
+    kind: Literal["done", "failed", "rejected", "stopped", "postponed"]
     error: BaseException | None = None
+    delay: float = 0.0
 
 
 DONE, STOPPED = Outcome("done"), Outcome("stopped")
@@ -45,6 +48,11 @@ Then = Callable[[Outcome], None]
 def failed(error: BaseException) -> Outcome:
     """The outcome of an attempt that raised `error`."""
     error = plain(error)
+    if isinstance(error, Retry):
+        try:
+            return Outcome("postponed", error, seconds(error.delay))
+        except ConfigurationError as mistake:
+            return Outcome("failed", mistake)
     return Outcome("rejected" if isinstance(error, HOPELESS) else "failed", error)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
-from ..errors import InvalidMessage, Reject
+from ..errors import Expired, InvalidMessage, Reject
 from ..masking import hide
 
 MAX_TRACEBACK = 8_000
 MAX_TEXT = 1_000
-HOPELESS = (Reject, InvalidMessage)
+HOPELESS = (Reject, InvalidMessage, Expired)
 """What no other attempt would change."""
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
@@ -17,11 +18,13 @@ import click
 
 from .. import __file__ as package
 from ..complaints import printable
+from ..errors import ConfigurationError
 from ..handlers.current_message import HANDLING
 from ..masking import hide
 
 log = logging.getLogger("mqasync")
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
 MAX_ID = 100  # characters of a message's id
 # what leads from the command to a service's own code: mqasync, click, asyncio, importlib and uvloop
 OURS = (*(os.path.dirname(file) for file in (package, click.__file__, os.__file__)), "<frozen", "uvloop")
@@ -103,6 +106,16 @@ def set_up(format: str, command: str | None) -> Human | Json:
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     return formatter
+
+
+def set_levels(levels: Iterable[str]) -> None:
+    """Log from which level on: "debug" for all, "aio_pika=debug" for one logger. Raises ConfigurationError."""
+    for given in levels:
+        logger, equals, level = given.rpartition("=")
+        if level not in LEVELS or bool(equals) != bool(logger):
+            takes = f"it takes {', '.join(LEVELS)}, or that of a logger: aio_pika=debug"
+            raise ConfigurationError(f"--log-level {given!r} is none; {takes}")
+        logging.getLogger(logger or None).setLevel(level.upper())
 
 
 def say(text: str) -> None:
