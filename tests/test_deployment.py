@@ -1,5 +1,7 @@
 """Everything in deploy/ and the Dockerfile: checked by the linters of its kind, and carried out as far as it can be."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +13,13 @@ from urllib.request import urlopen
 import jsonschema
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from mqasync import __version__
 from mqasync.duration import seconds
 from mqasync.message import new_id
+from mqasync.observe.report import Report
+from mqasync.web.metrics import Metrics
 
 from . import image
 from .brokers import BrokerUnavailable, RabbitMQ, apt_install, free_port
@@ -29,6 +34,8 @@ SAMPLE_ENRICHED = 43  # indicators of the sample feed that are neither duplicate
 COMPOSE = yaml.safe_load((ROOT / "compose.yml").read_text())
 KUBERNETES = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "mqasync.yml").read_text()))
 KEDA = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "keda.yml").read_text()))
+ALERTS = ROOT / "deploy" / "prometheus" / "mqasync.rules.yml"
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "mqasync.json").read_text())
 UNIT = (ROOT / "deploy" / "mqasync@.service").read_text()
 PODS = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in KUBERNETES if one["kind"] == "Deployment"}
 CONTAINERS = {name: pod["containers"][0] for name, pod in PODS.items()}
@@ -89,6 +96,42 @@ def test_systemd_knows_every_line_of_the_unit_and_finds_it_closed(tmp_path: Path
     unit.write_text(UNIT.replace("/opt/mqasync/.venv/bin/mqasync", shutil.which("true") or "/bin/true"))
     assert lint("systemd-analyze", "verify", str(unit)) == ""
     lint("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20", str(unit))  # of 100
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    if not shutil.which("promtool"):
+        try:
+            apt_install("prometheus")
+        except BrokerUnavailable as error:
+            unavailable(error)
+    return "promtool"
+
+
+def test_the_alerts_are_rules_that_say_what_they_should_when_they_should(promtool: str) -> None:
+    lint(promtool, "check", "rules", "--lint-fatal", str(ALERTS))
+    lint(promtool, "test", "rules", str(DATA / "alerts.yml"))
+
+
+def test_what_the_dashboard_asks_for_can_be_asked(promtool: str, tmp_path: Path) -> None:
+    queries = [query["expr"] for panel in DASHBOARD["panels"] for query in panel["targets"]]
+    asked = [query.replace("$__rate_interval", "5m") for query in queries]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(asked)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    lint(promtool, "check", "rules", str(tmp_path / "rules.yml"))
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_every_metric_of_alerts_and_dashboard_is_served_and_served_as_prometheus_likes_it(promtool: str) -> None:
+    report = Report("", "", 1, (), 0.0, 0.0, {}, {}, {}, 0, {})
+    served = Metrics().text(report, ())
+    families = list(text_string_to_metric_families(served.decode()))
+    suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    names = {family.name + suffix for family in families for suffix in suffixes[family.type]}
+    for text in (ALERTS.read_text(), json.dumps(DASHBOARD)):
+        assert set(re.findall(r"\b(?:mqasync|process)_[a-z_]+", text)) <= names
+    done = subprocess.run([promtool, "check", "metrics"], input=served, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def graces() -> Iterator[tuple[str, list[str], float]]:
