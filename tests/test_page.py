@@ -9,7 +9,7 @@ import socket
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,19 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.chrome.service import Service as Driver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from mqasync import consumer
 from mqasync.brokers.broker import Brokers
 from mqasync.config.settings import load_settings
 from mqasync.errors import Unroutable
 from mqasync.message import Message, new_id
 from mqasync.observe.report import STATUS, ConsumerHealth, Report
+from mqasync.service.discovery import Service
 from mqasync.service.runner import Runner
+from mqasync.web import curves
 from mqasync.web.page import TOKEN, Live, Page
 
 from .brokers import BrokerUnavailable, apt_install, free_port
@@ -61,6 +64,24 @@ async def sink(body):
 """
 
 
+ALSO = """
+from mqasync import Out, consumer, producer
+
+@producer(exchange="in", id="also", every="0.2s")
+async def also():
+    yield Out({"n": 3}, exchange="audit")
+
+@consumer(exchange="audit", id="late")
+async def late(body):
+    return Out(body, exchange="in")
+"""
+
+
+def arrows(site: "Site") -> set[str]:
+    """From node to node of the picture, by their keys."""
+    return set(re.findall(r"<title>(.*?)</title>", site.ask("/graph.svg")[1].replace("&#45;&gt;", " ")))
+
+
 async def publish(url: str, messages: list[Message]) -> None:
     """With ids of our choice."""
     brokers = Brokers(load_settings(None, url))
@@ -83,7 +104,7 @@ class Site:
     def __init__(self, cli: CommandLine, *options: str) -> None:
         self.cli = cli
         self.url = f"http://127.0.0.1:{free_port()}"
-        self.service: Running = cli.start("run", "mine", "--http", self.url.removeprefix("http://"), *options)
+        self.service: Running = cli.start("run", "mine", *options, "--http", self.url.removeprefix("http://"))
         self.service.says("consumer out/sink")
 
     def bury(self, *ids: str) -> None:
@@ -130,7 +151,7 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chrome]
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver = Chrome(options=options, service=Driver(shutil.which("chromedriver")))
     yield driver
     driver.quit()
 
@@ -172,11 +193,60 @@ def test_the_page_shows_rates_and_dead_letters_and_replays_them(cli: CommandLine
     assert cli.depth("in", "step.dead") == 0
     eventually(lambda: (cli.directory / "handled").read_text() == "xx", "both are handled")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
+    # And there are curves of what waited and of what was handled
+    wait.until(lambda _: len(browser.find_elements(By.CSS_SELECTOR, "#queues td.curve path[d^=M]")) == 4)
     # And when the process stands still or ends, the page says so
     site.service.send(signal.SIGSTOP)
     wait.until(lambda _: text("state") == "no answer yet")
     site.service.stop()
     wait.until(lambda _: "does not answer" in text("state"))
+
+
+@pytest.mark.usefixtures("graphviz")
+def test_the_cth_pipeline_fits_into_1280_pixels_and_every_arrow_that_was_seen_is_drawn(
+    cli: CommandLine, browser: Chrome
+) -> None:
+    cli.environment["PYTHONPATH"] = str(ROOT)
+    cli.file("also.py", ALSO)
+    site = Site(cli, "services.cth", "also")
+    eventually(lambda: "consumer audit/late exchange in" in arrows(site), "the arrow of an Out is there")
+    assert {"producer in/also exchange audit", "consumer audit/late exchange in"} <= arrows(site)
+    browser.get(site.url)
+    WebDriverWait(browser, 20).until(lambda _: browser.find_element(By.ID, "graph").get_property("naturalWidth") or 0)
+    too_wide = "return [...document.querySelectorAll('html, figure, .wide')].filter(b => b.scrollWidth > b.clientWidth)"
+    assert browser.execute_script(too_wide) == []
+
+
+async def test_curves_tell_what_was_handled_and_what_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "SECONDS", 0.1)
+    monkeypatch.setattr(curves, "POINTS", 3)
+    go_on = asyncio.Event()
+
+    @consumer(exchange="in", id="step", concurrency=1, prefetch=1)
+    async def step(body: Any) -> None:
+        await go_on.wait()
+
+    service = Service("mine", [step], [], None)
+    async with Runner([service], load_settings(None, f"memory:{new_id()}")) as runner:
+        app = web.Application()
+        Page(app, runner, replay=False, host=None)
+        async with TestClient(TestServer(app)) as client, asyncio.timeout(20):
+
+            async def until_curve(shows: Callable[[dict[str, list[float]]], bool]) -> None:
+                while True:
+                    found = (await (await client.get("/status.json")).json())["curves"]
+                    if "in/step" in found and shows(found["in/step"]):
+                        return
+                    await asyncio.sleep(0.05)
+
+            for _ in range(3):
+                await runner.brokers.publish(Message(body=b"1", exchange="in"))
+            # Given one in hand
+            await until_curve(lambda curve: curve == {"waiting": [2, 2, 2], "per second": [0, 0, 0]})
+            # When they are handled, then both curves tell
+            go_on.set()
+            await until_curve(lambda curve: any(curve["per second"]))
+            await until_curve(lambda curve: curve["waiting"] == [0, 0, 0])
 
 
 def test_nobody_but_the_page_replays(cli: CommandLine) -> None:

@@ -65,7 +65,7 @@ async def test_who_listens_hears_of_every_process_what_it_does_and_at_which_rate
             assert "ValueError: negative" in error
             outputs = [report.consumers["in/q"].published.get("out", 0) for report in reports.now()]
             assert sum(outputs) == 101
-            assert sum(report.producers["in/source"].published for report in reports.now()) == 1
+            assert sum(report.producers["in/source"].published.get("in", 0) for report in reports.now()) == 1
             finished.cancel()
             await asyncio.gather(finished, return_exceptions=True)
         transport = await brokers.route("in").connected()

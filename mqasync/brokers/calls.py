@@ -139,8 +139,12 @@ def wake(waiter: asyncio.Future[None]) -> None:
 
 def abandon(task: asyncio.Future[Any] | None) -> None:
     """Cancel it without waiting for its end, and let nobody hear how it ended."""
-    if task and not task.done():
+    if task:
         task.cancel()
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    elif task and not task.cancelled():
-        task.exception()
+        task.add_done_callback(unheard)
+
+
+def unheard(ended: asyncio.Future[Any]) -> None:
+    """Let nobody hear how it ended, which asyncio would complain of."""
+    if not ended.cancelled():
+        ended.exception()

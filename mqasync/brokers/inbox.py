@@ -16,7 +16,7 @@ from ..message import Message
 from ..transport import Delivery, Features, Pushed, Subscription
 from ..transports.common.envelope import DUE
 from .backoff import pause
-from .calls import CALL_SECONDS, Calls
+from .calls import CALL_SECONDS, Calls, unheard
 
 EARLY_SECONDS = 1.0  # what comes so little before that time is handled
 LONGEST_DELAY = 400 * 86_400.0  # a later time in that header is a stranger's
@@ -85,6 +85,7 @@ class Inbox:
         if self._receiving is None:
             self._calls.check()
             self._receiving = asyncio.ensure_future(self._inner.receive(limit, timeout))
+            self._receiving.add_done_callback(unheard)  # where nobody receives any more
         try:
             deliveries = await self._calls.result(self._receiving)
         except asyncio.CancelledError:

@@ -155,7 +155,7 @@ def bindings(runner: Runner) -> list[str]:
 def summary(runner: Runner) -> list[str]:
     """What was done, a line for each producer and queue."""
     rows: list[dict[str, Any]] = [
-        {"": f"  {feed.name}", "published": feed.published, "handled": "", "retried": "", "buried": ""}
+        {"": f"  {feed.name}", "published": feed.outputs.total(), "handled": "", "retried": "", "buried": ""}
         for feed in runner.feeds
     ]
     notes = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -46,7 +47,8 @@ class Feed:
     ) -> None:
         self.source = source
         self.name = f"{source.exchange}/{source.id}"
-        self.published = self.failed = self._failures = 0
+        self.outputs: Counter[str] = Counter()  # what is published, by exchange
+        self.failed = self._failures = 0
         self.failing = False
         self.last_error = ""
         self._complaints = Complaints()
@@ -71,7 +73,7 @@ class Feed:
             error = await self._outcome()
             if isinstance(error, BrokerDamaged):
                 raise error
-            if isinstance(error, MISTAKES) and at_start and not self.published:
+            if isinstance(error, MISTAKES) and at_start and not self.outputs:
                 raise type(error)(f"{where(self.source.handler)}: {error}") from error
             at_start = False
             if error:
@@ -125,7 +127,7 @@ class Feed:
 
     async def _confirmed(self, message: Message) -> None:
         await self._publish(message)
-        self.published += 1
+        self.outputs[message.exchange] += 1
 
 
 def waiting_for_queues(

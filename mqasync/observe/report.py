@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Self
@@ -60,14 +61,14 @@ class ConsumerHealth(Counts, kw_only=True):
 
 
 class ProducerHealth(msgspec.Struct, frozen=True):
-    """How a producer is; `published` and `failed`, its runs that did not succeed, count since the start.
+    """How a producer is; `published`, by exchange, and `failed`, its runs without success, count since the start.
 
     `failing`: its last run did not succeed, and why is the `last_error`.
     """
 
     exchange: str
     id: str
-    published: int
+    published: dict[str, int]
     failed: int
     failing: bool
     last_error: str
@@ -159,10 +160,13 @@ class Reporter:
         )
 
     def _count(self) -> dict[str, int]:
-        counts = {feed.name: feed.published for feed in self._feeds}
+        counts = Counter[str]()
+        for feed in self._feeds:
+            counts[feed.name] += feed.outputs.total()
+            counts.update({output(feed.name, to): count for to, count in feed.outputs.items()})
         for channel in self._channels:
-            counts[channel.name] = counts.get(channel.name, 0) + channel.counts.handled
-            counts |= {output(channel.name, to): count for to, count in channel.step.outputs.items()}
+            counts[channel.name] += channel.counts.handled
+            counts.update({output(channel.name, to): count for to, count in channel.step.outputs.items()})
         return counts
 
 
@@ -181,7 +185,7 @@ def _consumer(channel: Channel) -> ConsumerHealth:
 
 def _producer(feed: Feed) -> ProducerHealth:
     source = feed.source
-    told = feed.published, feed.failed, feed.failing, feed.last_error
+    told = dict(feed.outputs), feed.failed, feed.failing, feed.last_error
     return ProducerHealth(source.exchange, source.id, *told)
 
 

@@ -50,7 +50,7 @@ def process_row(report: Report) -> dict[str, Any]:
         "up": report.time - report.started,
         "per second": sum(report.rates.get(name, 0.0) for name in report.consumers),
         "handled": sum(consumer.handled for consumer in report.consumers.values()),
-        "published": sum(producer.published for producer in report.producers.values()),
+        "published": sum(sum(producer.published.values()) for producer in report.producers.values()),
         "in hand": sum(consumer.held for consumer in report.consumers.values()),
         "reconnects": sum(broker.reconnects for broker in report.brokers.values()),
         "brokers": ", ".join(f"{name}: {broker.state}" for name, broker in report.brokers.items()),

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ..handler import Binding
 from ..handlers.step import Run
 from ..message import Message
-from ..observe.report import Report
+from ..observe.report import ConsumerHealth, ProducerHealth, Report
 from ..operate.overview import QueueRow
 
 QUEUE = ("exchange", "id")
@@ -86,11 +86,10 @@ class _Now(NamedTuple):
                 yield family
         text = "Messages that a producer or consumer put out."
         published = COUNTER("mqasync_messages_published", text, labels=(*QUEUE, "to"))
-        for consumer in consumers.values():
-            for to, count in consumer.published.items():
-                published.add_metric((consumer.exchange, consumer.id, to), count)
-        for producer in producers.values():
-            published.add_metric((producer.exchange, producer.id, producer.exchange), producer.published)
+        both: list[ConsumerHealth | ProducerHealth] = [*consumers.values(), *producers.values()]
+        for one in both:
+            for to, count in one.published.items():
+                published.add_metric((one.exchange, one.id, to), count)
         connected = GAUGE("mqasync_broker_connected", "1 while the broker takes messages.", labels=("broker",))
         reconnects = COUNTER("mqasync_broker_reconnects", "Connections after the first.", labels=("broker",))
         for name, broker in self.health.brokers.items():

@@ -30,6 +30,7 @@ from ..operate.browse import Choice, chosen, reading_of, replayed
 from ..operate.overview import QueueRow, overview, process_row, reported
 from ..service.runner import Runner
 from ..transport import DEAD
+from .curves import Curves
 
 LETTERS = 50  # dead letters that are shown
 START = 300  # characters of a body or an error
@@ -55,6 +56,7 @@ class Page:
     def __init__(self, app: web.Application, runner: Runner, replay: bool, host: str | None) -> None:
         self._runner = runner
         self._live = Live(runner)
+        self._curves = Curves(app, runner)
         self._token = secrets.token_urlsafe() if replay else ""
         self._names = {"localhost", socket.gethostname().lower(), (host or "localhost").lower()}
         app.middlewares.append(answering)
@@ -74,7 +76,8 @@ class Page:
 
     async def _status(self, request: web.Request) -> web.Response:
         now = await self._live.now()
-        return _json({"queues": now.queues, "processes": [process_row(report) for report in now.reports]})
+        processes = [process_row(report) for report in now.reports]
+        return _json({"queues": now.queues, "processes": processes, "curves": self._curves.now()})
 
     async def _graph(self, request: web.Request) -> web.Response:
         text = await self._live.svg()
@@ -232,8 +235,9 @@ def draw(moment: Moment, settings: Settings) -> str:
 
     for report in moment.reports:
         for name, producer in report.producers.items():
-            source, target = node(PRODUCER, producer.exchange, producer.id), node(EXCHANGE, producer.exchange)
-            flows[source, target] += report.rates.get(name, 0.0)
+            own = node(PRODUCER, producer.exchange, producer.id)
+            for to in {producer.exchange, *producer.published}:
+                flows[own, node(EXCHANGE, to)] += report.rates.get(output(name, to), 0.0)
         for name, consumer in report.consumers.items():
             own = node(CONSUMER, consumer.exchange, consumer.id)
             flows[node(EXCHANGE, consumer.exchange), own] += report.rates.get(name, 0.0)

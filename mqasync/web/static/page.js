@@ -6,6 +6,9 @@ const byId = (id) => document.getElementById(id);
 const token = document.querySelector("meta[name=token]").content;
 const LATE = 7000; // milliseconds without an answer until the page says so; a lost broker is waited for less long
 const PATIENCE = 20000; // and until it asks anew
+const SVG = "http://www.w3.org/2000/svg";
+const POINTS = 90; // of a curve
+let curves = {}; // of the queues that this process consumes
 let opened = null; // the queue whose dead letters are shown
 
 const number = (value) => (value === null ? "-" : value.toLocaleString("en"));
@@ -36,12 +39,12 @@ function fill(table, columns, rows, empty) {
 
 function put(line, at, tag, said, kind) {
   const cell = line.cells[at] || line.appendChild(document.createElement(tag));
-  const key = said.key === undefined ? said : said.key + said.text;
+  const key = said.key === undefined ? said : said.key + (said.text ?? "");
   if (cell.className === kind && cell.dataset.said === key) return;
   cell.className = kind;
   cell.dataset.said = key;
   cell.title = kind === "text" || kind === "name" ? said : "";
-  cell.replaceChildren(said.key === undefined ? said : button(said));
+  cell.replaceChildren(said.key === undefined ? said : said.points ? curve(said.points) : button(said));
 }
 
 function button({ text, kind, click }) {
@@ -53,6 +56,24 @@ function button({ text, kind, click }) {
   return made;
 }
 
+// The last 15 minutes as a line; gaps are where nobody knew.
+function curve(points) {
+  const most = Math.max(1, ...points);
+  const picture = document.createElementNS(SVG, "svg");
+  picture.setAttribute("viewBox", `0 0 ${POINTS} 24`);
+  const line = picture.appendChild(document.createElementNS(SVG, "path"));
+  const drawn = points.map((point, at) =>
+    point === null ? "" : `${points[at - 1] == null ? "M" : "L"}${POINTS - points.length + at + 0.5} ${22 - 20 * point / most}h.1`);
+  line.setAttribute("d", drawn.join(""));
+  picture.appendChild(document.createElementNS(SVG, "title")).textContent = `15 minutes, at most ${number(Math.max(0, ...points))}`;
+  return picture;
+}
+
+const curveOf = (kind) => (q) => {
+  const points = (curves[q.queue] || {})[kind];
+  return points ? { key: points.join(" "), points } : "";
+};
+
 const deadButton = (q) => ({
   text: number(q.dead),
   kind: "dead",
@@ -63,10 +84,12 @@ const deadButton = (q) => ({
 const queueColumns = [
   ["queue", "name", (q) => q.queue],
   ["waiting", "number", (q) => number(q.waiting)],
+  ["15 minutes", "curve", curveOf("waiting")],
   ["delayed", "number", (q) => number(q.delayed)],
   ["dead", "number", (q) => (q.dead ? deadButton(q) : number(q.dead))],
   ["consumers", "number", (q) => number(q.consumers)],
   ["per second", "number", (q) => rate(q["per second"])],
+  ["15 minutes", "curve", curveOf("per second")],
   ["in hand", "number", (q) => number(q["in hand"])],
   ["oldest", "number", (q) => age(q.oldest)],
   ["last error", "text", (q) => q["last error"]],
@@ -96,6 +119,7 @@ async function look() {
   const late = setTimeout(() => tell("no answer yet", "lost"), LATE);
   try {
     const now = await ask("status.json", { signal: AbortSignal.timeout(PATIENCE) });
+    curves = now.curves;
     fill(byId("queues"), queueColumns, now.queues, "no process has reported a queue yet");
     fill(byId("processes"), processColumns, now.processes, "no process has reported yet");
     if (now.processes.length) byId("graph").src = "graph.svg?" + Date.now();

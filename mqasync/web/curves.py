@@ -1,0 +1,53 @@
+"""Curves: what each queue of this process did in the last 15 minutes; they are drawn in the browser, by page.js."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from ..operate.overview import overview
+from ..service.runner import Runner
+
+SECONDS = 10.0  # between two points
+POINTS = 90
+
+
+class Curves:
+    """While `app` serves, a point every SECONDS for each queue that `runner` consumes; a few KB of memory in all."""
+
+    def __init__(self, app: web.Application, runner: Runner) -> None:
+        self._runner = runner
+        self._handled: dict[str, int] = {}
+        new = partial(deque[float | None], maxlen=POINTS)
+        self._rates, self._waiting = (
+            defaultdict[str, deque[float | None]](new),
+            defaultdict[str, deque[float | None]](new),
+        )
+        app.cleanup_ctx.append(self._at_work)
+
+    async def _at_work(self, app: web.Application) -> AsyncIterator[None]:
+        looking = asyncio.create_task(self._look())
+        yield
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(SECONDS)
+            report = self._runner.health()
+            queues = {(one.exchange, one.id) for one in report.consumers.values()} if self._runner.started else ()
+            for row in await overview(self._runner.brokers, queues, [report]):
+                handled = report.consumers[row.queue].handled
+                self._rates[row.queue].append((handled - self._handled.get(row.queue, 0)) / SECONDS)
+                self._waiting[row.queue].append(row.waiting)
+                self._handled[row.queue] = handled
+
+    def now(self) -> dict[str, Any]:
+        """By queue, oldest point first: messages handled a second, and those that waited, None where nobody tells."""
+        return {
+            queue: {"per second": list(rates), "waiting": list(self._waiting[queue])}
+            for queue, rates in self._rates.items()
+        }
