@@ -37,14 +37,14 @@ FOLDERS = {
     ".": 700,
     "transports": 1980,
     "transports/common": 361,
-    "cli": 1041,
+    "cli": 1052,
     "describe": 236,
-    "observe": 439,
+    "observe": 453,
     "operate": 331,
     "service": 701,
-    "web": 332,
+    "web": 376,
 }
-MAX_LINES = 8_499
+MAX_LINES = 8_681
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},
