@@ -35,8 +35,8 @@ lint: .venv/ready ## Style and types
 LOCK := $(BIN)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	--no-emit-find-links --no-header
 
-# The image can use every broker, serve metrics and send traces
-IMAGE := $(foreach name,redis kafka sqs activemq nats postgres http telemetry,--extra $(name))
+# The image can use every broker, serve metrics, send traces and read feeds
+IMAGE := $(foreach name,redis kafka sqs activemq nats postgres http telemetry cth,--extra $(name))
 
 lock: ## Make both lock files anew from pyproject.toml
 	$(PYTHON) -m venv $(BIN)/lock

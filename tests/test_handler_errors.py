@@ -123,7 +123,7 @@ def test_a_group_of_nothing_but_rejects_is_a_reject(cli: CommandLine, bad: str, 
     assert cli.run("run", "victim", "--until-idle").returncode == 0
     (letter,) = letters(cli, "--reason", "rejected")
     assert (letter["dead-attempts"], said in letter["dead-message"]) == ("1", True)
-    assert "no such host" in letter["dead-traceback"]
+    assert "dead-traceback" not in letter
 
 
 def test_context_variables_of_a_message_are_its_own_and_those_of_lifespan_are_everybodys(cli: CommandLine) -> None:

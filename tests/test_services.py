@@ -1,6 +1,5 @@
 """The services that ship with mqasync: their handlers as plain coroutines, and whole runs as real processes."""
 
-import gzip
 import json
 import os
 import re
@@ -20,9 +19,9 @@ import pytest
 
 from mqasync import ConfigurationError, Message, Out, Reject
 from mqasync.testing import StartService
-from services.cth import act, collect, enrich
+from services.cth import act, enrich
 from services.cth.events import Enriched, Indicator, Record
-from services.cth.parse import classify, parse
+from services.cth.parse import parse
 
 from .commands import CommandLine
 
@@ -50,10 +49,6 @@ def run(*arguments: str, cwd: Path, seconds: float = 60.0) -> subprocess.Complet
 
 def written(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
-
-
-async def collected(feed: str | Path) -> list[tuple[str, str | None]]:
-    return [(out.body.value, out.body.date) async for out in collect.collect(str(feed))]
 
 
 def message(id: str, exchange: str = "indicators") -> Message:
@@ -100,119 +95,37 @@ def web() -> Iterator[Server]:
     thread.join()
 
 
-# collect
-
-EXPECTED: dict[str, list[tuple[str, str | None]]] = {
-    "": [],
-    "# comment\n; more\n// more\n\n192.0.2.1\t9\n192.0.2.2  # seen today\nhttp://example.com/#frag\n": [
-        ("192.0.2.1", None),
-        ("192.0.2.2", None),
-        ("http://example.com/#frag", None),
-    ],
-    'First_Seen,IOC,Note\n2026-01-02,192.0.2.1,"a, b"\n2026-01-03,"hxxp://example.com/a,b",x\nshort\n': [
-        ("192.0.2.1", "2026-01-02"),
-        ("hxxp://example.com/a,b", "2026-01-03"),
-        ("short", "short"),
-    ],
-    'first_seen,Domain,IP\n2026-01-03,"a[.]example.com",\n2026-01-04,,"192.0.2.2\n2026-01-05,,192.0.2.3\n': [
-        ("a[.]example.com", "2026-01-03"),
-        ("192.0.2.2", "2026-01-04"),
-        ("192.0.2.3", "2026-01-05"),
-    ],
-    '{"ip": "::1", "first_seen": "2026-01-02"}\n{"ip": null, "domain": "a.b", "date": null}\n{"md5": "x"}\n{torn': [
-        ("::1", "2026-01-02"),
-        ("a.b", None),
-        ("x", None),
-        ("{torn", None),
-    ],
-}
-
-
-@pytest.mark.parametrize("content", EXPECTED, ids=["empty", "text", "table", "table with an open quote", "json lines"])
-@pytest.mark.parametrize("is_zipped", [False, True], ids=["plain", "gzip"])
-async def test_a_file_and_a_url_give_the_same_records(
-    content: str, is_zipped: bool, web: Server, tmp_path: Path
-) -> None:
-    data = gzip.compress(content.encode()) if is_zipped else content.encode()
-    web.answers["/feed"] = (200, {"Content-Length": str(len(data))}, data)
-    (tmp_path / "feed").write_bytes(data)
-    for feed in (tmp_path / "feed", f"{web.url}/feed"):
-        assert await collected(feed) == EXPECTED[content]
-
-
-async def test_reading_a_feed_again_repeats_the_ids(tmp_path: Path) -> None:
-    feed = tmp_path / "feed.txt"
-    feed.write_text("192.0.2.1\n192.0.2.2\n192.0.2.1\n")
-
-    async def ids() -> list[object]:
-        return [out.id async for out in collect.collect(str(feed))]
-
-    first = await ids()
-    assert len(set(first)) == 3
-    assert await ids() == first
-
-
-async def test_a_quote_that_is_never_closed_costs_no_other_row_of_a_large_feed(tmp_path: Path) -> None:
-    rows = [f"192.0.2.{number % 256},x" for number in range(20_000)]
-    (tmp_path / "feed").write_text("\n".join(["ip,note", '192.0.2.1,"oops', *rows]))
-    assert [value for value, _ in await collected(tmp_path / "feed")] == [
-        "192.0.2.1",
-        *(row.removesuffix(",x") for row in rows),
-    ]
-
-
-async def test_a_line_without_end_is_read_in_bounded_pieces(tmp_path: Path) -> None:
-    (tmp_path / "feed").write_text("a" * 25_000 + "\n192.0.2.1\n")
-    assert [len(value) for value, _ in await collected(tmp_path / "feed")] == [10_000, 10_000, 5_000, 9]
-
-
-async def test_a_feed_that_the_server_does_not_have_is_named(web: Server) -> None:
-    with pytest.raises(OSError, match=rf"^the feed {web.url}/none cannot be read: HTTP Error 404"):
-        await collected(f"{web.url}/none")
-
-
-async def test_a_feed_that_ends_too_early_is_an_error_that_names_it(web: Server, tmp_path: Path) -> None:
-    web.answers["/cut"] = (200, {"Content-Length": "30"}, b"192.0.2.1\n192.0.2.2\n")
-    with pytest.raises(OSError, match=rf"^the feed {web.url}/cut cannot be read: it ended 10 bytes too early"):
-        await collected(f"{web.url}/cut")
-    zipped = tmp_path / "feed.gz"
-    zipped.write_bytes(gzip.compress(b"192.0.2.1\n" * 1000)[:-10])
-    with pytest.raises(OSError, match=rf"^the feed {zipped} cannot be read: "):
-        await collected(zipped)
-
-
 # parse
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "value"),
-    [
-        ("192.0.2.1", "ip", "192.0.2.1"),
-        ("192[.]0(.)2[dot]1", "ip", "192.0.2.1"),
-        ("2001:0DB8:0::1", "ip", "2001:db8::1"),
-        ("2001[:]db8::1", "ip", "2001:db8::1"),
-        ("192.0.2.0/24", "network", "192.0.2.0/24"),
-        ("192.0.2.77/24", "network", "192.0.2.0/24"),
-        ("Evil[.]Example.COM.", "domain", "evil.example.com"),
-        ("bücher.example", "domain", "xn--bcher-kva.example"),
-        ("_dmarc.example.com", "domain", "_dmarc.example.com"),
-        ("hxxps[://]evil[.]example/Path?a=B", "url", "https://evil.example/Path?a=B"),
-        ("HXXP://user:password@Evil.Example:8080/", "url", "http://evil.example:8080/"),
-        ("http://[2001:DB8::1]:81/x", "url", "http://[2001:db8::1]:81/x"),
-        ("d41d8cd98f00b204e9800998ecf8427e", "md5", "d41d8cd98f00b204e9800998ecf8427e"),
-        ("A" * 40, "sha1", "a" * 40),
-        ("0" * 64, "sha256", "0" * 64),
-        ("f" * 128, "sha512", "f" * 128),
-    ],
-)
-def test_an_indicator_is_classified_and_normalised(text: str, kind: str, value: str) -> None:
-    assert classify(text) == (kind, value)
+async def test_a_record_becomes_an_indicator_with_what_travels_along() -> None:
+    record = Record(
+        "192.0.2[.]1:443", "test", "2026-01-02 03:04:05 UTC", feed="x", provider="y", extra={"malware": "z"}
+    )
+    (out,) = [out async for out in parse(record)]
+    extra = {"malware": "z", "port": 443}
+    date = "2026-01-02T03:04:05Z"
+    assert out.body == Indicator("ip", "192.0.2.1", "test", date, "x", "y", raw="192.0.2[.]1:443", extra=extra)
+
+
+async def test_the_same_indicator_has_the_same_id_however_it_is_written_and_a_date_that_is_none_is_kept() -> None:
+    one, other = [
+        [out async for out in parse(Record(value, "test", date="soon"))] for value in ("Evil.Example", "evil[.]example")
+    ]
+    assert [out.id for out in one] == [out.id for out in other]
+    assert one[0].body.date is None
+    assert one[0].body.extra == {"date": "soon"}
+
+
+async def test_a_range_is_several_networks() -> None:
+    found = [out.body.value async for out in parse(Record("192.0.2.4-192.0.2.9", "test"))]
+    assert found == ["192.0.2.4/30", "192.0.2.8/31"]
 
 
 @pytest.mark.parametrize("text", ["", "no indicator", "300.300.300.300", "http://", "localhost", "1.2.3", "a" * 5000])
 async def test_what_is_no_indicator_is_rejected_and_quoted(text: str) -> None:
     with pytest.raises(Reject) as caught:
-        await parse(Record(text, "test"))
+        await anext(parse(Record(text, "test")))
     assert text[:50] in str(caught.value)
     assert len(str(caught.value)) < 200
 
@@ -269,15 +182,12 @@ def test_an_address_has_a_scope_and_a_network_only_if_all_of_it_has(network: str
 
 
 async def test_enrich_adds_scope_and_age_drops_what_is_allowed_and_alerts_on_what_is_watched() -> None:
-    lists, seen = enrich.Lists(enrich.Settings()), enrich.Seen()
+    lists = enrich.Lists(enrich.Settings())
 
-    async def enriched(kind: str, value: str, id: str | None = None, date: str | None = None) -> list[Enriched | Out]:
-        message = Message(body=b"", exchange="indicators", id=id or value)
-        return [out async for out in enrich.enrich(Indicator(kind, value, "test", date), message, lists, seen)]
+    async def enriched(kind: str, value: str, date: str | None = None) -> list[Enriched | Out]:
+        return [out async for out in enrich.enrich(Indicator(kind, value, "test", date), lists)]
 
     assert await enriched("ip", "8.8.8.8") == [Enriched("ip", "8.8.8.8", "test", scope="global")]
-    assert await enriched("ip", "8.8.8.8", id="another") == [], "a duplicate is dropped"
-    assert await enriched("ip", "8.8.8.8") != [], "the same message again is no duplicate of itself"
     assert await enriched("ip", "192.0.2.53") == await enriched("domain", "a.example.org") == []
     assert await enriched("url", "http://www.example.org/x") == []
     assert await enriched("network", "192.0.2.0/24") != [], "a network is more than the address that is allowed"
@@ -289,21 +199,28 @@ async def test_enrich_adds_scope_and_age_drops_what_is_allowed_and_alerts_on_wha
     assert isinstance(old, Enriched)
     assert old.age_days is not None
     assert old.age_days > 2000
-    (undated,) = await enriched("md5", "1" * 32, date="last summer")
+    (undated,) = await enriched("md5", "1" * 32, date="0001-01-01")
     assert isinstance(undated, Enriched)
     assert undated.age_days is None
 
 
-def test_what_was_seen_is_bounded_and_a_message_is_no_duplicate_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enrich, "MAX_SEEN", 2)
-    seen = enrich.Seen()
-    one, two, three = (Indicator("ip", f"192.0.2.{number}", "test") for number in (1, 2, 3))
-    assert not seen.is_duplicate(one, "a")
-    assert not seen.is_duplicate(one, "a"), "the same message again"
-    assert seen.is_duplicate(one, "b")
-    assert not seen.is_duplicate(two, "c")
-    assert not seen.is_duplicate(three, "d"), "now there is no room for the oldest"
-    assert not seen.is_duplicate(one, "b")
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("url", "http://3325256708/"),
+        ("url", "http://0xc6336404/"),
+        ("url", "http://0306.063.0144.04:8080/x"),
+        ("url", "http://198.51.25604/"),
+        ("url", "http://198.51.100.4./"),
+        ("url", "http://[::ffff:198.51.100.4]/"),
+        ("ip", "::ffff:198.51.100.4"),
+        ("ip", "::ffff:c633:6404"),
+    ],
+)
+async def test_an_address_in_disguise_is_seen_by_the_watch_list(kind: str, value: str) -> None:
+    lists = enrich.Lists(enrich.Settings())
+    outs = [out async for out in enrich.enrich(Indicator(kind, value, "test"), lists)]
+    assert len(outs) == 2, "the second one is the alert"
 
 
 # act
@@ -403,7 +320,8 @@ def test_the_pipeline_works_through_its_sample_feed_with_exact_counts(tmp_path: 
         "http://198.51.100.99/beacon",
     ]
     assert "2 in the dead letters of CTH/parse" in done.stderr
-    assert "dropped: 5 duplicates, 3 on the allow list" in done.stderr
+    assert "dropped: 3 on the allow list" in done.stderr
+    assert "5 repeated messages of indicators/enrich were not handled again" in done.stderr
     assert re.search(r"CTH/feed +53$", done.stderr, re.MULTILINE)
 
 

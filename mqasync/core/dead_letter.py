@@ -23,15 +23,15 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
     """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
 
     Headers: dead-reason (rejected, expired, else the name of the exception), dead-exception, dead-message, dead-
-    traceback (its end), dead-attempts, dead-returned (Message.returned), dead-exchange, dead-id, dead-first-
-    time and dead-last-time (seconds since 1970), dead-host, and dead-own-headers where the message's own were
-    larger than any broker takes.
+    traceback (its end; a Reject has none), dead-attempts, dead-returned (Message.returned), dead-exchange, dead-id,
+    dead-first-time and dead-last-time (seconds since 1970), dead-host, and dead-own-headers where the message's own
+    were larger than any broker takes.
     """
     headers = {
         "dead-reason": next((why for kind, why in REASONS if isinstance(error, kind)), type(error).__name__),
         "dead-exception": kind(error),
         "dead-message": text(error),
-        "dead-traceback": trace(error),
+        **({} if isinstance(error, Reject) else {"dead-traceback": trace(error)}),
         "dead-attempts": str(message.attempt),
         "dead-returned": str(message.returned),
         "dead-exchange": message.exchange,

@@ -1,134 +1,186 @@
-"""Collect: the records of a feed, from a file or URL, in the formats that CERTs meet; it does not judge them.
+"""Collect: the records of feeds, from files or URLs, whatever form they have; what they are worth is not judged.
 
-Text lists (one indicator a line, # ; and // comments), CSV with a header, JSON lines; gzip or not.
+feeds/ reads them; what is said about each at its end, and what is put out, is here.
 """
 
 import asyncio
-import csv
-import gzip
-import urllib.request
+import logging
 import uuid
-import zlib
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from http.client import HTTPException
-from io import BufferedReader, TextIOWrapper
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
 from mqasync import ConfigurationError, Out, producer
 
 from .events import Record
+from .feeds import fetch, unpack
+from .feeds.dates import when
+from .feeds.documents import Unreadable
+from .feeds.fields import Entry
+from .feeds.read import SAMPLE, Form, Lines, read
 
-SAMPLE = str(Path(__file__).with_name("sample.txt"))
-TIMEOUT = 30.0  # seconds that a server may stay silent
+log = logging.getLogger(__name__)
+
+SAMPLE_FEED = str(Path(__file__).with_name("sample.txt"))
 AT_ONCE = 1000  # records read in one go, in a thread
-MAX_LINE = 10_000  # characters; the rest of a longer line is another line, and no indicator
-VALUES = (
-    *("indicator", "ioc", "value", "ip", "ip_address", "dst_ip", "network", "domain", "host", "url"),
-    *("md5", "sha1", "sha256", "sha512", "hash"),
-)
-DATES = ("first_seen", "first_seen_utc", "firstseen", "date", "dateadded", "timestamp")
+NEARLY_ALL = 0.8
+
+
+class Feed(Form, forbid_unknown_fields=True, kw_only=True):
+    """One feed: `url` is a path or an http(s) URL, `name` (else the URL) and `provider` travel along with its records.
+
+    The other fields, those of Form, are for where guessing fails.
+    """
+
+    url: str
+    name: str = ""
+    provider: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, quoting it, for a value that cannot be."""
+        super().__post_init__()
+        if not fetch.exists(self.url):
+            raise ValueError(f"the feed {self.url!r} is neither a file nor an http(s) URL")
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """`feed` is a path or an http(s) URL."""
+    """`feed` is a path or an http(s) URL, `feeds` are several with more to say about each; both are read.
 
-    feed: str = SAMPLE
+    Without either it is the sample. `timeout`: seconds for fetching one of them, the whole of it.
+    """
+
+    feed: str = ""
+    feeds: tuple[Feed, ...] = ()
+    timeout: float = 300.0
 
 
 @asynccontextmanager
 async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """Hand the feed's place to the producer. Raises ConfigurationError when there is no such file."""
-    check(settings.feed)
-    yield {"feed": settings.feed}
+    """Hand the feeds to the producer, and what it remembers of each. Raises ConfigurationError for a missing file."""
+    alone = settings.feed or ("" if settings.feeds else SAMPLE_FEED)
+    try:
+        feeds = [*([Feed(url=alone)] if alone else []), *settings.feeds]
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    yield {"feeds": feeds, "visits": {}, "timeout": settings.timeout}
 
 
-@producer(exchange="CTH", id="feed")
-async def collect(feed: str) -> AsyncIterator[Out]:
-    """Put out every record; its id is made of place and value, so reading a feed again repeats the ids."""
-    with ExitStack() as stack:
-        lines = await asyncio.to_thread(stack.enter_context, open_feed(feed))
-        numbered = enumerate(records(lines, feed), 1)
-        while batch := await asyncio.to_thread(list, islice(numbered, AT_ONCE)):
-            for number, record in batch:
-                yield Out(record, id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{feed}#{number}/{record.value}")))
+@producer(exchange="CTH", id="feed", every="1h")
+async def collect(feeds: list[Feed], visits: dict[str, fetch.Visit], timeout: float) -> AsyncIterator[Out]:
+    """Put out every record of every feed that has changed. One that cannot be read does not hold up the others.
 
-
-def check(feed: str) -> None:
-    """Raise ConfigurationError for what is neither a URL nor a file."""
-    if not is_url(feed) and not Path(feed).is_file():
-        raise ConfigurationError(f"the feed {feed!r} is neither a file nor an http(s) URL")
-
-
-def is_url(feed: str) -> bool:
-    """True for what is fetched and not opened."""
-    return feed.startswith(("http://", "https://"))
-
-
-@contextmanager
-def open_feed(feed: str) -> Iterator[Iterator[str]]:
-    """The lines of a file or URL, unzipped, whatever its encoding got wrong.
-
-    Raises OSError, quoting the place, when it cannot be read to its end.
+    Raises OSError, quoting the place, and ConfigurationError for one whose form is not understood.
     """
+    failed: list[Exception] = []
+    for feed in feeds:
+        try:
+            async for out in collected(feed, visits.setdefault(feed.url, fetch.Visit()), timeout):
+                yield out
+        except (OSError, ConfigurationError) as error:
+            failed.append(error)
+            if len(feeds) > 1:
+                log.error("%s", error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise OSError(f"{len(failed)} of {len(feeds)} feeds were not read")
+
+
+async def collected(feed: Feed, visit: fetch.Visit, timeout: float) -> AsyncIterator[Out]:
+    """Every record of one feed; its id is made of place and value, so reading a feed again repeats the ids."""
     try:
-        source = urllib.request.urlopen(feed, timeout=TIMEOUT) if is_url(feed) else open(feed, "rb")  # noqa: S310, SIM115
-        with source, BufferedReader(source) as file:
-            is_zipped = file.peek(2).startswith(b"\x1f\x8b")
-            with TextIOWrapper(gzip.open(file) if is_zipped else file, encoding="utf-8-sig", errors="replace") as text:
-                yield _lines(text, source)
-    except (OSError, EOFError, HTTPException, zlib.error) as error:
-        raise OSError(f"the feed {feed} cannot be read: {error}") from error
+        async with fetch.fetched(feed.url, visit, timeout) as fetched:
+            if fetched.file is None:
+                log.info("the feed %s has not changed", feed.name or feed.url)
+                return
+            numbered = enumerate(records(feed, cast(BinaryIO, fetched.file)), 1)
+            while batch := await asyncio.to_thread(list, islice(numbered, AT_ONCE)):
+                for number, record in batch:
+                    yield Out(record, id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{feed.url}#{number}/{record.value}")))
+            visit.etag, visit.modified = fetched.visit.etag, fetched.visit.modified
+    except OSError as error:
+        raise OSError(f"the feed {feed.url} cannot be read: {error}") from error
 
 
-def _lines(text: TextIOWrapper, source: Any) -> Iterator[str]:
-    yield from iter(lambda: text.readline(MAX_LINE), "")
-    # what an HTTP answer announced and did not bring; http.client takes that for the end
-    if missing := getattr(source, "length", None):
-        raise EOFError(f"it ended {missing} bytes too early")
+def records(feed: Feed, file: BinaryIO) -> Iterator[Record]:
+    """The records in a file, each member of an archive for itself; says at the end of each what was in it."""
+    for member, text in unpack.members(file):
+        source = f"{feed.url}/{member}" if member else feed.url
+        lines = Lines(text)
+        account = Account(source, lines)
+        try:
+            for entry in account.checked(read(lines, feed)):
+                if not entry.skipped:
+                    extra = dict(entry.extra)
+                    yield Record(entry.value, source, entry.date or None, entry.hint, feed.name, feed.provider, extra)
+        except Unreadable as error:
+            raise OSError(str(error)) from error
+        account.say()
 
 
-def records(text: Iterable[str], source: str) -> Iterator[Record]:
-    """The records in the lines of a feed, whose format the first of them tells."""
-    useful = (line for line in text if line.strip() and not line.lstrip().startswith(("#", ";", "//")))
-    first = next(useful, "")
-    if first.lstrip().startswith("{"):
-        yield from (_from_json(line, source) for line in (first, *useful))
-    elif "," in first and any(name.strip().lower() in VALUES for name in _cells(first)):
-        yield from _from_csv(first, useful, source)
-    elif first:
-        yield _from_text(first, source)
-        yield from (_from_text(line, source) for line in useful)
+class Account:
+    """What was in a feed: counts entries as they pass, and says so at the end."""
 
+    def __init__(self, source: str, lines: Lines) -> None:
+        self._source, self._lines = source, lines
+        self._kinds: Counter[str] = Counter()
+        self._refused = self._skipped = self._no_dates = self._lead = 0
+        self._no_date = ""
+        self._most: tuple[str, str] | None = None
 
-def _from_text(line: str, source: str) -> Record:
-    return Record(line.split()[0].rstrip(",;"), source)  # what follows is a count or a comment
+    def checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """The entries. Raises ConfigurationError, before the first, if none at the beginning is an indicator."""
+        waiting: list[Entry] = []
+        for entry in entries:
+            self._count(entry)
+            if not self._kinds:
+                waiting.append(entry)
+                if self._refused == SAMPLE:
+                    break
+            else:
+                yield from waiting
+                waiting.clear()
+                yield entry
+        if waiting and self._refused:
+            first = next(entry.value for entry in waiting if not entry.skipped)
+            what = f"nothing in the feed {self._source} is an indicator; it begins with {first[:100]!r}"
+            raise ConfigurationError(f"{what}; `format` or `columns` in config.yml say how it is to be read")
 
+    def _count(self, entry: Entry) -> None:
+        self._skipped += entry.skipped
+        self._refused += not entry.skipped and not entry.found
+        for kind, value, _ in entry.found if not entry.skipped else ():
+            self._kinds[kind] += 1
+            # the vote of Boyer and Moore: what leads at the end is the only one that can be most of them
+            if self._lead == 0:
+                self._most = (kind, value)
+            self._lead += 1 if self._most == (kind, value) else -1
+        if entry.date and not when(entry.date):
+            self._no_dates += 1
+            self._no_date = self._no_date or entry.date
 
-def _from_json(line: str, source: str) -> Record:
-    try:
-        entry = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError):
-        return Record(line.strip(), source)
-    return _record(list(entry), ["" if value is None else str(value) for value in entry.values()], source)
-
-
-def _from_csv(header: str, rows: Iterator[str], source: str) -> Iterator[Record]:
-    names = _cells(header)
-    for row in rows:
-        yield _record(names, _cells(row), source)
-
-
-def _cells(row: str) -> list[str]:
-    """One row at a time, so that a quote which is never closed spoils its own row and not the rest of the feed."""
-    return next(csv.reader([row]), [])
-
-
-def _record(names: list[str], values: list[str], source: str) -> Record:
-    cells = {name.strip().lower(): value.strip() for name, value in zip(names, values, strict=False)}
-    value, date = (next((cells[name] for name in wanted if cells.get(name)), None) for wanted in (VALUES, DATES))
-    return Record(value or ",".join(values), source, date)
+    def say(self) -> None:
+        """Say it, and what may be wrong with it."""
+        total = sum(self._kinds.values())
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self._kinds.most_common())
+        log.info(
+            "the feed %s: %s lines, indicators: %s%s; %s refused, %s skipped",
+            self._source,
+            f"{self._lines.number:,}",
+            f"{total:,}",
+            f" ({kinds})" if kinds else "",
+            f"{self._refused:,}",
+            f"{self._skipped:,}",
+        )
+        if self._lines.broken:
+            log.warning("the feed %s: %s lines had bytes that are no text", self._source, f"{self._lines.broken:,}")
+        if self._no_dates:
+            what = "the feed %s: %s dates cannot be read, the first is %r"
+            log.warning(what, self._source, f"{self._no_dates:,}", self._no_date[:100])
+        if total >= 20 and self._lead >= NEARLY_ALL * total and self._most:
+            log.warning("the feed %s: nearly all of it is %s; is its form understood?", self._source, self._most[1])

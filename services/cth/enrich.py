@@ -1,4 +1,7 @@
-"""Enrich: duplicates and allowed indicators are dropped, the others get scope and age, and the watched raise alerts."""
+"""Enrich: allowed indicators are dropped, the others get scope and age, and the watched raise alerts.
+
+Duplicates have the same id, and are left out by `dedup`.
+"""
 
 import logging
 from collections.abc import AsyncIterator
@@ -10,13 +13,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mqasync import ConfigurationError, Message, Out, consumer
+from mqasync import ConfigurationError, Out, consumer
 
 from .events import Enriched, Indicator
+from .feeds import values
+from .feeds.dates import when
+from .feeds.values import as_address, host_address
 
 log = logging.getLogger(__name__)
 Network = IPv4Network | IPv6Network
-MAX_SEEN = 1_000_000  # indicators remembered, about 200 MB
 # RFC 5737 and RFC 3849: Python counts them as private
 DOCUMENTATION = [ip_network(n) for n in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")]
 
@@ -41,43 +46,20 @@ class Lists:
         self.dropped = 0
 
 
-class Seen:
-    """The indicators of this process's life, the newest MAX_SEEN of them; `dropped` counts the duplicates.
-
-    A message that comes again is no duplicate of itself, so each is kept with its message id.
-    Another process, or this one started anew, does not know them: there an indicator that stands
-    twice in a feed can pass a second time, with another id.
-    """
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._ids: dict[tuple[str, str], str] = {}
-
-    def is_duplicate(self, indicator: Indicator, id: str) -> bool:
-        """True if another message has brought the same indicator before."""
-        first = self._ids.setdefault((indicator.kind, indicator.value), id)
-        if len(self._ids) > MAX_SEEN:
-            del self._ids[next(iter(self._ids))]
-        return first != id
-
-
 @asynccontextmanager
 async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """The lists, and what has been seen; says at the end what was dropped."""
-    lists, seen = Lists(settings), Seen()
-    yield {"lists": lists, "seen": seen}
-    log.info("dropped: %s duplicates, %s on the allow list", f"{seen.dropped:,}", f"{lists.dropped:,}")
+    """The lists; says at the end what was dropped."""
+    lists = Lists(settings)
+    yield {"lists": lists}
+    log.info("dropped: %s on the allow list", f"{lists.dropped:,}")
 
 
-@consumer(exchange="indicators", id="enrich", to="enriched", concurrency=100)
-async def enrich(indicator: Indicator, message: Message, lists: Lists, seen: Seen) -> AsyncIterator[Enriched | Out]:
+@consumer(exchange="indicators", id="enrich", to="enriched", concurrency=100, dedup="1d", ordered="key")
+async def enrich(indicator: Indicator, lists: Lists) -> AsyncIterator[Enriched | Out]:
     """Put out the enriched indicator, and once more to `alerts` if it touches a watched network."""
     network = network_of(indicator)
     if is_allowed(indicator, network, lists):
         lists.dropped += 1
-        return
-    if seen.is_duplicate(indicator, message.id):
-        seen.dropped += 1
         return
     watched = next((str(own) for own in lists.watched if network and touches(own, network)), None)
     enriched = Enriched(
@@ -92,14 +74,17 @@ async def enrich(indicator: Indicator, message: Message, lists: Lists, seen: See
 
 
 def network_of(indicator: Indicator) -> Network | None:
-    """The address or network that an indicator is, or whose URL it is."""
-    value = indicator.value
+    """The address or network that an indicator is, or whose URL it is, in whatever form it is written."""
     if indicator.kind == "url":
-        value = urlsplit(value).hostname or ""
+        address = host_address(urlsplit(indicator.value).hostname or "")
+    else:
+        address = as_address(indicator.value) if indicator.kind == "ip" else None
+    if address or indicator.kind != "network":
+        return ip_network(address) if address else None
     try:
-        return ip_network(value) if indicator.kind in ("ip", "network", "url") else None
+        return ip_network(indicator.value)
     except ValueError:
-        return None  # a URL with a domain
+        return None
 
 
 def is_allowed(indicator: Indicator, network: Network | None, lists: Lists) -> bool:
@@ -131,12 +116,9 @@ def scope(network: Network) -> str:
 
 
 def age_days(date: str | None) -> int | None:
-    """Whole days since an ISO 8601 date; None without one, or for one that cannot be read."""
-    try:
-        then = datetime.fromisoformat(date or "")
-    except ValueError:
-        return None
-    return (datetime.now(UTC) - (then if then.tzinfo else then.replace(tzinfo=UTC))).days
+    """Whole days since a date; None without one, or for one that cannot be read."""
+    then = when(date) if date else None
+    return (datetime.now(UTC) - then).days if then else None
 
 
 def is_domain(entry: str) -> bool:
@@ -154,7 +136,6 @@ def as_network(entry: str) -> Network:
 
 def as_domain(entry: str) -> str:
     """An entry of the allow list in the form that parse gives domains. Raises ConfigurationError."""
-    try:
-        return entry.rstrip(".").encode("idna").decode().lower()
-    except UnicodeError as error:
-        raise ConfigurationError(f"allow list: {entry!r} is not a domain") from error
+    if entry.startswith(".") or not (name := values.as_domain(entry)):
+        raise ConfigurationError(f"allow list: {entry!r} is not a domain")
+    return name
