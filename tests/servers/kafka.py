@@ -97,11 +97,11 @@ class Kafka(Server):
             raise BrokerUnavailable(f"Kafka cannot format its storage: {done.stderr.strip()[-600:]}")
 
     def _java(self, *words: str) -> list[str]:
-        return ["java", "-Xmx512m", "-Xms256m", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, *words]
+        return ["java", "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, *words]
 
     def start(self) -> None:
         """Return when the broker tells its metadata and coordinates groups."""
-        self.launch(self._java("kafka.Kafka", str(self._properties)), lambda: asyncio.run(self._answers()))
+        self.launch(self._java("kafka.Kafka", str(self._properties)), lambda: self.accepts() and asyncio.run(self._answers()))
 
     def why(self) -> str:
         """Its errors, among all that it printed."""
