@@ -3,17 +3,13 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import stompman
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key
-from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
-from cryptography.x509 import load_pem_x509_certificate
 
-from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync import BrokerLost, BrokerRefused, Message, Unroutable
 from mqasync.brokers.connection import Connection
 from mqasync.brokers.inbox import Inbox
 from mqasync.errors import BrokerBusy, NoSuchQueue
@@ -353,28 +349,6 @@ async def test_what_is_forbidden_is_refused_with_the_reason(connect: Connect, gu
     await transport.declare("allowed", "q")
     await transport.publish("allowed", [message(1), message(2)])
     assert numbers(await receive(await transport.subscribe("allowed", "q", 10), 2)) == [1, 2]
-
-
-def pkcs12(certificate: Path) -> bytes:
-    """The certificate and its key as Java reads them."""
-    own = load_pem_x509_certificate(certificate.with_suffix(".crt").read_bytes())
-    key = load_pem_private_key(certificate.with_suffix(".key").read_bytes(), None)
-    encryption = BestAvailableEncryption(b"changeit")
-    return serialize_key_and_certificates(b"s", key, own, None, encryption)  # type: ignore[arg-type]
-
-
-async def test_tls_is_verified(connect: Connect, certificates: Path, tmp_path: Path) -> None:
-    store = tmp_path / "server.p12"
-    store.write_bytes(pkcs12(certificates / "127.0.0.1.pem"))
-    tls = f'<sslContext><sslContext keyStore="{store}" keyStorePassword="changeit" keyStoreType="PKCS12"/></sslContext>'
-    with required(running_activemq(more=tls, scheme="stomp+ssl")) as server:
-        transport = await connect(f"{server.url}?cafile={certificates}/ca.pem")
-        await transport.declare("E", "q")
-        await transport.publish("E", [message(1)])
-        with pytest.raises(BrokerRefused, match="not trusted"):
-            await connect(server.url)
-        with pytest.raises(ConfigurationError, match="is not a file"):
-            await connect(f"{server.url}?cafile=nowhere")
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,14 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import trustme
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from cryptography.hazmat.primitives import serialization
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, consumer
 from mqasync.brokers.broker import Brokers
@@ -29,8 +26,7 @@ from mqasync.transports.kafka import NOTED, Tracker
 
 from .brokers import free_port
 from .conformance import Conformance, Open, message, nothing, numbers, receive
-from .conftest import required
-from .servers.kafka import Kafka, kafka
+from .servers.kafka import Kafka
 from .waiting import depth, until
 from .working import working
 
@@ -334,62 +330,6 @@ async def test_where_nobody_listens_the_broker_is_lost() -> None:
     with pytest.raises(BrokerLost, match="Connect call failed"):
         await transport.open()
     await transport.close()
-
-
-# TLS and passwords
-
-SECURE = """
-listeners=PLAINTEXT://127.0.0.1:{{port}},SECURE://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{{controller}}
-advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},SECURE://127.0.0.1:{secure}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL
-listener.name.secure.ssl.keystore.type=PEM
-listener.name.secure.ssl.keystore.location={pem}
-listener.name.secure.sasl.enabled.mechanisms=PLAIN
-listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
-    user_ann="p/w@1";
-"""
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kafka, int, Path]]:
-    """A Kafka that speaks TLS to those who know a password, the port for that, and its authority."""
-    directory = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(directory / "ca.pem")
-    server = authority.issue_cert("127.0.0.1")
-    key = serialization.load_pem_private_key(server.private_key_pem.bytes(), None)
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    parts = [key.private_bytes(*form), *(one.bytes() for one in server.cert_chain_pems)]
-    (directory / "server.pem").write_bytes(b"".join(parts))
-    port = free_port()
-    with required(kafka(SECURE.format(secure=port, pem=directory / "server.pem"))) as running:
-        yield running, port, directory / "ca.pem"
-
-
-async def test_tls_and_a_password_let_messages_through(secure: tuple[Kafka, int, Path]) -> None:
-    _, port, authority = secure
-    async with opened(f"kafkas://ann:p%2Fw%401@127.0.0.1:{port}?session=3&cafile={authority}") as transport:
-        await transport.declare("E", "q")
-        await transport.publish("E", [message(1)])
-        assert numbers(await receive(await transport.subscribe("E", "q", 10), 1)) == [1]
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("kafkas://ann:wrong@127.0.0.1:{port}?cafile={authority}", "SaslAuthenticationFailed"),
-        ("kafkas://ann:p%2Fw%401@127.0.0.1:{port}", "its certificate is not trusted"),
-        ("kafkas://ann:p%2Fw%401@localhost:{port}?cafile={authority}", "its certificate is not trusted"),
-    ],
-)
-async def test_who_is_not_let_in_is_told_why(secure: tuple[Kafka, int, Path], url: str, problem: str) -> None:
-    _, port, authority = secure
-    transport = load(url.format(port=port, authority=authority))
-    with pytest.raises(BrokerRefused, match=problem) as caught:
-        await transport.open()
-    await transport.close()
-    assert "p/w@1" not in str(caught.value)
-    assert "wrong" not in str(caught.value)
 
 
 # What needs no server

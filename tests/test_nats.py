@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import nats
 import pytest
 from nats.aio.client import Client
 
-from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, Unroutable
+from mqasync import BrokerLost, BrokerRefused, Message, Unroutable
 from mqasync.brokers.connection import Connection, load
 from mqasync.brokers.inbox import Inbox
 from mqasync.errors import BrokerBusy
@@ -339,33 +338,3 @@ async def test_who_only_publishes_hears_at_once_that_the_server_has_gone(connect
 async def test_a_server_without_jetstream_is_refused() -> None:
     with running_nats(jetstream=None) as server:
         await refused(server.url, "nats-server -js")
-
-
-@pytest.fixture(scope="module")
-def secure(certificates: Path) -> Iterator[NATS]:
-    """A server that speaks TLS only, to those whose certificate it trusts."""
-    mine = certificates / "127.0.0.1.pem"
-    settings = f"tls {{ cert_file: {mine}, key_file: {mine}, ca_file: {certificates}/ca.pem, verify: true }}"
-    with required(running_nats(settings)) as server:
-        server.url = server.url.replace("nats:", "natss:")
-        yield server
-
-
-async def test_tls_is_verified_on_both_sides(secure: NATS, certificates: Path, connect: Connect) -> None:
-    us, trusted = f"certfile={certificates}/client.pem", f"cafile={certificates}/ca.pem"
-    transport = await connect(f"{secure.url}?{trusted}&{us}")
-    await transport.declare("E", "q")
-    await transport.publish("E", [message(1)])
-    assert numbers(await receive(await transport.subscribe("E", "q", 10), 1)) == [1]
-    for url, problem in (
-        (f"{secure.url}?{us}", "certificate is not trusted"),
-        (f"{secure.url}?{us}&cafile={certificates}/other-ca.pem", "certificate is not trusted"),
-        (f"{secure.url}?{trusted}", "it wants to see our certificate"),
-        (secure.url.replace("natss:", "nats:"), "certificate is not trusted"),
-    ):
-        async with asyncio.timeout(5):
-            await refused(url, problem)
-    with pytest.raises((BrokerRefused, BrokerLost)):  # as the connection breaks before or after it has told us
-        await connect(f"{secure.url}?{trusted}&certfile={certificates}/other-client.pem")
-    with pytest.raises(ConfigurationError, match="which is not a file"):
-        await connect(f"{secure.url}?cafile=none.pem")

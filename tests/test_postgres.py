@@ -1,13 +1,10 @@
 """The postgres transport keeps the contract; and its own: URL, settings, schema, TLS, poolers, lost connections."""
 
 import asyncio
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message
+from mqasync import BrokerLost, BrokerRefused, Message
 from mqasync.brokers.connection import Connection
 from mqasync.brokers.inbox import Inbox
 from mqasync.message import new_id
@@ -15,7 +12,7 @@ from mqasync.transport import Features
 
 from .conformance import Conformance, message, numbers, receive
 from .conftest import Connect, required
-from .servers.postgres import Postgres, running_pgbouncer, running_postgres
+from .servers.postgres import Postgres, running_pgbouncer
 from .waiting import PATIENCE, depth
 
 
@@ -222,57 +219,8 @@ async def test_pgbouncer_in_another_mode_is_refused_and_told_which_it_needs(
 # TLS
 
 
-@pytest.fixture(scope="module")
-def tls_server(certificates: Path) -> Iterator[Postgres]:
-    """A PostgreSQL that speaks TLS too."""
-    with tempfile.TemporaryDirectory(prefix="mqasync-tls-") as directory:
-        copy = Path(directory) / "server.pem"
-        copy.write_bytes((certificates / "127.0.0.1.pem").read_bytes())
-        with required(running_postgres()) as server:
-            server.own(Path(directory), copy)
-            server.stop()
-            server.start(ssl="on", ssl_cert_file=str(copy), ssl_key_file=str(copy))
-            yield server
-
-
-async def test_messages_pass_over_tls_that_is_verified(
-    tls_server: Postgres, certificates: Path, connect: Connect, exchange: str
-) -> None:
-    transport = await connect(f"{tls_server.login}?cafile={certificates}/ca.pem")
-    await transport.declare(exchange, "q")
-    await transport.publish(exchange, [message(1)])
-    assert numbers(await receive(await transport.subscribe(exchange, "q", 10), 1)) == [1]
-    encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name ="
-    assert tls_server.execute(f"{encrypted} 'mqasync'") == "t"
-
-
-@pytest.mark.parametrize(
-    ("host", "query", "problem"),
-    [
-        ("127.0.0.1", "sslmode=verify-full", "its certificate is not trusted: unable to get local issuer"),
-        (
-            "127.0.0.1",
-            "cafile={certificates}/other-ca.pem",
-            "its certificate is not trusted: unable to get local issuer",
-        ),
-        ("localhost", "cafile={certificates}/ca.pem", "its certificate is not trusted: Hostname mismatch"),
-    ],
-)
-async def test_a_certificate_that_is_not_trusted_is_refused(
-    tls_server: Postgres, certificates: Path, connect: Connect, host: str, query: str, problem: str
-) -> None:
-    login = tls_server.login.replace("127.0.0.1", host)
-    with pytest.raises(BrokerRefused, match=problem):
-        await connect(f"{login}?{query.format(certificates=certificates)}")
-
-
 async def test_a_server_without_tls_is_refused_unless_the_url_says_so(
     postgres_server: Postgres, connect: Connect
 ) -> None:
     with pytest.raises(BrokerRefused, match="it offers no TLS; sslmode=off in the URL connects without"):
         await connect(postgres_server.login)
-
-
-async def test_a_file_that_cannot_be_used_is_named(postgres_server: Postgres, connect: Connect) -> None:
-    with pytest.raises(ConfigurationError, match="cafile is '/nowhere', which is not a file"):
-        await connect(f"{postgres_server.login}?cafile=/nowhere")

@@ -20,6 +20,7 @@ from ..brokers import BrokerUnavailable, free_port
 from .server import Server, running
 
 VERSION = "4.1.1"
+JAVA_OPTIONS = ("-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mqasync-kafka"
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -97,17 +98,20 @@ class Kafka(Server):
             raise BrokerUnavailable(f"Kafka cannot format its storage: {done.stderr.strip()[-600:]}")
 
     def _java(self, *words: str) -> list[str]:
-        return ["java", "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, *words]
+        return ["java", *JAVA_OPTIONS, "-cp", self._class_path, *words]
 
     def start(self) -> None:
         """Return when the broker tells its metadata and coordinates groups."""
-        self.launch(self._java("kafka.Kafka", str(self._properties)), lambda: self.accepts() and asyncio.run(self._answers()))
+        self.launch(self._java("kafka.Kafka", str(self._properties)), self._ready)
 
     def why(self) -> str:
         """Its errors, among all that it printed."""
         lines = self.console.read_text(errors="replace").splitlines()
         errors = [line for line in lines if " ERROR " in line or line.startswith(("Caused by", "Exception"))]
         return "; ".join(errors[:5] or lines[-5:])
+
+    def _ready(self) -> bool:
+        return self.accepts() and asyncio.run(self._answers())
 
     async def _answers(self) -> bool:
         client = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{self.port}", request_timeout_ms=3000)
