@@ -20,7 +20,7 @@ DEAD = ".dead"
 """The dead letters of the queue (exchange, id) are the queue (exchange, id + DEAD), which is not bound."""
 
 Options = Mapping[str, Mapping[str, Any]]
-"""Native options by exchange, as config.yml gives them; a transport checks its own."""
+"""Native options by exchange, as Settings.native gives them; a transport checks its own."""
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):

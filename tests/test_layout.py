@@ -30,21 +30,22 @@ BROKERS = {
     # these lines; 70 are for rebalances and for commits with notes, so that only what was running comes again
     "kafka": (["kafka"], 280),
     # 67 are what patches aiormq: batches for half the CPU, and deliveries survived that it cannot decode; 30 list the
-    # queues by the management plugin, which AMQP cannot; 25 are for delays, by queues that have to be made and counted
-    "rabbitmq": (["rabbitmq"], 308),
+    # queues by the management plugin, which AMQP cannot; 25 are for delays, by queues that have to be made and counted;
+    # 33 use exchanges and queues that exist
+    "rabbitmq": (["rabbitmq"], 340),
 }
 FOLDERS = {
     ".": 700,
-    "transports": 1980,
-    "transports/common": 361,
+    "transports": 2013,
+    "transports/common": 364,
     "cli": 1052,
     "describe": 236,
     "observe": 453,
-    "operate": 331,
+    "operate": 332,
     "service": 701,
     "web": 376,
 }
-MAX_LINES = 8_681
+MAX_LINES = 8_744
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -14,21 +14,22 @@ import msgspec
 import pytest
 
 from mqasync.cli import main
-from mqasync.config.settings import DEFAULT_URL, ExchangeSettings, Settings
+from mqasync.config.settings import DEFAULT_URL, ExchangeSettings, QueueSettings, Settings
 from mqasync.handler import ConsumerOptions
 
 from .test_brokers_document import MARK
 
 DOCS = Path(__file__).parents[1] / "docs"
-SECTIONS: dict[str, type[msgspec.Struct]] = {  # key in config.yml, the struct that takes its values
-    "exchanges.NAME": ExchangeSettings,
-    "consumers.EXCHANGE/ID": ConsumerOptions,
+SECTIONS: dict[str, list[type[msgspec.Struct]]] = {  # key in config.yml, the structs that take its values
+    "exchanges.NAME": [ExchangeSettings],
+    "consumers.EXCHANGE/ID": [ConsumerOptions, QueueSettings],
 }
 TYPES = {
     "tuple[str, ...]": "a name, or a list of names",
     "tuple[type[Exception], ...]": "a list of names: [ValueError]",
     "dict[str, Any]": "keys with values",
     "bool": "true or false",
+    "list[str | dict[str, str]]": "a list of binding keys, or of headers with their values",
 }
 
 
@@ -54,11 +55,12 @@ def configuration() -> str:
     lines.append(f"| `brokers.NAME` | a URL | {about['brokers']} Without any: `main: {DEFAULT_URL}` |")
     lines.append(f"| `services.MODULE` | keys with values | {about['services']} |")
     lines.append(f"| `dedup` | a URL | {about['dedup']} |")
-    for key, struct in SECTIONS.items():
-        about = told(struct)
+    for key, structs in SECTIONS.items():
         lines += ["", f"## {key}", "", "| key | takes | default | |", "|---|---|---|---|"]
-        for field in msgspec.structs.fields(struct):
-            lines.append(f"| `{field.name}` | {takes(field.type)} | {default(field)} | {about[field.name]} |")
+        for struct in structs:
+            about = told(struct)
+            for field in msgspec.structs.fields(struct):
+                lines.append(f"| `{field.name}` | {takes(field.type)} | {default(field)} | {about[field.name]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -38,10 +38,7 @@ class Broker:
         self.name = name
         self.address = masked(settings.brokers[name])
         self._urls = each_host(settings.brokers[name])  # tried in turn
-        carried = {
-            exchange: own for exchange, own in settings.exchanges.items() if settings.broker_of(exchange) == name
-        }
-        self._options = {exchange: own.options for exchange, own in carried.items()}
+        self._options = settings.native(name)
         features = load(self._urls[0], self._options).features
         self.durable, self.shared = features.durable, features.shared
         self._publisher = Publisher(self.call, settings.exchanges)

@@ -19,6 +19,8 @@ BATCHES = 64  # such calls under way for one exchange; what comes meanwhile wait
 MAX_HEADER_BYTES = 64 * 1024  # all of a message's headers fit in one AMQP frame of 128 KiB
 
 Waiting = list[tuple[Message, asyncio.Future[None]]]
+Lane = tuple[str, str | None]
+"""An exchange, and where it routes by key, the key: what goes together has the same way, and the same outcome."""
 T = TypeVar("T")
 
 
@@ -37,8 +39,9 @@ class Publisher:
         self._exchanges = exchanges
         self._required = {exchange: own.requires for exchange, own in exchanges.items() if own.requires}
         self._requiring = asyncio.Lock()
-        self._waiting: dict[str, Waiting] = defaultdict(list)
-        self._under_way: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._by_key = {exchange for exchange, own in exchanges.items() if "type" in own.options}
+        self._waiting: dict[Lane, Waiting] = defaultdict(list)
+        self._under_way: dict[Lane, set[asyncio.Task[None]]] = defaultdict(set)
 
     def publish(self, exchange: str, message: Message) -> asyncio.Future[None]:
         """A future that is done when the broker has the message; it waits while the broker is away.
@@ -47,32 +50,36 @@ class Publisher:
         ConfigurationError for text that UTF-8 cannot carry, BrokerRefused, or BrokerLost after close().
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting[exchange]
+        lane = exchange, message.key if exchange in self._by_key else None
+        waiting = self._waiting[lane]
         waiting.append((message, future))
         if len(waiting) == 1:
-            self._flush(exchange)
+            self._flush(lane)
         return future
 
-    def _flush(self, exchange: str) -> None:
+    def _flush(self, lane: Lane) -> None:
         """Begin a call for what waits, and for what comes before the call begins: in this turn of the loop."""
-        under_way = self._under_way[exchange]
-        if self._waiting[exchange] and len(under_way) < BATCHES:
-            task = asyncio.create_task(self._publish(exchange))
+        under_way = self._under_way[lane]
+        if self._waiting[lane] and len(under_way) < BATCHES:
+            task = asyncio.create_task(self._publish(lane))
             under_way.add(task)
-            task.add_done_callback(partial(self._published, exchange))
+            task.add_done_callback(partial(self._published, lane))
 
-    def _published(self, exchange: str, task: asyncio.Task[None]) -> None:
-        under_way = self._under_way[exchange]
+    def _published(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        under_way = self._under_way[lane]
         full = len(under_way) == BATCHES  # else a call has begun, or is about to, for whatever waits
         under_way.discard(task)
         if full:
-            self._flush(exchange)
+            self._flush(lane)
+        elif not under_way and not self._waiting[lane]:  # there may be as many keys as messages
+            del self._under_way[lane], self._waiting[lane]
 
-    async def _publish(self, exchange: str) -> None:
+    async def _publish(self, lane: Lane) -> None:
         """One call to the transport, and its outcome told to everybody who waits for it."""
-        waiting = self._waiting[exchange]
-        batch, self._waiting[exchange] = waiting[:BATCH], waiting[BATCH:]
-        self._flush(exchange)
+        exchange = lane[0]
+        waiting = self._waiting[lane]
+        batch, self._waiting[lane] = waiting[:BATCH], waiting[BATCH:]
+        self._flush(lane)
 
         async def operation(transport: Connection) -> None:
             if exchange in self._required:
@@ -123,10 +130,10 @@ class Publisher:
 
     async def close(self) -> None:
         """Give up what is not confirmed; those who wait for it are told."""
-        for exchange, under_way in self._under_way.items():
-            for _, future in self._waiting.pop(exchange, []):
+        for lane, under_way in list(self._under_way.items()):
+            for _, future in self._waiting.pop(lane, []):
                 if not future.done():
-                    future.set_exception(BrokerLost(f"the broker of {exchange!r} was closed before it confirmed"))
+                    future.set_exception(BrokerLost(f"the broker of {lane[0]!r} was closed before it confirmed"))
             tasks = list(under_way)
             for task in tasks:
                 task.cancel()

@@ -28,6 +28,7 @@ TAKES = {  # in a user's words, what a value of that type looks like
     bool: "true or false",
     list[str]: "a list of ids: [one, two]",
     dict[str, Any]: "keys with values",
+    list[str | dict[str, str]]: "a list of binding keys, or of headers with their values",
 }
 
 
@@ -35,26 +36,40 @@ class ExchangeSettings(msgspec.Struct, frozen=True):
     """How one exchange is carried.
 
     `broker`: the name of the broker that carries it, else the default one. `requires`: ids whose queues are there
-    before anything is published. `optional`: nobody listening is fine. `options`: native to the broker.
+    before anything is published. `optional`: nobody listening is fine. `declare`: false where it exists, with its
+    queues: nothing of it is made or changed (docs/existing.md). `options`: native to the broker.
     """
 
     broker: str | None = None
     requires: list[str] = []
     optional: bool = False
+    declare: bool = True
     options: dict[str, Any] = {}
+
+
+class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a consumer receives from; see docs/existing.md.
+
+    `queue`: the name of a queue that exists, and is consumed as it is. `bind`: binding keys of its queue, where
+    the exchange has a `type`; for one of type headers, the headers.
+    """
+
+    queue: str | None = None
+    bind: list[str | dict[str, str]] = []
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration, variables filled in; the passwords of its URLs are concealed.
 
     `brokers`: URLs by name. `exchanges`: how each is carried, by name. `consumers`: options by
-    "exchange/id". `services`: what lifespan() gets, by module. `dedup`: URL of the Redis that remembers
-    ids for consumers with `dedup`; without one their process does.
+    "exchange/id". `queues`: what they receive from, by the same. `services`: what lifespan() gets, by module.
+    `dedup`: URL of the Redis that remembers ids for consumers with `dedup`; without one their process does.
     """
 
     brokers: dict[str, str]
     exchanges: dict[str, ExchangeSettings] = {}
     consumers: dict[str, dict[str, Any]] = {}
+    queues: dict[str, QueueSettings] = {}
     services: dict[str, dict[str, Any]] = {}
     dedup: str | None = None
 
@@ -69,6 +84,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the broker that carries `exchange`."""
         settings = self.exchanges.get(exchange)
         return settings.broker if settings and settings.broker else default_broker(self.brokers)
+
+    def makes(self, exchange: str, id: str) -> bool:
+        """Whether the queue is made where it is not there, or has to exist."""
+        own, queue = self.exchanges.get(exchange), self.queues.get(f"{exchange}/{id}")
+        return (own is None or own.declare) and (queue is None or queue.queue is None)
+
+    def native(self, broker: str) -> dict[str, dict[str, Any]]:
+        """What its transport is told of the exchanges that `broker` carries.
+
+        That is their `options`; `declare` where that is false; and as `queues` what differs from ours, by id.
+        """
+        told: dict[str, dict[str, Any]] = {}
+        for exchange, own in self.exchanges.items():
+            told[exchange] = own.options | ({} if own.declare else {"declare": False})
+        for name, queue in self.queues.items():
+            exchange, _, id = name.partition("/")
+            told.setdefault(exchange, {}).setdefault("queues", {})[id] = msgspec.to_builtins(queue)
+        return {exchange: options for exchange, options in told.items() if self.broker_of(exchange) == broker}
 
     def consumer_options(self, exchange: str, id: str, base: ConsumerOptions) -> ConsumerOptions:
         """`base`, what the decorator says, overridden by `consumers:` in config.yml."""
@@ -137,12 +170,14 @@ def _settings(data: Any, broker: str | None) -> Settings:
         urls[default_broker(urls) if urls else "main"] = broker or DEFAULT_URL
     brokers, exchanges, consumers, services = fill(sections, ()).values()
     dedup = fill(given.get("dedup"), ("dedup",))
+    both = {name: _consumer(name, value) for name, value in consumers.items()}
     settings = Settings(
         brokers={
             name: _url(url, *(("--broker",) if url == broker else ("brokers", name))) for name, url in brokers.items()
         },
         exchanges={name: _exchange(name, value) for name, value in exchanges.items()},
-        consumers={name: _consumer(name, value) for name, value in consumers.items()},
+        consumers={name: options for name, (options, _) in both.items()},
+        queues={name: queue for name, (_, queue) in both.items() if queue != QueueSettings()},
         services={name: _mapping(value, ("services", name)) for name, value in services.items()},
         dedup=None if dedup is None else _url(dedup, "dedup", schemes=SEEN_SCHEMES),
     )
@@ -167,16 +202,19 @@ def _exchange(name: str, value: Any) -> ExchangeSettings:
     return exchange
 
 
-def _consumer(name: str, value: Any) -> dict[str, Any]:
+def _consumer(name: str, value: Any) -> tuple[dict[str, Any], QueueSettings]:
+    """What overrides the decorator, and what it receives from."""
     keys = ("consumers", name)
     if name.count("/") != 1:
         raise ConfigurationError(f"{name!r} is not of the form exchange/id", *keys)
     for kind, part in zip(("exchange", "id"), name.split("/"), strict=True):
         _at(check_name, kind, part, keys=keys)
-    given = _mapping(value, keys, ConsumerOptions.__struct_fields__)
+    kinds = {field.name: field.type for field in msgspec.structs.fields(QueueSettings)}
+    given = dict(_mapping(value, keys, (*ConsumerOptions.__struct_fields__, *kinds)))
+    queue = QueueSettings(**{key: _value(kinds[key], given.pop(key), *keys, key) for key in kinds if key in given})
     for option, item in given.items():
         _at(options, {option: item}, keys=(*keys, option))
-    return given
+    return given, queue
 
 
 def _at(check: Callable[..., object], *values: Any, keys: Keys) -> None:

@@ -29,6 +29,7 @@ MADE_FROM_TEXT = (IPv4Address, IPv6Address, IPv4Network, IPv6Network, PurePath)
 WITH_FIELDS = ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "__total__", "_fields")
 NOT_DECODABLE = (TypeError, RuntimeError, NameError, Warning)
 """What msgspec and pydantic raise for an annotation."""
+GZIP = b"\x1f\x8b"  # so begins what is compressed
 # In MessagePack a float, and one that is NaN or infinite; text never looks like that, numbers and bytes rarely.
 FLOAT = b"\xcb"
 NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
@@ -54,7 +55,8 @@ def decoder(kind: Any) -> Decode:
             return parse(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             name = kind.__name__ if isinstance(kind, type) else kind
-            raise InvalidMessage(f"the body is not a JSON {name}: {error}") from error
+            why = "it is compressed with gzip" if body.startswith(GZIP) else error
+            raise InvalidMessage(f"the body is not a JSON {name}: {why}") from error
 
     return decode
 

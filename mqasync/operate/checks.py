@@ -93,9 +93,10 @@ class Checks:
         """A queue of these services: whether it is there, and as they declare it."""
         name = f"{exchange}/{id}"
         found = await stats(broker, exchange, id)
+        makes = self._settings.makes(exchange, id)
         findings = [Finding(OK, name, f"it is there; {_holds(found)}" if found else "will be made by the first run")]
         try:
-            if found:
+            if found or not makes:
                 await broker.call(lambda transport: transport.declare(exchange, id))
         except BrokerRefused as error:
             findings = [Finding(ERROR, name, str(error))]

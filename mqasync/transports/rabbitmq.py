@@ -4,7 +4,9 @@ URL: amqp://user:password@host:port/vhost, or amqps:// for TLS, always verified.
     heartbeat (seconds, default 10), cafile, certfile, keyfile,
     management (http://host:15672 or https://, of the management plugin: AMQP itself cannot list queues; the
     user and password are those of the URL, and the user needs the tag "management").
-Options: by exchange, queue arguments such as {x-queue-type: classic, x-max-length: 100000}.
+Options: by exchange, `type` (fanout, topic, direct, headers or a plugin's, such as x-random), where a message's key is
+    its routing key, and queue arguments such as {x-queue-type: classic, x-max-length: 100000}. What exists is used
+    as it is: `declare`, `queue` and `bind`, see docs/existing.md.
 Delivery: a durable fanout exchange, a durable quorum queue for each id; persistent messages, mandatory
     and confirmed. Separate connections publish and consume, since RabbitMQ blocks a publishing one
     as a whole; one channel a subscription, since an error closes the channel.
@@ -27,6 +29,7 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -53,6 +56,8 @@ CHANNELS = 500  # for calls, of one connection at once
 LAST_CHANNEL = 2047  # of a connection, as RabbitMQ is set up
 REPLY_SECONDS = 10.0  # a quorum queue without a leader may never answer who wants to consume it
 LADDER = (1, 2, 5, 10, 30, 60, 300, 900, 3600)  # seconds that delayed messages wait
+TYPES = ("fanout", "topic", "direct", "headers")
+EVERYTHING = {"topic": ["#"]}  # binding keys by type of an exchange, where none are given
 SEARCH_SECONDS = 60.0  # how long it may take until the ladder of another process is counted
 TEMPORARY_SECONDS = 60  # until a queue goes to which nobody is subscribed
 RETURNS = 20  # then RabbitMQ buries a message by itself; its own default from version 4 on
@@ -95,10 +100,14 @@ class RabbitMQTransport:
         if not MANAGEMENT.fullmatch(self._management):
             raise ConfigurationError("management takes http://host:port, or https://, without user and query")
         for exchange, arguments in options.items():
-            for key in arguments:
+            for key in arguments.keys() - {"type", "declare", "queues"}:
                 if not key.startswith("x-"):
                     problem = f"{key!r} is not a queue argument of RabbitMQ: they start with 'x-'"
                     raise ConfigurationError(problem, "exchanges", exchange, "options", key)
+            kind = arguments.get("type", "fanout")
+            if kind not in TYPES and not str(kind).startswith("x-"):
+                problem = f"type is {kind!r}; it takes {', '.join(TYPES)} or one of a plugin, which starts with 'x-'"
+                raise ConfigurationError(problem, "exchanges", exchange, "options", "type")
         self._options = options
         self._connections: list[aiormq.Connection] = []
         self._idle: dict[Any, list[Any]] = defaultdict(list)  # channels of a connection, for the next call
@@ -151,8 +160,12 @@ class RabbitMQTransport:
         await self._call(self._publisher, lambda channel: channel.basic_qos(prefetch_count=0))
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make the queue, and the exchange where it is bound to one."""
-        queue, own = f"{exchange}.{id}", dict(self._options.get(exchange, {}))
+        """Make the queue, and the exchange where it is bound to one; or see whether what exists is there."""
+        queue, native = self._name(exchange, id), self._options.get(exchange, {})
+        existing = native.get("queues", {}).get(id, {})
+        if bound and ("queue" in existing or "declare" in native):
+            return await self._see(f"queue {queue!r}", lambda channel: channel.queue_declare(queue, passive=True))
+        own = {key: value for key, value in native.items() if key.startswith("x-")}
         kind = own.get("x-queue-type", "quorum")
         limit = {"x-delivery-limit": RETURNS if bound else ANY_RETURNS} if kind == "quorum" else {}
         arguments = {"x-queue-type": kind} | limit | (passing_on(queue + DEAD, kind) | own if bound else {})
@@ -161,23 +174,45 @@ class RabbitMQTransport:
         await self._declare(queue, arguments)
         if bound:
             await self.bound(exchange)
-            await self._call(self._consumer, lambda channel: channel.queue_bind(queue, exchange))
+            for key in existing.get("bind") or EVERYTHING.get(native.get("type", ""), [""]):
+                keys: Any = {"routing_key": key} if isinstance(key, str) else {"arguments": key}
+                await self._call(
+                    self._consumer, partial(aiormq.Channel.queue_bind, queue=queue, exchange=exchange, **keys)
+                )
+
+    def _name(self, exchange: str, id: str) -> str:
+        """What the queue is called on the broker."""
+        found: str = self._options.get(exchange, {}).get("queues", {}).get(id, {}).get("queue", f"{exchange}.{id}")
+        return found
+
+    async def _see(self, what: str, request: Callable[[Any], Awaitable[Any]]) -> None:
+        try:
+            await self._call(self._consumer, request)
+        except amqp.ChannelNotFoundEntity:
+            raise BrokerRefused(f"there is no {what}, and config.yml says that mqasync does not make it") from None
 
     async def _declare(self, queue: str, arguments: dict[str, Any]) -> None:
         declare = partial(aiormq.Channel.queue_declare, queue=queue, durable=True, arguments=arguments)
-        await self._call(self._consumer, declare)
+        try:
+            await self._call(self._consumer, declare)
+        except amqp.ChannelPreconditionFailed as error:
+            ours = ", ".join(f"{name}: {value}" for name, value in arguments.items())
+            raise BrokerRefused(f"{error}; mqasync declares it durable, with {ours}") from None
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Publish, and wait for the confirmations: without end, since a blocked connection is waited for."""
         try:
-            await self._publish(exchange, "", messages)
+            typed = "type" in self._options.get(exchange, {})
+            for key, some in groupby(messages, key=lambda message: message.key or "" if typed else ""):
+                await self._publish(exchange, key, list(some))
         except amqp.ChannelNotFoundEntity:  # who is subscribed has to bind his queue again
             raise BrokerLost(f"the exchange {exchange!r} was deleted") from None
 
     async def bound(self, exchange: str) -> bool:
         """Make sure that the exchange is there; whether a queue is bound to it, publish tells by itself."""
-        fanout = {"exchange_type": "fanout", "durable": True}
-        await self._call(self._consumer, lambda channel: channel.exchange_declare(exchange, **fanout))
+        native = self._options.get(exchange, {})
+        how: Any = {"passive": True} if "declare" in native else {"exchange_type": native.get("type", "fanout")}
+        await self._see(f"exchange {exchange!r}", lambda it: it.exchange_declare(exchange, durable=True, **how))
         return True
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
@@ -186,7 +221,7 @@ class RabbitMQTransport:
         That one is always a quorum queue: a classic one passes on unconfirmed, and killed in that moment it
         loses messages.
         """
-        queue = name = f"{exchange}.{id}"
+        queue = name = self._name(exchange, id)
         if delay > 0:
             step = next(step for step in LADDER if step >= delay)
             name = f"{queue}.retry.{step}"
@@ -204,14 +239,15 @@ class RabbitMQTransport:
             channel = await self._open(self._consumer, publisher_confirms=False, frame_buffer_size=0)
             subscription = RabbitMQSubscription(channel, exchange)
             await channel.basic_qos(prefetch_count=prefetch)
-            await channel.basic_consume(f"{exchange}.{id}", subscription.arrived)
+            await channel.basic_consume(self._name(exchange, id), subscription.arrived)
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Ask the queue and its ladder; not each time, as RabbitMQ logs an error for what is missing."""
-        waiting, consumers = await self._count(f"{exchange}.{id}")
+        queue = self._name(exchange, id)
+        waiting, consumers = await self._count(queue)
         delayed = 0
-        for name in ladder(f"{exchange}.{id}"):
+        for name in ladder(queue):
             if time.monotonic() > self._absent.get(name, 0.0):
                 try:
                     delayed += (await self._count(name))[0]
@@ -249,7 +285,8 @@ class RabbitMQTransport:
 
     async def delete(self, exchange: str, id: str) -> None:
         """Delete the queue and its ladder; what is not there is no error."""
-        for name in [*ladder(f"{exchange}.{id}"), f"{exchange}.{id}"]:
+        queue = self._name(exchange, id)
+        for name in [*ladder(queue), queue]:
             await self._call(self._consumer, partial(aiormq.Channel.queue_delete, queue=name))
 
     async def close(self) -> None:
@@ -285,7 +322,8 @@ class RabbitMQSubscription:
         # the first time, only a stranger can have counted
         returned = count if delivered.redelivered and isinstance(count, int) else 0
         id, sent = properties.message_id or "", at.timestamp() if at else 0.0
-        message = from_headers(self._exchange, delivered.body, own(headers), id, sent)
+        key = delivered.routing_key or None if delivered.exchange and not unreadable else None
+        message = from_headers(self._exchange, delivered.body, own(headers), id, sent, key)
         self._buffer.put(Delivery(message, None, tag, returned, unreadable))
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:

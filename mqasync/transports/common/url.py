@@ -113,6 +113,9 @@ def check_options(options: Options, keys: Mapping[str, Key], broker: str) -> dic
     """The native options of each exchange, as config.yml gives them, checked. Raises ConfigurationError."""
     checked: dict[str, dict[str, Any]] = {}
     for exchange, given in options.items():
+        if existing := [*given.get("queues", ()), *(["declare"] if "declare" in given else [])]:
+            at = ("consumers", f"{exchange}/{existing[0]}") if "queues" in given else ("exchanges", exchange, "declare")
+            raise ConfigurationError(f"{broker} takes no declare, queue or bind: they are for RabbitMQ", *at)
         at = ("exchanges", exchange, "options")
         checked[exchange] = {}
         for name, item in given.items():

@@ -1,0 +1,256 @@
+"""Exchanges and queues that exist are used as they are: RabbitMQ's topics, headers, binding keys, foreign queues."""
+
+import asyncio
+import json
+import re
+import runpy
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from mqasync import Message, Reject, Retry, Unroutable, consumer
+from mqasync.brokers.broker import Brokers
+from mqasync.config.settings import load_settings
+
+from .brokers import RabbitMQ
+from .commands import CommandLine
+from .test_documents import BLOCK, ROOT
+from .test_rabbitmq import arguments_of
+from .waiting import until
+from .working import dead_letters, until_depth, working
+
+
+@asynccontextmanager
+async def stranger(url: str) -> AsyncIterator[AbstractChannel]:
+    """A channel of somebody who does not use mqasync."""
+    async with await aio_pika.connect(url) as connection:
+        yield await connection.channel()
+
+
+@asynccontextmanager
+async def configured(directory: Path, url: str, configuration: dict[str, Any]) -> AsyncIterator[Brokers]:
+    """What a process has with that config.yml."""
+    file = directory / "config.yml"
+    file.write_text(json.dumps({"brokers": {"main": url}} | configuration))
+    brokers = Brokers(load_settings(str(file)))
+    yield brokers
+    await brokers.close()
+
+
+async def test_a_queue_that_exists_is_consumed_as_it_is_and_what_fails_goes_to_queues_of_our_own(
+    rabbitmq_server: RabbitMQ, exchange: str, tmp_path: Path
+) -> None:
+    legacy = f"legacy.{exchange}"
+    async with stranger(rabbitmq_server.url) as channel:
+        # Given a topic exchange and a classic queue with priorities, which somebody else has made
+        events = await channel.declare_exchange(exchange, "topic", durable=True)
+        queue = await channel.declare_queue(legacy, durable=True, arguments={"x-max-priority": 5})
+        await queue.bind(events, "alert.#")
+        before = arguments_of(rabbitmq_server, legacy)
+        bindings = rabbitmq_server.control("list_bindings")
+        handled: list[tuple[Any, int, str | None]] = []
+
+        @consumer(exchange=exchange, id="work", backoff=0.01)
+        async def work(body: dict[str, str], message: Message) -> None:
+            handled.append((body["do"], message.attempt, message.key))
+            match body["do"], message.attempt:
+                case "fail", 1:
+                    raise ValueError("once")
+                case "wait", 1 if len([one for one in handled if one[0] == "wait"]) == 1:
+                    raise Retry(0.1)
+                case "reject", _:
+                    raise Reject("never")
+
+        configuration = {
+            "exchanges": {exchange: {"declare": False}},
+            "consumers": {f"{exchange}/work": {"queue": legacy}},
+        }
+        async with configured(tmp_path, rabbitmq_server.url, configuration) as brokers:
+            async with working(brokers, brokers.settings.configured(work)) as (working_on,):
+                # When it publishes what succeeds, what fails once, what has to wait and what is hopeless
+                for do in ("well", "fail", "wait", "reject"):
+                    body = aio_pika.Message(json.dumps({"do": do}).encode())
+                    await events.publish(body, f"alert.{do}")
+                await until(lambda: len(handled) == 6, "all are handled")
+                await until_depth(working_on, 0)
+                (dead,) = await dead_letters(brokers, exchange, "work", 1)
+    # Then each went its way, with the routing key of its publisher as key
+    assert sorted(handled) == [
+        ("fail", 1, "alert.fail"),
+        ("fail", 2, "alert.fail"),
+        ("reject", 1, "alert.reject"),
+        ("wait", 1, "alert.wait"),
+        ("wait", 1, "alert.wait"),
+        ("well", 1, "alert.well"),
+    ]
+    assert (dead.body, dead.headers["dead-reason"]) == (b'{"do": "reject"}', "rejected")
+    # And nothing of theirs has changed
+    assert arguments_of(rabbitmq_server, legacy) == before
+    theirs = [line for line in rabbitmq_server.control("list_bindings").splitlines() if line.startswith(exchange)]
+    assert theirs == [line for line in bindings.splitlines() if line.startswith(exchange)]
+
+
+async def test_binding_keys_choose_what_a_consumer_gets_and_the_key_of_an_output_is_its_routing_key(
+    rabbitmq_server: RabbitMQ, exchange: str, tmp_path: Path
+) -> None:
+    got: dict[str, list[str | None]] = {"alerts": [], "high": []}
+
+    @consumer(exchange=exchange, id="alerts")
+    async def alerts(body: dict[str, Any], message: Message) -> None:
+        got["alerts"].append(message.key)
+
+    @consumer(exchange=exchange, id="high")
+    async def high(body: dict[str, Any], message: Message) -> None:
+        got["high"].append(message.key)
+
+    consumers = {f"{exchange}/alerts": {"bind": ["alert.#"]}, f"{exchange}/high": {"bind": ["*.high", "audit"]}}
+    configuration = {"exchanges": {exchange: {"options": {"type": "topic"}}}, "consumers": consumers}
+    async with configured(tmp_path, rabbitmq_server.url, configuration) as brokers, working(brokers, alerts, high):
+        keys = ["alert.low", "alert.high", "metric.high", "audit", "nobody", None]
+        messages = [Message(body=b"{}", exchange=exchange, key=key) for key in keys]
+        # When they are published at once, then what nobody is bound for is refused, and nothing else
+        results = await asyncio.gather(*map(brokers.publish, messages), return_exceptions=True)
+        assert [isinstance(result, Unroutable) for result in results] == [False] * 4 + [True] * 2
+        await until(lambda: len(got["alerts"]) == 2 and len(got["high"]) == 3, "both have got theirs")
+    assert got["alerts"] == ["alert.low", "alert.high"]
+    assert sorted(map(str, got["high"])) == ["alert.high", "audit", "metric.high"]
+
+
+async def test_the_page_about_it_is_true(rabbitmq_server: RabbitMQ, exchange: str, tmp_path: Path) -> None:
+    """Its configuration and its service, with names that nobody else uses."""
+    page = (ROOT / "docs" / "existing.md").read_text()
+    for name in ("events", "alerts", "legacy"):
+        page = re.sub(rf"\b{name}\b", f"{exchange}{name}", page)
+    files = {block["file"]: block["text"] for block in BLOCK.finditer(page) if block["file"]}
+    url = "amqp://guest:${PASSWORD:guest}@localhost/"
+    (tmp_path / "config.yml").write_text(files["config.yml"].replace(url, rabbitmq_server.url))
+    (tmp_path / "work.py").write_text(files["work.py"])
+    module = runpy.run_path(str(tmp_path / "work.py"))
+    async with stranger(rabbitmq_server.url) as channel:
+        queue = await channel.declare_queue(f"{exchange}legacy.work")
+        events = await channel.declare_exchange(f"{exchange}events", "direct", durable=True)
+        await queue.bind(events, "x")
+        brokers = Brokers(load_settings(str(tmp_path / "config.yml")))
+        async with working(brokers, module["work"], module["urgent"]) as (work, urgent):
+            for severity in ("high", "low"):
+                body = json.dumps({"kind": "scan", "severity": severity}).encode()
+                await events.publish(aio_pika.Message(body), "x")
+            await until(lambda: urgent.counts.handled == 1 and work.counts.failed == 1, "one is urgent, one for nobody")
+        await brokers.close()
+
+
+async def test_headers_and_direct_exchanges_route_as_they_do(
+    rabbitmq_server: RabbitMQ, exchange: str, tmp_path: Path
+) -> None:
+    got: list[tuple[str, bytes]] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def by_headers(body: bytes) -> None:
+        got.append(("headers", body))
+
+    direct = f"{exchange}.direct"
+
+    @consumer(exchange=direct, id="q")
+    async def by_key(body: bytes) -> None:
+        got.append(("direct", body))
+
+    exchanges = {exchange: {"options": {"type": "headers"}}, direct: {"options": {"type": "direct"}}}
+    bind: Any = {"x-match": "any", "kind": "url", "source": "feed"}
+    consumers: dict[str, Any] = {f"{exchange}/q": {"bind": [bind]}, f"{direct}/q": {"bind": ["url"]}}
+    configuration = {"exchanges": exchanges, "consumers": consumers}
+    async with configured(tmp_path, rabbitmq_server.url, configuration) as brokers:
+        async with working(brokers, by_headers, by_key):
+            await brokers.publish(Message(body=b"1", exchange=exchange, headers={"kind": "url"}))
+            await brokers.publish(Message(body=b"2", exchange=direct, key="url"))
+            with pytest.raises(Unroutable):
+                await brokers.publish(Message(body=b"3", exchange=exchange, headers={"kind": "hash"}))
+            with pytest.raises(Unroutable):
+                await brokers.publish(Message(body=b"4", exchange=direct, key="hash"))
+            await until(lambda: len(got) == 2, "both are handled")
+    assert sorted(got) == [("direct", b"2"), ("headers", b"1")]
+
+
+async def test_what_a_stranger_has_compressed_is_named_in_the_error(
+    rabbitmq_server: RabbitMQ, exchange: str, tmp_path: Path
+) -> None:
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: dict[str, Any]) -> None: ...
+
+    async with configured(tmp_path, rabbitmq_server.url, {}) as brokers, working(brokers, handler):
+        async with stranger(rabbitmq_server.url) as channel:
+            body = aio_pika.Message(b"\x1f\x8b\x08\x00", content_encoding="gzip")
+            await (await channel.get_exchange(exchange)).publish(body, "")
+        (dead,) = await dead_letters(brokers, exchange, "q", 1)
+    assert dead.headers["dead-message"].endswith(": it is compressed with gzip")
+
+
+SERVICE = """
+from mqasync import consumer
+
+@consumer(exchange="EXCHANGE", id="work")
+async def work(body): ...
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("missing", ["exchange", "queue"])
+def test_what_is_to_exist_and_is_not_there_is_one_sentence(
+    rabbitmq_server: RabbitMQ, cli: CommandLine, exchange: str, command: str, missing: str
+) -> None:
+    cli.environment["MQASYNC_BROKER"] = rabbitmq_server.url
+    cli.file("mine.py", SERVICE.replace("EXCHANGE", exchange))
+    what: dict[str, Any] = {"exchanges": {exchange: {"declare": False}}}
+    if missing == "queue":
+        what = {"consumers": {f"{exchange}/work": {"queue": "not.there"}}}
+    cli.file("config.yml", json.dumps(what))
+    done = cli.run(command, "mine")
+    assert done.returncode == (2 if command == "run" else 1)
+    name = "not.there" if missing == "queue" else f"{exchange}.work"
+    said = f"there is no queue {name!r}, and config.yml says that mqasync does not make it"
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_who_publishes_to_an_exchange_that_is_to_exist_is_told_that_it_does_not(
+    rabbitmq_server: RabbitMQ, cli: CommandLine, exchange: str
+) -> None:
+    cli.environment["MQASYNC_BROKER"] = rabbitmq_server.url
+    cli.file("config.yml", json.dumps({"exchanges": {exchange: {"declare": False}}}))
+    done = cli.run("produce", "--exchange", exchange, "--id", "me", "{}")
+    assert done.returncode == 2
+    assert f"there is no exchange {exchange!r}, and config.yml says that mqasync does not make it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "configuration, said",
+    [
+        (
+            {"exchanges": {"events": {"options": {"type": "tpic"}}}},
+            "type is 'tpic'; it takes fanout, topic, direct, headers",
+        ),
+        ({"exchanges": {"events": {"declare": "perhaps"}}}, "it takes true or false"),
+        ({"consumers": {"events/work": {"bind": "alert.#"}}}, "it takes a list of binding keys"),
+        ({"consumers": {"events/work": {"queues": "x"}}}, "unknown key 'queues'"),
+        (
+            {"brokers": {"main": "sqlite:x.db"}, "consumers": {"events/work": {"queue": "x"}}},
+            "SQLite takes no declare, queue or bind",
+        ),
+        (
+            {"brokers": {"main": "sqlite:x.db"}, "exchanges": {"events": {"declare": False}}},
+            "SQLite takes no declare, queue or bind",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_its_place(cli: CommandLine, configuration: dict[str, Any], said: str) -> None:
+    cli.file("mine.py", SERVICE.replace("EXCHANGE", "events"))
+    cli.file(
+        "config.yml", json.dumps({"brokers": {"main": "amqp://guest:guest@127.0.0.1:1/"}} | configuration, indent=1)
+    )
+    done = cli.run("check", "mine")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr and re.search("line|events", done.stderr) and len(done.stderr.splitlines()) == 1
