@@ -1,5 +1,6 @@
 """The services that ship with mqasync: their handlers as plain coroutines, and whole runs as real processes."""
 
+import base64
 import json
 import os
 import re
@@ -10,16 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from mqasync import ConfigurationError, Message, Out, Reject
+from mqasync import ConfigurationError, Message, Reject
 from mqasync.testing import StartService
-from services.cth import act, enrich
+from services.cth import act, collect, enrich
 from services.cth.events import Enriched, Indicator, Record
 from services.cth.parse import parse
 
@@ -184,24 +187,30 @@ def test_an_address_has_a_scope_and_a_network_only_if_all_of_it_has(network: str
 async def test_enrich_adds_scope_and_age_drops_what_is_allowed_and_alerts_on_what_is_watched() -> None:
     lists = enrich.Lists(enrich.Settings())
 
-    async def enriched(kind: str, value: str, date: str | None = None) -> list[Enriched | Out]:
-        return [out async for out in enrich.enrich(Indicator(kind, value, "test", date), lists)]
+    async def enriched(kind: str, value: str, date: str | None = None) -> list[tuple[str | None, Enriched]]:
+        one = Indicator(kind, value, "test", date)
+        return [(out.exchange, out.body) async for out in enrich.enrich([one], [message(value)], lists)]
 
-    assert await enriched("ip", "8.8.8.8") == [Enriched("ip", "8.8.8.8", "test", scope="global")]
+    assert await enriched("ip", "8.8.8.8") == [(None, Enriched("ip", "8.8.8.8", "test", scope="global"))]
     assert await enriched("ip", "192.0.2.53") == await enriched("domain", "a.example.org") == []
     assert await enriched("url", "http://www.example.org/x") == []
     assert await enriched("network", "192.0.2.0/24") != [], "a network is more than the address that is allowed"
-    plain, alert = await enriched("url", "http://198.51.100.7/x")
-    assert isinstance(alert, Out)
-    assert (alert.exchange, alert.body) == ("alerts", plain)
-    assert (alert.body.watched, alert.body.scope) == ("198.51.100.0/25", "documentation")
-    (old,) = await enriched("md5", "0" * 32, date="2020-01-01T00:00:00Z")
-    assert isinstance(old, Enriched)
+    (_, plain), (exchange, alert) = await enriched("url", "http://198.51.100.7/x")
+    assert (exchange, alert) == ("alerts", plain)
+    assert (alert.watched, alert.scope) == ("198.51.100.0/25", "documentation")
+    ((_, old),) = await enriched("md5", "0" * 32, date="2020-01-01T00:00:00Z")
     assert old.age_days is not None
     assert old.age_days > 2000
-    (undated,) = await enriched("md5", "1" * 32, date="0001-01-01")
-    assert isinstance(undated, Enriched)
+    ((_, undated),) = await enriched("md5", "1" * 32, date="0001-01-01")
     assert undated.age_days is None
+
+
+async def test_what_a_batch_has_twice_is_put_out_once_with_the_id_of_its_message() -> None:
+    lists = enrich.Lists(enrich.Settings())
+    batch = [Indicator("ip", value, "test") for value in ("8.8.8.8", "9.9.9.9", "8.8.8.8")]
+    outs = [out async for out in enrich.enrich(batch, [message("8"), message("9"), message("8")], lists)]
+    assert [(out.id, out.body.value) for out in outs] == [("8", "8.8.8.8"), ("9", "9.9.9.9")]
+    assert lists.repeated == 1
 
 
 @pytest.mark.parametrize(
@@ -219,7 +228,7 @@ async def test_enrich_adds_scope_and_age_drops_what_is_allowed_and_alerts_on_wha
 )
 async def test_an_address_in_disguise_is_seen_by_the_watch_list(kind: str, value: str) -> None:
     lists = enrich.Lists(enrich.Settings())
-    outs = [out async for out in enrich.enrich(Indicator(kind, value, "test"), lists)]
+    outs = [out async for out in enrich.enrich([Indicator(kind, value, "test")], [message("1")], lists)]
     assert len(outs) == 2, "the second one is the alert"
 
 
@@ -230,7 +239,7 @@ async def test_a_batch_is_archived_as_json_lines_with_the_ids_of_its_messages(tm
     events = [Enriched("ip", "192.0.2.1", "test", scope="documentation"), Enriched("domain", "a.example.com", "test")]
     file = act.JsonLines(str(tmp_path / "out.jsonl"))
     try:
-        await act.archive(events, [message("1", "enriched"), message("2", "enriched")], file)
+        await act.archive(events, [message("1", "enriched"), message("2", "enriched")], file, act.Settings())
         lines = written(file.path)  # before it is closed
     finally:
         file.close()
@@ -238,6 +247,91 @@ async def test_a_batch_is_archived_as_json_lines_with_the_ids_of_its_messages(tm
         ("1", "ip", "192.0.2.1"),
         ("2", "domain", "a.example.com"),
     ]
+
+
+# The fields of IntelMQ's data format that are used here, and what may stand there
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"
+INTELMQ = {
+    "source.ip": r"[0-9a-f:.]+",
+    "source.network": r"[0-9a-f:.]+/\d+",
+    "source.fqdn": r"[^A-Z]*[^.A-Z]",
+    "source.url": r"[a-z]+://[^/]+.*",
+    "source.account": r".+",
+    "source.asn": r"\d{1,10}",
+    "source.port": r"\d{1,5}",
+    **{f"malware.hash.{kind}": r"[ -~]{1,200}" for kind in ("md5", "sha1", "sha256")},
+    "malware.name": r"[ -@\[-~]+",
+    "classification.type": "undetermined|c2-server|malware-distribution|phishing|blacklist|scanner|other",
+    **dict.fromkeys(("feed.name", "feed.provider"), r".+"),
+    "feed.url": r"https?://.+",
+    **dict.fromkeys(("time.source", "time.observation"), TIME),
+    "raw": r"[A-Za-z0-9+/]+={0,2}",
+}
+NUMBERS = {"source.asn", "source.port"}
+
+
+@pytest.mark.parametrize("feed", sorted((ROOT / "tests" / "feeds").glob("*.txt")), ids=lambda path: path.stem)
+async def test_in_intelmqs_style_every_indicator_has_only_fields_that_intelmq_knows(feed: Path, tmp_path: Path) -> None:
+    constants: dict[str, Any] = {"classification.type": "c2-server", "malware.name": "emotet", "extra.team": "blue"}
+    settings = act.Settings(style="intelmq", constants=constants)
+    for record in recorded(feed):
+        with suppress(Reject):
+            async for out in parse(record):
+                sent = enriched(out.body)
+                line = act.line(sent, message("1"), settings)
+                assert {name for name in line if not re.fullmatch(r"extra\.[a-z0-9_]+", name)} <= INTELMQ.keys()
+                for name in line.keys() & INTELMQ.keys():
+                    assert isinstance(line[name], int if name in NUMBERS else str)
+                    assert re.fullmatch(INTELMQ[name], str(line[name])), (name, line[name])
+                assert base64.b64decode(line["raw"]).decode() == record.value
+                assert line["classification.type"] == "c2-server", "the constant"
+                assert line["feed.name"] == "a feed"
+                assert sent.value in map(str, (*line.values(), f"AS{line.get('source.asn')}"))
+
+
+def recorded(feed: Path) -> list[Record]:
+    with open(feed, "rb") as file:
+        return list(collect.records(collect.Feed(url=str(feed), name="a feed", provider="Example"), file))
+
+
+def enriched(indicator: Indicator) -> Enriched:
+    return Enriched(**msgspec.structs.asdict(indicator), scope="global", age_days=3)
+
+
+async def test_in_intelmqs_style_the_port_the_date_and_the_columns_have_their_names() -> None:
+    record = Record("192.0.2.1:443", "https://x.example/f", "2026-01-02", extra={"C&C Family": "Emotet", "port": 443})
+    (out,) = [out async for out in parse(record)]
+    when = Message(body=b"", exchange="enriched", id="1", time=1776182541.0)
+    assert act.line(enriched(out.body), when, act.Settings(style="intelmq")) == {
+        "source.ip": "192.0.2.1",
+        "source.port": 443,
+        "classification.type": "undetermined",
+        "feed.name": "https://x.example/f",
+        "feed.url": "https://x.example/f",
+        "time.source": "2026-01-02T00:00:00+00:00",
+        "time.observation": "2026-04-14T16:02:21+00:00",
+        "raw": base64.b64encode(b"192.0.2.1:443").decode(),
+        "extra.c_c_family": "Emotet",
+        "extra.id": "1",
+        "extra.scope": "global",
+        "extra.age_days": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("style: intelmk", "style is 'intelmk'; it takes plain, intelmq"),
+        ("constants: {feed.name: x}", "constants are for style: intelmq"),
+        ("style: intelmq, constants: {Feed Name: x}", "constants has 'Feed Name'; it takes names such as"),
+    ],
+)
+def test_a_mistake_in_the_style_is_one_sentence(mistake: str, said: str, cli: CommandLine) -> None:
+    cli.file("config.yml", f"services: {{services.cth.act: {{{mistake}}}}}")
+    for command in ("run", "check"):
+        done = cli.run(command, "services.cth")
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+        assert said in done.stderr.splitlines()[-1]
 
 
 def test_an_output_path_that_cannot_be_written_is_one_sentence_that_names_it(tmp_path: Path) -> None:
@@ -320,8 +414,9 @@ def test_the_pipeline_works_through_its_sample_feed_with_exact_counts(tmp_path: 
         "http://198.51.100.99/beacon",
     ]
     assert "2 in the dead letters of CTH/parse" in done.stderr
-    assert "dropped: 3 on the allow list" in done.stderr
-    assert "5 repeated messages of indicators/enrich were not handled again" in done.stderr
+    dropped = re.search(r"dropped: 3 on the allow list, (\d+) duplicates in one batch", done.stderr)
+    not_handled = re.search(r"(\d+) repeated messages? of indicators/enrich", done.stderr)
+    assert sum(int(found[1]) for found in (dropped, not_handled) if found) == 5
     assert re.search(r"CTH/feed +53$", done.stderr, re.MULTILINE)
 
 

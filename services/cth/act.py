@@ -13,18 +13,33 @@ import msgspec
 
 from mqasync import ConfigurationError, Message, consumer
 
+from . import intelmq
 from .events import Enriched
 
 log = logging.getLogger(__name__)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """Where results go. `post` is the http(s) URL that gets each alert as JSON, within `timeout` seconds."""
+    """Where results go. `post` is the http(s) URL that gets each alert as JSON, within `timeout` seconds.
+
+    `style` is how they are written, plain or intelmq; `constants` are added to each, in IntelMQ's names.
+    """
 
     archive: str = "cth.jsonl"
     alerts: str = "cth-alerts.jsonl"
     post: str | None = None
     timeout: float = 10.0
+    style: str = "plain"
+    constants: dict[str, str | int | float | bool] = {}
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, quoting it, for a value that cannot be."""
+        if self.style not in ("plain", "intelmq"):
+            raise ValueError(f"style is {self.style!r}; it takes plain, intelmq")
+        if self.constants and self.style == "plain":
+            raise ValueError("constants are for style: intelmq")
+        if wrong := [name for name in self.constants if not intelmq.KEY.fullmatch(name)]:
+            raise ValueError(f"constants has {wrong[0]!r}; it takes names such as classification.type or extra.team")
 
 
 class JsonLines:
@@ -75,21 +90,24 @@ async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
 
 
 @consumer(exchange="enriched", id="archive", batch_size=500, batch_wait=0.05)
-async def archive(events: list[Enriched], messages: list[Message], archive_file: JsonLines) -> None:
+async def archive(events: list[Enriched], messages: list[Message], archive_file: JsonLines, settings: Settings) -> None:
     """Write many at once; a line's id tells the same event from another one like it."""
-    await asyncio.to_thread(archive_file.add, list(map(line, events, messages)))
+    lines = [line(event, message, settings) for event, message in zip(events, messages, strict=True)]
+    await asyncio.to_thread(archive_file.add, lines)
 
 
 @consumer(exchange="alerts", id="alert", concurrency=1)
 async def alert(event: Enriched, message: Message, alerts_file: JsonLines, settings: Settings) -> None:
     """Post one alert, if there is somebody to post it to, and write it down. An error is retried."""
     if settings.post:
-        await asyncio.to_thread(post, settings.post, line(event, message), settings.timeout)
-    await asyncio.to_thread(alerts_file.add, [line(event, message)])
+        await asyncio.to_thread(post, settings.post, line(event, message, settings), settings.timeout)
+    await asyncio.to_thread(alerts_file.add, [line(event, message, settings)])
 
 
-def line(event: Enriched, message: Message) -> dict[str, Any]:
+def line(event: Enriched, message: Message, settings: Settings) -> dict[str, Any]:
     """What is written about one event."""
+    if settings.style == "intelmq":
+        return intelmq.flat(event, message, settings.constants)
     return {"id": message.id, **msgspec.to_builtins(event)}
 
 

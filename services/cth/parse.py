@@ -14,8 +14,7 @@ from .feeds.values import classify
 async def parse(record: Record) -> AsyncIterator[Out]:
     """Say what kind of indicator a record is; a range is several networks. Rejects what is none.
 
-    The same indicator always has the same id, so that the next step recognises it (`dedup`), and the same key, so
-    that it does so one after another.
+    The same indicator always has the same id, so that the next step recognises it (`dedup`).
     """
     found = classify(record.value, record.type)
     if not found:
@@ -27,5 +26,4 @@ async def parse(record: Record) -> AsyncIterator[Out]:
         extra = record.extra | no_date | ({"port": port} if port is not None else {})
         raw = "" if record.value == value else record.value
         indicator = Indicator(kind, value, record.source, date, record.feed, record.provider, raw, extra)
-        id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{kind}:{value}"))
-        yield Out(indicator, id=id, key=id)
+        yield Out(indicator, id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{kind}:{value}")))
