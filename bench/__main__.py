@@ -17,6 +17,7 @@ import uvloop
 from tests.brokers import rabbitmq
 
 from . import curves as curves_bench
+from . import defaults as defaults_bench
 from . import frameworks
 from . import rabbitmq as rabbitmq_bench
 from . import scale as scale_bench
@@ -81,6 +82,11 @@ def curves(report: Report, quick: bool) -> None:
         uvloop.run(curves_bench.run(report, url, quick))
 
 
+def defaults(report: Report, quick: bool) -> None:
+    """What concurrency and prefetch cost and save on each broker."""
+    defaults_bench.run(report, 300 if quick else 3_000)
+
+
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "rabbitmq": on_rabbitmq,
     "peers": peers,
@@ -89,6 +95,7 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "start": start,
     "scale": scale,
     "curves": curves,
+    "defaults": defaults,
 }
 
 
