@@ -20,7 +20,7 @@ BROKERS = {
     "memory": (["memory"], 150),
     "sqlite": (["sqlite"], 150),
     "postgres": (["postgres"], 150),
-    "redis": (["redis"], 187),  # of which 36 are Lua, and 16 what dedup remembers
+    "redis": (["redis"], 204),  # of which 36 are Lua, 16 what dedup remembers, and 16 ask Sentinels
     "nats": (["nats"], 182),  # nats-py is guarded against headers, servers without TLS, answers that never come
     "sqs": (["sqs"], 199),  # two services and what binds them, and FIFO
     # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
@@ -36,7 +36,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2013,
+    "transports": 2031,
     "transports/common": 364,
     "cli": 1052,
     "describe": 236,
@@ -45,7 +45,7 @@ FOLDERS = {
     "service": 701,
     "web": 376,
 }
-MAX_LINES = 8_744
+MAX_LINES = 8_762
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

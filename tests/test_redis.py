@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mqasync import BrokerLost, Message
+from mqasync import BrokerLost, ConfigurationError, Message
 from mqasync.brokers.broker import Brokers
 from mqasync.brokers.connection import Connection, load
 from mqasync.config.settings import Settings
@@ -241,8 +241,41 @@ async def test_a_node_of_a_cluster_and_a_sentinel_are_refused_in_one_sentence(
     (tmp_path / "sentinel.conf").touch()
     arguments = {"cluster": ["--cluster-enabled", "yes"], "sentinel": [str(tmp_path / "sentinel.conf"), "--sentinel"]}
     with required(durable_redis(*arguments[mode])) as server:
-        with pytest.raises(BrokerRefused, match=r"one Redis server, .*: no Sentinel, no node of a Cluster"):
+        with pytest.raises(
+            BrokerRefused, match=r"one Redis server, .*: no node of a Cluster; by Sentinels, redis\+sentinel://"
+        ):
             await connect(server.url)
+
+
+async def test_by_sentinels_who_works_goes_on_with_the_new_master(tmp_path: Path, exchange: str) -> None:
+    with required(durable_redis()) as master:
+        replica_of = ("--replicaof", "127.0.0.1", str(master.port))
+        (tmp_path / "sentinel.conf").write_text(
+            f"sentinel monitor one 127.0.0.1 {master.port} 1\nsentinel down-after-milliseconds one 500\n"
+            "sentinel failover-timeout one 2000\n"
+        )
+        watching = durable_redis(str(tmp_path / "sentinel.conf"), "--sentinel")
+        with durable_redis(*DURABLE, *replica_of) as replica, watching as sentinel:
+            # Given two Sentinels in the URL, of which one is not there, and a replica that is in step
+            await until(lambda: "master_link_status:up" in replica.command("INFO", "replication"), "it follows")
+            await until(lambda: str(replica.port) in sentinel.command("SENTINEL", "replicas", "one"), "it is known")
+            url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/one/0"
+            brokers = Brokers(Settings(brokers={"main": url}))
+            async with working(brokers, idle(exchange)) as (channel,):
+                await brokers.publish(Message(body=b"1", exchange=exchange))
+                await until(lambda: channel.counts.handled == 1, "the first is handled")
+                # When the master dies
+                master.kill()
+                await brokers.publish(Message(body=b"2", exchange=exchange))
+                # Then the replica has taken over, and the work goes on there
+                await until(lambda: channel.counts.handled >= 2, "the second is handled")
+                assert "role:master" in replica.command("INFO", "replication")
+            await brokers.close()
+
+
+def test_a_url_of_sentinels_names_the_master() -> None:
+    with pytest.raises(ConfigurationError, match=r"names a master: redis\+sentinel://user:password@host:port/master"):
+        load("redis+sentinel://host")
 
 
 # messages

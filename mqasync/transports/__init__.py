@@ -20,6 +20,7 @@ SCHEMES = {
     "amqps": ("rabbitmq", "RabbitMQTransport", ""),
     "redis": ("redis", "RedisTransport", "redis"),
     "rediss": ("redis", "RedisTransport", "redis"),
+    "redis+sentinel": ("redis", "RedisTransport", "redis"),
     "kafka": ("kafka", "KafkaTransport", "kafka"),
     "kafkas": ("kafka", "KafkaTransport", "kafka"),
     "sqs": ("sqs", "SQSTransport", "sqs"),

@@ -1,6 +1,7 @@
 """Redis Streams through redis-py, and the ids that dedup remembers there; nothing is retried or handled here.
 
-URL: redis://user:password@host:port/database, or rediss:// for TLS, always verified. After "?":
+URL: redis://user:password@host:port/database, or rediss:// for TLS, always verified. By Sentinels, which are asked at
+    each connect where the master is: redis+sentinel://user:password@one,two:26379/master/database. After "?":
     lease (seconds until an unsettled delivery comes back by itself, default 30; the same in every
     process), cafile, certfile, keyfile.
 Options: none.
@@ -11,8 +12,8 @@ Delivery: a stream for each exchange and id; publish is one script, which puts a
 Order: first in, first out with one consumer and no retries; what is released comes before what is new.
 Delay: by the clock of Redis, up to a second late.
 Dead letters: a queue like any other, "id.dead".
-What it cannot do: use a Redis Cluster or ask Sentinels, keep more than fits into memory, use Redis
-    before 7.0, tell how many consume a queue.
+What it cannot do: use a Redis Cluster, keep more than fits into memory, use Redis before 7.0, tell
+    how many consume a queue.
     A Redis that takes no writes, such as a replica, counts as not connected. A replica that becomes
     the master lacks what was not copied yet, confirmed or not.
 """
@@ -28,7 +29,7 @@ from typing import Any
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.exceptions import ResponseError
 
-from ..errors import BrokerBusy, BrokerLost, BrokerRefused, NoSuchQueue, Unroutable
+from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue, Unroutable
 from ..message import Message, new_id
 from ..transport import Delivery, Errors, Features, Options, QueueStats
 from .common.envelope import pack, unpack
@@ -41,7 +42,9 @@ SEEN_SECONDS = 2.0  # a Redis that does not answer must not stall a queue for th
 MAX_CONNECTIONS = 10_000  # redis-py lends one to each command; its own limit of 100 would count as an outage
 GROUP = "mqasync"  # of every stream, and its one consumer: nobody needs to know who holds what
 
-ONE_SERVER = "mqasync needs one Redis server, 7.0 or newer: no Sentinel, no node of a Cluster"
+ONE_SERVER = "mqasync needs one Redis server, 7.0 or newer: no node of a Cluster; by Sentinels, redis+sentinel://"
+SENTINEL_FORM = "redis+sentinel://user:password@host:port/master/database"
+SENTINEL_SECONDS = 2.0  # for an answer
 
 # What Redis says of itself, bad values (or none, if we may not ask), and how it can lose messages then
 RISKS = (
@@ -148,12 +151,27 @@ class RedisTransport:
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options."""
-        self._address = address_of(url)
+        scheme, slashes, rest = url.partition("://")
+        if scheme == "redis+sentinel":
+            self._address = parse(f"redis{slashes}{rest}", form=SENTINEL_FORM, port=26379, keys=KEYS)
+            self._master, _, database = self._address.path.partition("/")
+            if not self._master:
+                raise ConfigurationError(f"a redis+sentinel URL names a master: {SENTINEL_FORM}")
+            self._address = self._address._replace(path=database)
+        else:
+            self._address, self._master = address_of(url), ""
         check_options(options, {}, "Redis")
 
     async def open(self) -> None:
         """Connect, and see whether that is one server which takes writes."""
-        self.redis = client(self._address, REPLY_SECONDS)
+        address = self._address
+        if self._master:
+            async with client(address._replace(user="", password="", path=""), SENTINEL_SECONDS) as sentinel:
+                found: Any = await sentinel.sentinel_get_master_addr_by_name(self._master)
+            if not found:
+                raise BrokerLost(f"the Sentinel knows no master {self._master!r}")
+            address = address._replace(hosts=[found])
+        self.redis = client(address, REPLY_SECONDS)
         self._publish, self._send, self.look = map(self.redis.register_script, (PUBLISH, SEND, LOOK))
         del self.redis.response_callbacks["XREADGROUP"]  # entries as they are in LOOK
         await self.redis.eval(WRITABLE, 0)
