@@ -31,7 +31,7 @@ OTHER = """
     orgc organisation organization filename filepath path mutex regkey registry agent cve vulnerability yara sigma
     snort btc bitcoin xmr mac imphash ssdeep tlsh pehash impfuzzy telfhash authentihash vhash victim sensor version
     galaxy galaxycluster relatedevent eventreport shadowattribute text attachment target seen updated modified
-    warninglist allowlist whitelist metadata source
+    warninglist allowlist whitelist metadata source sha3
 """
 DATE = """
     date dates dateadded datetime time timestamp seen firstseen lastseen added created discovered listingdate

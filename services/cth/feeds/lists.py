@@ -12,12 +12,12 @@ NOBODY = r"(?:0\.0\.0\.0|127(?:\.\d{1,3}){3}|255\.255\.255\.255|::1?|0)"
 # Each form with the lines that it has; what (?P<values>) takes are indicators, separated by blanks, commas or slashes.
 # A form without it has lines that hold none: exceptions, headings, names of this machine.
 FORMS = [
-    ("hosts", r"(?:0\.0\.0\.0|127\.\S+|255\.255\.255\.255|[0-9a-f:]*::[0-9a-f%lo]*)\s+(?:localhost|ip6-|local\b"
-              r"|broadcasthost|0\.0\.0\.0)\S*\s*(?:#|$)"),
+    ("hosts", rf"(?:{NOBODY}|f[ef][0-9a-f]{{2}}::\S*)\s+(?:(?:localhost[^\s#]*|0\.0\.0\.0|[^.#\s]*[a-z][^.#\s]*)"
+              r"(?:\s++|$|(?=#)))++(?:#|$)"),
     ("hosts", NOBODY + r"\s+(?P<values>[^\s#]*[^\s#\d][^#]*)"),
     ("adblock", r"@@|\[Adblock|\S*#[@?$%]{0,2}#"),
     ("adblock", r"\|\|(?P<values>[^\s^$|*,]+)(?:[\^$|].*)?$"),
-    ("adblock", r"\|\S"),
+    ("adblock", r"\|(?:https?:|\|)"),
     ("dnsmasq", r"(?:address|server|local|ipset|nftset)=/(?P<values>[^\s#]+)/[^/]*$"),
     ("dnsmasq", r"(?:address|server)=|conf-file="),
     ("unbound", r"local-(?:zone|data):\s*[\"']?(?P<values>[^\s\"']++)[\"']?+(?!\s+[\"']?(?:always_)?transparent)"),
@@ -45,10 +45,10 @@ OPTION = re.compile(r"(?:[^;\"]++|\"(?:[^\"\\]++|\\.)*+\"?+)++")
 DNS_LABELS = re.compile(r"(?:\|[0-9a-fA-F]{2}\|[\w-]+)+(?:\|00\|)?")
 
 COMMENT = re.compile(r"\s+(?:#|//).*")
-BULLET = re.compile(r"(?:[-*•‣\u2013]|\d{1,4}[.)])\s+")
+BULLET = re.compile(r"^(?:\|\s*|(?:[-*•‣\u2013]|\d{1,4}[.)])\s+)")
 LABEL = re.compile(r"([A-Za-z][\w .()-]{0,40}?)\s?[:=]\s+(\S.*)")
 HEADING = re.compile(r"[^\d.:/@]{3,80}:?")
-SOURCES = re.compile(r"\b(?:references?|sources?|evidence|further reading|links)\b", re.IGNORECASE)
+SOURCES = re.compile(r"(?:[\w ]{0,30}\b)?(?:references?|sources?|evidence|further reading|links)", re.IGNORECASE)
 
 
 def form_of(line: str, only: str = "") -> tuple[str, "re.Match[str]"] | None:

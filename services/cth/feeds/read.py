@@ -119,16 +119,21 @@ def of_table(lines: Iterable[str], table: tables.Table) -> Iterator[Entry]:
 def of_list(lines: Iterable[str], hint: str, only: str, is_plain: bool) -> Iterator[Entry]:
     """The entries of a list; `only` lines of this form, if given. What stands under a heading for sources is none."""
     at_first, of_sources = True, False
-    for line in (line.strip() for line in lines if not COMMENT.match(line)):
+    for line in (line.strip() for line in lines):
+        if COMMENT.match(line):
+            of_sources &= not line
+            of_sources |= bool(lists.SOURCES.fullmatch(line.lstrip("# ").rstrip(": ")))
+            continue
         if found := None if is_plain else lists.form_of(line, only):
             yield from lists.of_form(*found, hint)
         else:
             entry = lists.plain(line, hint)
             if not entry.found and lists.HEADING.fullmatch(line):
-                of_sources = bool(lists.SOURCES.search(line))
+                of_sources = bool(lists.SOURCES.fullmatch(line.rstrip(": ")))
                 if at_first and kind_of(line):
                     continue  # the header of the only column
-            yield entry._replace(found=(), skipped=True) if of_sources else entry
+            is_source = of_sources and any(one.kind == "url" for one in entry.found)
+            yield entry._replace(skipped=True) if is_source else entry
         at_first = False
 
 

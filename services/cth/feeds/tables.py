@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from .dates import when
 from .fields import Entry, entries, kind_of, roles
-from .values import Found, classify
+from .values import SCHEME, Found, classify
 
 DELIMITERS = ",;\t|"
 MOST = 0.8  # of the rows, where it takes most of them
@@ -26,6 +26,11 @@ class Table(NamedTuple):
     def entries(self, line: str) -> list[Entry]:
         """The entries of one line."""
         return [] if (cells := split(line, self.delimiter)) == self.header else self.of(cells, line)
+
+    def hits(self, rows: Sequence[list[str]]) -> int:
+        """How many of these rows are understood."""
+        made = (self.of([*row], "") for row in rows if row != self.header)
+        return sum(any(entry.found or entry.skipped for entry in one) for one in made)
 
     def of(self, cells: list[str], line: str) -> list[Entry]:
         """The entries of one row; one that is refused, if it has none."""
@@ -59,9 +64,10 @@ def recognise(
         if (width < 2 or count < len(rows) / 2) and not columns:
             continue
         table = layout([row for row in rows if len(row) == width], [split(line, one) for line in comments], columns)
-        hits = sum(any(entry.found for entry in table.of(list(row), "")) for row in rows if row != table.header)
-        named = bool(columns or roles(table.names).values)
-        if named and (hits or all(row == table.header for row in rows)):
+        if not (columns or table.header or len(rows) > 1) and SCHEME.match(lines[0]):
+            continue  # the only line is a URL, whatever it has in it
+        hits = table.hits(rows)
+        if hits or (is_named(table.names) and rows == [table.header]):
             found.append(((hits > 0, count / len(rows), width), table._replace(delimiter=one, hint=hint)))
     return max(found, default=(None, None), key=lambda pair: pair[0])[1]
 
@@ -72,11 +78,9 @@ def layout(rows: Sequence[list[str]], comments: Sequence[list[str]] = (), column
     body = rows[1:] if header else rows
     width = len(rows[0]) if rows else 0
     names = [*columns] or header or next((row for row in reversed(comments) if len(row) == width and is_named(row)), [])
-    if names and any(entry.found for row in body for entry in Table("", tuple(names)).of(list(row), "")):
-        return Table("", tuple(names), header)
-    if names and (columns or (not body and is_named(names))):
-        return Table("", tuple(names), header)
-    return Table("", named_by_content(body, names or [""] * width), header)
+    named = Table("", tuple(names), header)
+    by_content = Table("", named_by_content(body, names or [""] * width), header)
+    return named if columns or (names and named.hits(body) >= by_content.hits(body)) else by_content
 
 
 def is_named(row: Sequence[str]) -> bool:
@@ -129,13 +133,13 @@ def _agreement(rows: Sequence[Sequence[str]], types: int, place: int) -> int:
 
 
 def _is_reference(place: int, values: Sequence[int], found: Sequence[Sequence[Found | None]]) -> bool:
-    """Whether these are URLs of one site that tells about the indicators beside them."""
-    hosts = {urlsplit(one.value).hostname if one.kind == "url" else "" for one in found[place] if one}
-    if len(hosts) > 1 or "" in hosts:
+    """Whether this is one site, or URLs of it, that tells about the indicators beside it."""
+    own = [one for one in found[place] if one]
+    hosts = {urlsplit(one.value).hostname if one.kind == "url" else one.value for one in own}
+    if place == values[0] or len(hosts) > 1 or {one.kind for one in own} not in ({"url"}, {"domain"}):
         return False
-    return not hosts.intersection(
-        one.value for other in values if other != place for one in found[other] if one
-    ) and any(one and one.kind != "url" for other in values for one in found[other])
+    others = {one.value for other in values if other != place for one in found[other] if one}
+    return not hosts & others and (own[0].kind == "url" or len(own) > 1)
 
 
 def _ends(rows: Sequence[Sequence[str]], values: Sequence[int]) -> tuple[int, int] | None:
