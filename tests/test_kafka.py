@@ -135,6 +135,14 @@ class TestKafka(Conformance):
             for key, many in keys.items():
                 assert many == list(range(int(key), 200, 20))
 
+    async def test_what_is_published_together_keeps_its_order_in_however_many_batches(
+        self, transport: Connection, exchange: str
+    ) -> None:
+        await transport.declare(exchange, "q")
+        await transport.publish(exchange, [Message(body=b"%d " % n + bytes(9_000), exchange="") for n in range(200)])
+        received = await receive(await transport.subscribe(exchange, "q", 200), 200)
+        assert [int(delivery.message.body.split()[0]) for delivery in received] == list(range(200))
+
     async def test_what_stays_in_hand_in_a_rebalance_is_settled_and_what_moves_is_not(
         self, connect: Open, transport: Connection, exchange: str
     ) -> None:

@@ -32,6 +32,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -44,24 +45,25 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, MessageTooLarge, NoSuchQueue
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
-from .common.envelope import DUE, from_headers, to_headers
+from .common.envelope import DUE, from_headers, to_headers, to_time
 from .common.names import named
 from .common.url import Key, check_options, parse
 
 FORM = "kafka://user:password@host:port"
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-KEYS = {"session": Key(10.0, 1, 1800), "mechanism": Key("", choices=MECHANISMS)}
+MECHANISM = Key("", choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))
+KEYS = {"session": Key(10.0, 1, 1800), "mechanism": MECHANISM}
 PARTITIONS, REPLICAS = 8, 3  # of a topic, where there are so many brokers
 TOPIC_KEYS = {"partitions": Key(PARTITIONS, 1, 10_000), "replication": Key(REPLICAS, 1, 100)}
 OWN = ".retry"  # the end of the name of a queue's own topic; no exchange ends so, and an id has no dot
 MAX_BYTES = 1_200_000  # a megabyte and the headers; Kafka's default would be too small for both
-PRODUCER = {"enable_idempotence": True, "max_batch_size": 2**18, "max_request_size": MAX_BYTES}
+PRODUCER = {"enable_idempotence": True, "max_batch_size": 2**19, "max_request_size": MAX_BYTES}
 MEMBER = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "max_poll_interval_ms": 2**31 - 1}
 REPLY_MILLISECONDS = 9_000  # less than the core waits: what it cancels would leave a connection open
 HANDOVER_SECONDS = 2.0  # how long a rebalance waits for running handlers, and then for our commit
 PAUSE = 0.05  # seconds between two questions, or two commits: what is settled within it goes together
 LONGEST_DELAY = 600.0  # seconds until a message that waits is written anew: retention must not overtake it
 WARNING = "a power cut can lose what {} broker(s) have confirmed: use 3, with min.insync.replicas=2"
+READ = 256  # records that are taken from aiokafka together
 NOTED = 250  # how many unsettled messages a note names: Kafka takes 4096 bytes
 Committed = dict[TopicPartition, tuple[int, str]]
 RETRIABLE = [error for error in vars(kafka).values() if getattr(error, "retriable", None) is True]
@@ -99,6 +101,7 @@ class KafkaTransport:
         self._options = check_options(options, TOPIC_KEYS | configs, "Kafka")
         self.subscriptions: set[KafkaSubscription] = set()
         self._stops: list[Any] = []
+        self._turns, self._writing = count(), dict[tuple[str, int], asyncio.Lock]()
 
     async def open(self) -> None:
         """Connect, and look how many brokers there are."""
@@ -184,14 +187,22 @@ class KafkaTransport:
 
         What has a key goes to the partition of that key, the others of one call stay together.
         """
-        known, writing = self._producer.client.cluster.partitions_for_topic, []
+        known, batch = self._producer.client.cluster.partitions_for_topic, self._producer.create_batch()
         if not known(exchange) and exchange not in await self._topics():
             raise NoSuchQueue(f"Kafka has no topic {exchange!r}")
-        together = {"partition": hash(messages[0].id) % len(known(exchange))}
+        together, singly, writing = next(self._turns) % len(known(exchange)), [], []
         for message in messages:
             headers = [(name, text.encode()) for name, text in to_headers(message).items()]
-            where = together if message.key is None else {"key": message.key.encode()}
-            writing.append(await self._producer.send(exchange, message.body, headers=headers, **where))
+            record: dict[str, Any] = {"value": message.body, "headers": headers}
+            if message.key is not None:
+                singly.append(record | {"key": message.key.encode()})
+            elif len(messages) == 1 or not batch.append(timestamp=None, key=None, **record):
+                singly.append(record | {"partition": together})
+        if batch.record_count():
+            # one waits at a time: of several aiokafka counts wrongly how long they have waited, and refuses them
+            async with self._writing.setdefault((exchange, together), asyncio.Lock()):
+                writing.append(await self._producer.send_batch(batch, exchange, partition=together))
+        writing += [await self._producer.send(exchange, **record) for record in singly]
         await asyncio.gather(*writing)
 
     async def bound(self, exchange: str) -> bool:
@@ -294,9 +305,9 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
         """Take what was read and is due; else read on. What comes while the group rebalances comes again."""
         if not self._ready or not self._ours:
-            getting = self.consumer.getmany(timeout_ms=int(1000 * timeout) + 1, max_records=limit)
             with suppress(TimeoutError):
-                self._take(await asyncio.wait_for(getting, timeout + PAUSE))  # a rebalance takes longer
+                async with asyncio.timeout(timeout + PAUSE):  # a rebalance takes longer
+                    self._take(await self.consumer.getmany(timeout_ms=int(1000 * timeout) + 1, max_records=READ))
         ready = self._ready[:limit] if self._ours else []
         del self._ready[: len(ready)]
         brought = [delivery for delivery in ready if delivery.tag[0] in self._trackers.values()]
@@ -310,8 +321,8 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             if records[0].offset < tracker.position:  # of another log
                 tracker = self._trackers[partition] = Tracker(records[0].offset)
             for record in tracker.read(records):
-                message, due = to_message(self._exchange, record)
-                delivery = Delivery(message, tag=(tracker, record.offset))
+                delivery = Delivery(to_message(self._exchange, record), tag=(tracker, record.offset))
+                due = min(to_time(delivery.message.headers.get(DUE)), time.time() + LONGEST_DELAY)
                 tracker.unsettled[record.offset] = due
                 if due > time.time():
                     asyncio.get_running_loop().call_later(due - time.time(), self._ready.append, delivery)
@@ -399,14 +410,12 @@ class Tracker:
         return first, note if delayed or end - first > len(noted) else ""
 
 
-def to_message(exchange: str, record: Any) -> tuple[Message, float]:
-    """The message of a record, whoever wrote it, and when it is due or to be written anew by the core."""
+def to_message(exchange: str, record: Any) -> Message:
+    """The message of a record, whoever wrote it."""
     headers = {name: (text or b"").decode(errors="replace") for name, text in record.headers}
     id = f"{record.topic}/{record.partition}/{record.offset}"  # of a stranger's, always the same
     key = None if record.key is None else record.key.decode(errors="replace")
-    message = from_headers(exchange, record.value or b"", headers, id, max(record.timestamp, 0) / 1000, key)
-    due = float(text) if re.fullmatch(r"[0-9]+\.[0-9]+", text := headers.get(DUE, "")) else 0.0
-    return message, min(due, time.time() + LONGEST_DELAY)
+    return from_headers(exchange, record.value or b"", headers, id, max(record.timestamp, 0) / 1000, key)
 
 
 def check(code: int, what: str) -> None:

@@ -51,7 +51,7 @@ def from_headers(
         exchange=exchange,
         id=headers.get(ID) or id or new_id(),
         producer=headers.get(PRODUCER, ""),
-        time=_time(headers.get(TIME), time),
+        time=to_time(headers.get(TIME), time),
         attempt=_attempt(headers.get(ATTEMPT)),
         headers={name: text for name, text in headers.items() if name not in OURS},
         key=headers.get(KEY, key),
@@ -123,25 +123,24 @@ def unpack(
                 exchange=exchange,
                 id=own.id,
                 producer=own.producer,
-                time=own.time if 0 < own.time < YEAR_3000 else _time(None, time),
+                time=own.time if 0 < own.time < YEAR_3000 else to_time(None, time),
                 attempt=attempt,
                 headers=own.headers,
                 key=own.key,
             ), ""
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             problem = f"its envelope cannot be read: {error}"
-    return Message(body=body, exchange=exchange, id=id or new_id(), time=_time(None, time)), problem
+    return Message(body=body, exchange=exchange, id=id or new_id(), time=to_time(None, time)), problem
 
 
 def _attempt(text: str | None) -> int:
     return min(max(int(text), 1), MAX_ATTEMPT) if text and re.fullmatch("[0-9]{1,9}", text) else 1
 
 
-def _time(text: str | None, otherwise: float) -> float:
+def to_time(text: str | None, otherwise: float = 0.0) -> float:
     """A point of time that a header names, if it is one; else the broker's, or now."""
-    if text:
-        with suppress(ValueError):
-            seconds = float(text)
-            if 0 < seconds < YEAR_3000:
-                return seconds
-    return otherwise or time.time()
+    try:
+        seconds = float(text or 0.0)
+    except ValueError:
+        seconds = 0.0
+    return seconds if 0 < seconds < YEAR_3000 else otherwise or time.time()
