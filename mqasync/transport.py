@@ -174,7 +174,7 @@ class Subscription(Protocol):
         """
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Renew the lease from now; only called where there is one."""
+        """Renew the lease from now. Only where there is one: a subscription without a lease has no such method."""
 
     async def close(self) -> None:
         """Receive no more. Called at most once, when everything was settled; not after the connection was lost."""

@@ -153,7 +153,7 @@ def split(messages: Sequence[Message], batch: int, most: float) -> Iterator[Sequ
     """`messages` in portions of at most `batch` messages and about `most` bytes."""
     start = size = 0
     for end, message in enumerate(messages if most < math.inf or len(messages) > batch else ()):
-        bytes = len(message.body) + sum(len(name) + len(text) for name, text in message.headers.items())
+        bytes = len(message.body) + sum(map(len, (*message.headers, *message.headers.values())))
         if end > start and (end - start == batch or size + bytes > most):
             yield messages[start:end]
             start, size = end, 0

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from ..config.settings import ExchangeSettings
-from ..errors import BrokerLost, ConfigurationError, MessageTooLarge, MqasyncError, Unroutable
+from ..errors import BrokerLost, ConfigurationError, MessageTooLarge, MqasyncError, NoSuchQueue, Unroutable
 from ..message import Message
 from .connection import Connection
 
@@ -97,13 +97,7 @@ class Publisher:
             error = failure
         except asyncio.CancelledError:
             error = BrokerLost(f"the broker of {exchange!r} was closed before it confirmed")
-        for _, future in batch:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+        tell(batch, error)
 
     async def _require(self, transport: Connection, exchange: str) -> None:
         """Once, before the first publish to the exchange: what it `requires` in config.yml is there."""
@@ -120,10 +114,8 @@ class Publisher:
                 raise problem
             try:
                 await transport.send(exchange, id, [message])
-            except BrokerLost:
-                if await transport.stats(exchange, id) is None:
-                    return False
-                raise
+            except NoSuchQueue:
+                return False
             return True
 
         return await self._call(operation)
@@ -131,9 +123,8 @@ class Publisher:
     async def close(self) -> None:
         """Give up what is not confirmed; those who wait for it are told."""
         for lane, under_way in list(self._under_way.items()):
-            for _, future in self._waiting.pop(lane, []):
-                if not future.done():
-                    future.set_exception(BrokerLost(f"the broker of {lane[0]!r} was closed before it confirmed"))
+            closed = BrokerLost(f"the broker of {lane[0]!r} was closed before it confirmed")
+            tell(self._waiting.pop(lane, []), closed)
             tasks = list(under_way)
             for task in tasks:
                 task.cancel()
@@ -142,23 +133,26 @@ class Publisher:
 
 def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
     """The messages of a batch that somebody still waits for and the broker can carry; the others' futures fail."""
-    messages = []
     for message, future in batch:
-        if future.done():
-            continue
-        problem = unfit(message, max_bytes)
-        if problem:
+        if not future.done() and (problem := unfit(message, max_bytes)):
             future.set_exception(problem)
+    return [message for message, future in batch if not future.done()]
+
+
+def tell(batch: Waiting, error: Exception | None) -> None:
+    """The outcome, to everybody who still waits for it."""
+    for future in (future for _, future in batch if not future.done()):
+        if error:
+            future.set_exception(error)
         else:
-            messages.append(message)
-    return messages
+            future.set_result(None)
 
 
 def unfit(message: Message, max_bytes: float = math.inf) -> MqasyncError | None:
     """Why no broker can carry `message`, as an error to raise; None when it can."""
     try:
-        size = len("".join((message.id, message.producer, message.key or "")).encode())
-        size += sum(len(name.encode()) + len(value.encode()) for name, value in message.headers.items())
+        headers = *message.headers, *message.headers.values()
+        size = len("".join((message.id, message.producer, message.key or "", *headers)).encode())
     except (UnicodeEncodeError, AttributeError, TypeError) as error:
         return ConfigurationError(f"id, key and headers are text that UTF-8 can carry: {error}")
     if size > MAX_HEADER_BYTES:

@@ -485,9 +485,6 @@ class ActiveMQSubscription:
         await self._transport.put(self.address, [delivery.message for delivery in deliveries])
         await self.ack(deliveries)
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing to do: there is no lease."""
-
     async def close(self) -> None:
         """Receive no more; what is not acknowledged goes back."""
         self._transport.subscriptions.remove(self)

@@ -341,9 +341,6 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ready[:0] = [Delivery(one.message, tag=one.tag) for one in deliveries]
         self._held.difference_update(deliveries)
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing to do: the group keeps its partitions for us as long as our heartbeats come."""
-
     def commit_soon(self) -> asyncio.Task[None]:
         """Tell the group what is settled, and look whether the queue is still there."""
         if self._committing is None or self._committing.done():

@@ -201,9 +201,6 @@ class MemorySubscription:
             if held := self._held.pop(delivery.tag, None):
                 self._queue.put(FIRST, delivery.tag, *held)
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing to do: there is no lease."""
-
     async def close(self) -> None:
         """Receive no more."""
         self.leave()

@@ -347,9 +347,6 @@ class RabbitMQSubscription:
             await self._channel.basic_nack(delivery.tag, requeue=True, wait=False)
             del self._unsettled[delivery.tag]
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing to do: a delivery is ours as long as the channel lives."""
-
     async def stop(self) -> None:
         """Cancel the consumer, and put back what has come since."""
         for tag in list(self._channel.consumers):

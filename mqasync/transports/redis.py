@@ -258,13 +258,13 @@ class RedisSubscription:
         return [self._delivery(*entry) for _, entries in new or () for entry in entries]
 
     def _delivery(self, entry: bytes, fields: list[bytes], returned: int = 0) -> Delivery:
-        id, envelope, body, problem = entry.decode(), None, fields[1], ""
+        envelope, body, problem = None, fields[1], ""
         if fields[0] == b"mqasync":
             envelope, _, body = body.partition(b"\n")
         elif fields[0] != b"body":
             problem = f"it has neither a field 'mqasync' nor a field 'body', but {fields}"
-        message, unreadable = unpack(self._exchange, envelope, body, id)
-        return Delivery(message, tag=id, returned=returned, unreadable=problem or unreadable)
+        message, unreadable = unpack(self._exchange, envelope, body, entry.decode())
+        return Delivery(message, tag=entry, returned=returned, unreadable=problem or unreadable)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete the entries, then forget that they were held: in this order nothing is left behind."""
