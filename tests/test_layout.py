@@ -21,23 +21,25 @@ BROKERS = {
     "sqlite": (["sqlite"], 150),
     "postgres": (["postgres"], 150),
     "redis": (["redis"], 204),  # of which 36 are Lua, 16 what dedup remembers, and 16 ask Sentinels
-    "nats": (["nats"], 182),  # nats-py is guarded against headers, servers without TLS, answers that never come
+    # nats-py is guarded against headers, servers without TLS, answers that never come; 16 lines fetch and publish in
+    # half of the time that its own calls for JetStream take
+    "nats": (["nats"], 198),
     "sqs": (["sqs"], 199),  # two services and what binds them, and FIFO
     # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
     # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way
-    "activemq": (["activemq"], 342),
+    "activemq": (["activemq"], 341),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 90 of
     # these lines; 70 are for rebalances and for commits with notes, so that only what was running comes again; 8 are
     # for batches of our own, with which to publish takes three quarters of the time
-    "kafka": (["kafka"], 288),
+    "kafka": (["kafka"], 287),
     # 67 are what patches aiormq: batches for half the CPU, and deliveries survived that it cannot decode; 30 list the
     # queues by the management plugin, which AMQP cannot; 25 are for delays, by queues that have to be made and counted;
     # 33 use exchanges and queues that exist
-    "rabbitmq": (["rabbitmq"], 340),
+    "rabbitmq": (["rabbitmq"], 339),
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2031,
+    "transports": 2051,
     "transports/common": 364,
     "cli": 1052,
     "describe": 236,
@@ -46,7 +48,7 @@ FOLDERS = {
     "service": 701,
     "web": 376,
 }
-MAX_LINES = 8_762
+MAX_LINES = 8_773
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -322,17 +322,21 @@ async def test_a_server_that_is_too_old_is_refused_and_one_without_tls_hears_no_
     assert not any(b"secret" in text for text in heard)
 
 
-async def test_who_only_publishes_hears_at_once_that_the_server_has_gone(connect: Connect) -> None:
+@pytest.mark.parametrize("receives", [False, True])
+async def test_who_publishes_or_receives_hears_at_once_that_the_server_has_gone(
+    connect: Connect, receives: bool
+) -> None:
     with running_nats() as server:
         transport = await connect(server.url)
         await transport.declare("E", "q")
+        queue = await transport.subscribe("E", "q", 1)
         server.pause()
-        publishing = asyncio.create_task(transport.publish("E", [message(1)]))
+        waiting = asyncio.create_task(queue.receive(1, 20.0) if receives else transport.publish("E", [message(1)]))
         await asyncio.sleep(0)
         server.kill()
         async with asyncio.timeout(3):
             with pytest.raises(BrokerLost):
-                await publishing
+                await waiting
 
 
 async def test_a_server_without_jetstream_is_refused() -> None:

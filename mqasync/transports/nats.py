@@ -33,6 +33,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
 import nats.errors as core
 import nats.js.errors as js
 from msgspec.structs import replace
@@ -52,7 +53,9 @@ OPTIONS = NUMBERS | {"compression": Key("none", choices=("none", "s2"))}
 TEMPORARY_SECONDS = 60.0
 ANSWER_SECONDS = 8.0  # less than the core waits: a server that starts or has no leader may never answer
 RESERVED_BYTES = 128 * 1024  # at most so much of a message are headers: those of the core, of a dead letter
-READABLE = re.compile(rb"^(?!Status:|Description:)[!-9;-~]+:[^\r\n]*\r\n", re.MULTILINE)
+STATUS = re.compile(rb"NATS/1\.0 +(\d+) *([^\r\n]*)")
+HEADER = re.compile(rb"^(?!Status:|Description:)([!-9;-~]+):([^\r\n]*)\r\n", re.MULTILINE)
+NOTHING = ("404", "408", "409")  # there is no more; or no consumer, as the next answer says
 NOT_SYNCED = "a power cut loses 2 minutes; set sync_interval: always in it, then sync=always in the URL"
 
 
@@ -60,16 +63,17 @@ class WatchedClient(Client):
     """nats-py's client, which no headers can break, and which says why there is no answer.
 
     Two debts, since it looks into nats-py 2.16; each method is to be deleted once nats-py passes its test without it.
-    _process_msg: anybody can publish headers that end the reading with an IndexError (`X`, `NATS/1.0`), or that are
-    taken for JetStream's own status, and JetStream sends them again and again. The test:
-    test_headers_that_no_client_writes_do_not_end_the_connection. closed: who waits for an answer waits on when the
-    connection has ended. The test: test_who_only_publishes_hears_at_once_that_the_server_has_gone.
+    _process_headers: anybody can publish headers that end the reading with an IndexError (`X`, `NATS/1.0`), and
+    JetStream sends them again and again. The test: test_headers_that_no_client_writes_do_not_end_the_connection.
+    closed: who waits for an answer or a message waits on when the connection has ended. The test:
+    test_who_publishes_or_receives_hears_at_once_that_the_server_has_gone.
     """
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        if headers and reply:  # a message: what JetStream says itself names no reply
-            headers = b"NATS/1.0\r\n" + b"".join(READABLE.findall(headers)) + b"\r\n"
-        await super()._process_msg(sid, subject, reply, data, headers)
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str]:
+        status = STATUS.match(headers or b"")
+        found = [(b"Status", status[1]), (b"Description", status[2])] if status else []
+        found += HEADER.findall(headers or b"")
+        return {name.decode(): text.strip().decode(errors="replace") for name, text in found}
 
     async def complained(self, error: Exception) -> None:
         """Raise what keeps us from connecting, where nats-py would try again and forget the reason."""
@@ -200,13 +204,17 @@ class NATSTransport:
         largest = max(len(body) + len(str(headers)) for headers, body in requests)  # about that, on the wire
         if largest > (most := self._client.max_payload):  # the server would close the connection
             raise BrokerRefused(f"a message of {largest:,} bytes; max_payload of the NATS server is {most:,}")
-        await asyncio.gather(*(self._js.publish(to, body, headers=headers) for headers, body in requests))
+        ask = partial(self._client.request, to, timeout=ANSWER_SECONDS)
+        for answer in await asyncio.gather(*(ask(body, headers=headers) for headers, body in requests)):
+            if error := msgspec.json.decode(answer.data).get("error"):
+                js.APIError.from_error(error)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> NATSSubscription:
         """Be ready to fetch."""
         info = await self._js.consumer_info(*names(exchange, id))
-        pull = await self._js.pull_subscribe_bind(info.name, info.stream_name, pending_bytes_limit=0)
-        return NATSSubscription(exchange, pull, info.config.ack_wait)
+        brought, inbox = asyncio.Queue[Msg](), self._client.new_inbox()
+        hearing = await self._client.subscribe(inbox, cb=brought.put, pending_bytes_limit=0)
+        return NATSSubscription(exchange, self._client, info, hearing, brought)
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what is not settled; what is put back until it is due counts as held by somebody."""
@@ -234,16 +242,23 @@ class NATSTransport:
 class NATSSubscription:
     """Fetches as much as the core asks for; JetStream leases it to us."""
 
-    def __init__(self, exchange: str, pull: Any, lease: float | None) -> None:
-        self.lease = lease
-        self._exchange, self._pull = exchange, pull
+    def __init__(self, exchange: str, client: Any, info: Any, hearing: Any, brought: asyncio.Queue[Msg]) -> None:
+        self.lease: float | None = info.config.ack_wait
+        self._exchange, self._client, self._hearing, self._brought = exchange, client, hearing, brought
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Fetch what there is."""
-        with suppress(TimeoutError):
-            fetched = await self._pull.fetch(limit, max(timeout, 0.05))  # 0 is an error
-            return [self._delivery(one) for one in fetched]
-        return []
+        """Fetch what there is. nats-py's fetch takes three tasks for each message."""
+        wanted = b'{"batch": %d, "no_wait": true, "expires": %d}' % (limit, max(timeout, 0.05) * 1e9)
+        found: list[Msg] = []
+        self._client._resp_map[self._hearing.subject] = asyncio.current_task()  # for `closed`
+        await self._client.publish(self._next, wanted, self._hearing.subject)
+        async with asyncio.timeout(timeout + ANSWER_SECONDS):
+            while len(found) < limit and (one := await self._brought.get()).reply:
+                found.append(one)
+        if not one.reply and (one.headers or {}).get("Status") not in NOTHING:
+            js.APIError.from_msg(one)
+        return [self._delivery(one) for one in found]
 
     def _delivery(self, one: Msg) -> Delivery:
         stored, headers = one.metadata, one.headers or {}
@@ -274,7 +289,8 @@ class NATSSubscription:
 
     async def close(self) -> None:
         """Fetch no more."""
-        await self._pull.unsubscribe()
+        self._client._resp_map.pop(self._hearing.subject, None)
+        await self._hearing.unsubscribe()
 
 
 def names(exchange: str, id: str = "") -> tuple[str, str]:

@@ -77,12 +77,13 @@ def to_ascii(message: Message, most: int, reserved: re.Pattern[str] = NOTHING) -
 def from_ascii(exchange: str, headers: Mapping[str, str], body: bytes, id: str = "", time: float = 0.0) -> Message:
     """The message, as from_headers has it: what `to_ascii` was given, a stranger's as it is."""
     found = dict(headers)
-    with suppress(KeyError, msgspec.MsgspecError):
-        found |= msgspec.json.decode(found[PACKED], type=dict[str, str])
-    with suppress(KeyError, ValueError, msgspec.MsgspecError):
-        length = int(found[BEFORE])
-        found |= msgspec.msgpack.decode(body[:length], type=dict[str, str])
-        body = body[length:]
+    with suppress(ValueError):  # of which msgspec.DecodeError is one
+        if PACKED in found:
+            found |= msgspec.json.decode(found[PACKED], type=dict[str, str])
+        if BEFORE in found:
+            length = int(found[BEFORE])
+            found |= msgspec.msgpack.decode(body[:length], type=dict[str, str])
+            body = body[length:]
     return from_headers(exchange, body, found, id, time)
 
 
