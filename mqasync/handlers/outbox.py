@@ -10,8 +10,11 @@ from typing import Self
 
 from ..errors import BrokerLost
 
-UNCONFIRMED = 256
-"""How many publishes one generator may have under way before it has to wait: its back-pressure."""
+UNCONFIRMED = 512
+"""How many publishes one generator may have under way before it has to wait: its back-pressure.
+
+Two batches of the publisher: one is on its way while the next is made.
+"""
 
 
 class Outbox:
