@@ -8,8 +8,9 @@ BIN := .venv/bin
 run: .venv/run ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
 	MQASYNC_LOG=human $(BIN)/mqasync run services.cth --until-idle
 
+# Most tests wait most of the time: two cores are enough for four processes
 test: .venv/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 faults: .venv/ready ## The faults with 20,000 messages each; writes docs/reliability.md
 	MQASYNC_FAULT_MESSAGES=20000 MQASYNC_RELIABILITY=write $(BIN)/python -m pytest tests/faults

@@ -188,37 +188,6 @@ def test_a_time_zone_of_the_machine_that_has_no_name_is_one_sentence(monkeypatch
     Schedule("10m"), Schedule("30 2 * * *", "Europe/Berlin")
 
 
-async def test_a_producer_on_a_schedule_runs_again_and_a_failing_one_is_started_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("mqasync.core.feed.FIRST_PAUSE", 0.01)
-    runs = 0
-    seen: list[int] = []
-    enough = asyncio.Event()
-
-    @producer(exchange="in", id="p", every="20ms")
-    async def source() -> dict[str, int]:
-        nonlocal runs
-        runs += 1
-        if runs == 2:
-            raise OSError("the feed is away")
-        return {"run": runs}
-
-    @consumer(exchange="in", id="q")
-    async def handler(body: dict[str, int]) -> None:
-        seen.append(body["run"])
-        if len(seen) == 3:
-            enough.set()
-
-    async with Runner(
-        [Service("here", [handler], [source], None)], Settings(brokers={"main": "memory:cron"})
-    ) as runner:
-        working = asyncio.create_task(runner.finished())
-        await asyncio.wait_for(enough.wait(), 10)
-        working.cancel()
-    assert seen[:3] == [1, 3, 4]
-
-
 def test_discovery_finds_what_a_package_declares_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "found_package"
     package.mkdir()

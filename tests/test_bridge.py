@@ -22,7 +22,7 @@ from .waiting import until
 from .working import working
 
 ROOT = Path(__file__).parents[1]
-MESSAGES = int(os.environ.get("MQASYNC_BRIDGE_MESSAGES", "1000"))  # 10,000 take minutes: SQS's stand-in is slow
+MESSAGES = int(os.environ.get("MQASYNC_BRIDGE_MESSAGES", "300"))  # 10,000 take minutes: SQS's stand-in is slow
 WAY = ["rabbitmq", "kafka", "redis", "sqs", "activemq", "rabbitmq"]
 
 

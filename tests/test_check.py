@@ -177,30 +177,6 @@ def test_without_a_module_all_configured_brokers_are_checked(mine: CommandLine) 
     assert mine.run("check", "mine").returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["mien"], "mqasync: there is no module 'mien'; did you mean mine?"),
-        (["odd"], "mqasync: no message can be decoded to"),
-        (["never"], "every='61 * * * *' of a producer is neither a duration like '10m' nor a cron expression"),
-        (["nowhere"], "timezone='Europe/Berln' of a producer is no time zone; did you mean 'Europe/Berlin'?"),
-    ],
-)
-def test_a_mistake_of_the_user_is_said_in_one_sentence(mine: CommandLine, arguments: list[str], problem: str) -> None:
-    mine.file(
-        "odd.py",
-        "from mqasync import consumer\n\n"
-        "@consumer(exchange='x', id='y')\nasync def odd(body: dict | list | tuple): ...\n",
-    )
-    schedules = {"never": "every='61 * * * *'", "nowhere": "every='0 6 * * *', timezone='Europe/Berln'"}
-    for module, schedule in schedules.items():
-        text = f"from mqasync import producer\n\n@producer(exchange='x', id='p', {schedule})\nasync def f(): ...\n"
-        mine.file(f"{module}.py", text)
-    done = mine.run("check", *arguments)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert problem in done.stderr
-
-
 def test_a_broker_that_the_module_does_not_use_is_not_looked_at(mine: CommandLine) -> None:
     mine.file(
         "config.yml",

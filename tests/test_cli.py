@@ -167,13 +167,6 @@ def test_a_second_ctrl_c_ends_at_once_even_when_a_handler_blocks_the_loop(cli: C
     assert cli.depth("CTH", "q") == 1
 
 
-def test_grace_bounds_how_long_a_handler_may_keep_the_process(cli: CommandLine) -> None:
-    service = begun(cli, 1, WAITING, "--grace", "100ms")
-    service.send(signal.SIGTERM)
-    assert service.ends() == 0
-    assert bodies(cli.run("consume", *QUEUE, "-n", "1").stdout) == [0]
-
-
 # produce
 
 

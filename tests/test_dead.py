@@ -10,9 +10,7 @@ import signal
 import sqlite3
 import sys
 import time
-import uuid
 from collections.abc import Iterator
-from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -35,14 +33,6 @@ from mqasync import Message, consumer
 async def handle(body: bytes, message: Message):
     print(message.id, message.attempt, sorted(message.headers), body.decode())
 """
-FAILING = """
-from mqasync import consumer
-
-@consumer(exchange="CTH", id="q", retries=0)
-async def handle(event):
-    raise ValueError
-"""
-
 # some milliseconds for each message that is put
 SLOW = """
 CREATE TRIGGER slow AFTER INSERT ON message BEGIN
@@ -176,24 +166,6 @@ def test_what_nobody_reads_to_its_end_ends_without_a_word(cli: Graveyard, argume
         process.stdout.close()
         assert process.wait(20) == 1
         assert process.stderr.read() == b""
-
-
-async def test_dead_letters_survive_more_looks_than_rabbitmq_would_count(rabbitmq_url: str) -> None:
-    """RabbitMQ drops what came back more often than x-delivery-limit says, from version 4 on 20 times by default."""
-    exchange = f"CTH-{uuid.uuid4().hex[:8]}"
-    settings = Settings(brokers={"main": rabbitmq_url})
-    broker = Broker("main", settings)
-    try:
-        await broker.call(lambda transport: transport.declare(exchange, "q" + DEAD, bound=False))
-        await broker.call(lambda transport: transport.send(exchange, "q" + DEAD, numbered(1, 2, exchange=exchange)))
-        for _ in range(25):
-            while (await broker.call(methodcaller("stats", exchange, "q" + DEAD))).waiting < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # a release is not confirmed
-            async with Reading(broker, exchange, "q" + DEAD) as reading:
-                found = await all_of(reading.portions())
-            assert {delivery.message.id for delivery in found} == {"id-1", "id-2"}
-    finally:
-        await broker.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, None])

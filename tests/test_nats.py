@@ -281,7 +281,10 @@ async def test_a_token_opens_a_server_that_asks_for_one() -> None:
         await refused(f"{server.url}?token=other", r"(?i)authorization violation")
 
 
-async def test_what_is_not_permitted_is_refused(locked: NATS, connect: Connect) -> None:
+async def test_what_is_not_permitted_is_refused(
+    locked: NATS, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "ANSWER_SECONDS", 1.0)
     transport = await connect(at(locked, "reader:other"))
     await transport.declare("Forbidden", "q")
     with pytest.raises(BrokerRefused, match=r"(?i)permissions violation"):

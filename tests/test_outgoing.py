@@ -99,12 +99,11 @@ def test_headers_that_are_changed_later_stay_as_they_were_put_out() -> None:
     assert message.headers == {"n": "1"}
 
 
-@pytest.mark.parametrize("url", ["memory:outgoing", "sqlite:outgoing.db"])
 @pytest.mark.parametrize(("given", "problem"), REFUSED)
 async def test_a_program_is_told_at_once_and_the_queue_stays_empty(
-    url: str, given: dict[str, Any], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: dict[str, Any], problem: str, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:{tmp_path}/outgoing.db"
     brokers = Brokers(Settings(brokers={"main": url}))
     transport = await brokers.route("E").connected()
     await transport.declare("E", "q")

@@ -121,34 +121,6 @@ async def test_what_a_closing_transport_held_is_given_to_who_waits_at_once_and_n
     assert (delivery.message.attempt, delivery.returned) == (1, 0)
 
 
-async def test_a_connection_that_the_server_ends_is_noticed_by_who_waits(
-    postgres_server: Postgres, transport: Connection, exchange: str, queue: Inbox
-) -> None:
-    receiving = asyncio.create_task(queue.receive(10, PATIENCE))
-    await asyncio.sleep(0.1)
-    await asyncio.to_thread(postgres_server.end_connections)
-    with pytest.raises(BrokerLost):
-        await asyncio.wait_for(receiving, 2.0)
-    with pytest.raises(BrokerLost):
-        await transport.publish(exchange, [message(1)])
-
-
-async def test_a_server_that_does_not_answer_in_time_is_lost(
-    postgres_server: Postgres,
-    url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    transport: Connection,
-    exchange: str,
-    queue: Inbox,
-) -> None:
-    monkeypatch.setattr("mqasync.brokers.calls.PING_SECONDS", 0.2)
-    async with postgres_server.locked(f"{url.rpartition('=')[2]}.message"):
-        with pytest.raises(BrokerLost, match="no answer within"):
-            await queue.receive(10, PATIENCE)
-        with pytest.raises(BrokerLost):
-            await transport.publish(exchange, [message(1)])
-
-
 async def test_a_schema_that_somebody_drops_is_made_again_by_the_next_connection(
     postgres_server: Postgres, url: str, connect: Connect, transport: Connection, exchange: str
 ) -> None:

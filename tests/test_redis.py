@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mqasync import BrokerLost, ConfigurationError, Message
+from mqasync import ConfigurationError, Message
 from mqasync.brokers.broker import Brokers
 from mqasync.brokers.connection import Connection, load
 from mqasync.config.settings import Settings
@@ -356,22 +356,3 @@ async def test_a_settlement_after_the_lease_takes_nothing_that_is_new(
     await transport.publish(exchange, [message(2)])
     await subscription.ack(again)
     assert numbers(await subscription.receive(10, PATIENCE)) == [2]
-
-
-async def test_the_server_gone_is_noticed_by_who_waits(exchange: str) -> None:
-    with required(durable_redis()) as server:
-        transport = load(server.url)
-        await transport.open()
-        await transport.declare(exchange, "q")
-        subscription = await transport.subscribe(exchange, "q", 10)
-        receiving = asyncio.create_task(subscription.receive(10, 60.0))
-        await asyncio.sleep(0.05)
-        server.kill()
-        await until(receiving.done, "it is noticed", 3.0)
-        with pytest.raises(BrokerLost):
-            await receiving
-        with pytest.raises(BrokerLost):
-            await transport.publish(exchange, [message(1)])
-        started = time.monotonic()
-        await transport.close()
-        assert time.monotonic() - started < 1

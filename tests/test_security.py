@@ -8,7 +8,7 @@ import gzip
 import re
 import ssl
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,6 @@ from .waiting import until
 from .working import dead_letters, working
 
 EVIL = "a\r\n12:00:00 forged\n12:00:00 forged \x1b[31m\0\x7f\x9b\u2028\u202e"
-Put = Callable[[dict[str, Any], bytes], Coroutine[Any, Any, None]]
-
-
 # TLS
 
 
@@ -251,16 +248,6 @@ def test_no_repr_no_error_and_no_shown_configuration_holds_a_password(
     with pytest.raises(BrokerLost) as caught:
         asyncio.run(transport.open())
     assert secretless("".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__))
-
-
-@pytest.mark.parametrize("source", [PASSWORD, "zebra@quagga/tapir", "zebra:okapi?kudu@", "zebra#tapir"])
-def test_a_url_that_cannot_be_read_is_not_shown(cli: CommandLine, source: str) -> None:
-    url = f"amqp://user:{source}@127.0.0.1/"
-    cli.environment["MQASYNC_BROKER"] = url
-    for arguments in ((), ("--broker", url)):
-        done = cli.run("produce", "--exchange", "CTH", "--id", "me", "{}", *arguments)
-        assert "cannot be read as a URL" in sentence(done)
-        assert secretless(done.stderr)
 
 
 # names

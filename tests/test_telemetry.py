@@ -329,9 +329,3 @@ def test_what_stands_in_the_way_of_traces_is_a_warning_and_stops_nothing(
     assert "handled" in [line["message"] for line in lines]
     (warning,) = [line["message"] for line in lines if line["level"] == "WARNING"]
     assert warning.startswith(f"no traces are sent: {told}")
-
-
-def test_without_the_extra_everything_else_works(cli: CommandLine) -> None:
-    done = cli.run("run", "service", "--until-idle", program=[sys.executable, "-c", WITHOUT])
-    assert done.returncode == 0
-    assert not [line for line in map(json.loads, done.stderr.splitlines()) if line["level"] != "INFO"]

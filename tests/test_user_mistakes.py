@@ -8,7 +8,6 @@ import re
 import subprocess
 import uuid
 from collections.abc import Iterator
-from urllib.parse import quote
 
 import pytest
 
@@ -271,31 +270,11 @@ def test_a_client_library_that_is_not_installed_is_named_with_the_pip_command(
 @pytest.mark.parametrize("command", [["run", "good"], ["produce", *QUEUE, "{}"], ["consume", *QUEUE]], ids=" ".join)
 def test_a_broker_that_is_down_is_tried_again_until_wait_is_over(cli: CommandLine, command: list[str]) -> None:
     address = f"127.0.0.1:{free_port()}/"
-    done = cli.run(*command, "--broker", f"amqp://guest:s3cr3t@{address}", "--wait", "2s")
-    assert sentence(done, code=1) == f"no answer from amqp://guest:***@{address} within 2 s"
+    done = cli.run(*command, "--broker", f"amqp://guest:s3cr3t@{address}", "--wait", "500ms")
+    assert sentence(done, code=1) == f"no answer from amqp://guest:***@{address} within 0.5 s"
     tried = f"broker main at amqp://guest:***@{address} cannot be reached: "
     assert [tried in line and line.endswith("; trying again") for line in done.stderr.splitlines()].count(True) == 1
     assert "s3cr3t" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("command", "password"),
-    [(["run", "good"], "s3cr3t"), (["produce", *QUEUE, "{}"], "s3/cr@3t"), (["consume", *QUEUE], "s3:#?cr3t%2F")],
-)
-def test_a_wrong_password_is_said_without_showing_it(
-    cli: CommandLine, rabbitmq_url: str, command: list[str], password: str
-) -> None:
-    # Given a password from a file, which may hold any character
-    cli.file("password", f"{password}\n")
-    url = rabbitmq_url.replace(":guest@", ":${file:password}@")
-    cli.file("config.yml", f"brokers:\n  main: {url}")
-    done = cli.run(*command)
-    said = sentence(done)
-    address = rabbitmq_url.replace(":guest@", ":***@")
-    assert said.startswith(f"broker main at {address}: ACCESS_REFUSED")
-    for form in (password, quote(password, safe=""), password.split("/")[-1]):
-        assert form not in done.stdout + done.stderr
-    assert "s3" not in cli.run("config").stdout
 
 
 def test_a_queue_that_exists_with_other_arguments_is_refused_with_both_values(
@@ -314,19 +293,6 @@ def test_a_queue_that_exists_with_other_arguments_is_refused_with_both_values(
 
 
 # messages
-
-
-def test_a_body_that_is_not_json_goes_to_the_dead_letters_and_the_rest_is_handled(cli: CommandLine) -> None:
-    cli.file("bodies.py", GOOD.replace("CTH", "mixed"))
-    cli.declare("mixed", "q")
-    cli.publish("mixed", '{"n": 1}', "not json", b"\xff", '{"n": 2}', "[3]")
-    done = cli.run("run", "bodies", "--until-idle")
-    assert done.returncode == 0
-    assert sorted(done.stdout.splitlines()) == ["{'n': 1}", "{'n': 2}"]
-    assert "InvalidMessage: the body is not a JSON dict: " in done.stderr
-    assert re.search(r"mixed/q +0 +2 +0 +3$", done.stderr, re.MULTILINE)
-    assert re.search(r" 3 in the dead letters of mixed/q; last: InvalidMessage: ", done.stderr)
-    assert (cli.depth("mixed", "q"), cli.depth("mixed", "q.dead")) == (0, 3)
 
 
 def test_a_message_over_the_size_limit_is_refused_and_those_before_it_are_published(cli: CommandLine) -> None:

@@ -9,12 +9,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import asyncpg
 
 from ..brokers import START_SECONDS, BrokerUnavailable, apt_install
 from .server import Server, running
@@ -95,17 +93,6 @@ class Postgres(Server):
     def end_connections(self) -> None:
         """End every connection of mqasync, as an administrator may."""
         self.execute(f"SELECT pg_terminate_backend(pid) {OURS}")
-
-    @asynccontextmanager
-    async def locked(self, table: str) -> AsyncIterator[None]:
-        """Nobody else gets at the table."""
-        connection = await asyncpg.connect(self.login, ssl=False)
-        try:
-            async with connection.transaction():
-                await connection.execute(f"LOCK TABLE {table}")
-                yield
-        finally:
-            await connection.close()
 
     def crash(self) -> None:
         """SIGKILL one of its processes that serve mqasync: PostgreSQL ends all of them, and recovers."""
