@@ -94,78 +94,38 @@ async def test_without_dedup_a_repeated_message_is_handled_again(brokers: Broker
         await until(lambda: channel.counts.handled == 2, "both are handled")
 
 
-async def test_a_failed_message_is_handled_at_its_retry(brokers: Brokers, exchange: str, remember: Remember) -> None:
-    attempts: list[int] = []
-
-    @consumer(exchange=exchange, id="q", backoff=0.01)
-    async def handler(body: dict[str, Any], message: Message) -> None:
-        attempts.append(message.attempt)
-        if message.attempt < 3:
-            raise ValueError("not yet")
-
-    async with working(brokers, handler, seen=remember()) as (channel,):
-        await publish_ids(brokers, exchange, "a")
-        await until(lambda: channel.counts.handled == 1, "it is handled in the end")
-        await publish_ids(brokers, exchange, "a")
-        await until(lambda: channel.counts.repeated == 1, "from now on it is known")
-    assert attempts == [1, 2, 3]
-
-
-async def test_a_message_whose_outputs_are_not_confirmed_is_not_remembered(
-    brokers: Brokers, exchange: str, remember: Remember
-) -> None:
-    results: Iterator[Exception | None] = iter([BrokerLost("not confirmed"), None])
-
-    async def failing_once(message: Message) -> None:
-        if error := next(results):
-            raise error
-
-    @consumer(exchange=exchange, id="q", to="anywhere", backoff=0.01)
-    async def handler(body: dict[str, Any]) -> dict[str, Any]:
-        return body
-
-    async with working(brokers, handler, publish=failing_once, seen=remember()) as (channel,):
-        await publish_ids(brokers, exchange, "a")
-        await until(lambda: channel.counts.handled == 1, "its output is confirmed at the second attempt")
-    assert (channel.counts.retried, channel.counts.repeated) == (1, 0)
-
-
-async def test_a_buried_message_is_handled_when_it_comes_again(
-    brokers: Brokers, exchange: str, remember: Remember
-) -> None:
-    good = False
-
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any]) -> None:
-        if not good:
-            raise Reject("not good yet")
-
-    async with working(brokers, handler, seen=remember()) as (channel,):
-        await publish_ids(brokers, exchange, "a")
-        await until(lambda: channel.counts.buried == 1, "it is buried")
-        good = True
-        await publish_ids(brokers, exchange, "a")
-        await until(lambda: channel.counts.handled == 1, "it is handled")
-    assert channel.counts.repeated == 0
-
-
-async def test_a_message_that_was_in_hand_when_its_process_ended_is_handled_by_the_next(
-    brokers: Brokers, exchange: str, remember: Remember
+@pytest.mark.parametrize("end", ["fails", "is rejected", "is not confirmed", "is stopped"])
+async def test_what_was_not_handled_to_its_end_is_not_remembered(
+    end: str, brokers: Brokers, exchange: str, remember: Remember
 ) -> None:
     begun: list[str] = []
 
-    @consumer(exchange=exchange, id="q")
-    async def handler(body: dict[str, Any], message: Message) -> None:
-        begun.append(message.id)
-        if len(begun) == 1:
-            await asyncio.Event().wait()
+    async def confirm(message: Message) -> None:
+        if end == "is not confirmed" and len(begun) == 1:
+            raise BrokerLost(end)
 
+    @consumer(exchange=exchange, id="q", to="anywhere", backoff=0.01)
+    async def handler(body: dict[str, Any], message: Message) -> dict[str, Any]:
+        begun.append(message.id)
+        if len(begun) == 1 and end in ("fails", "is rejected"):
+            raise Reject(end) if end == "is rejected" else ValueError(end)
+        if len(begun) == 1 and end == "is stopped":
+            await asyncio.Event().wait()
+        return body
+
+    # Given a message whose first attempt ends so
     seen = remember()
-    async with working(brokers, handler, seen=seen, grace=0.0):
+    async with working(brokers, handler, seen=seen, publish=confirm, grace=0.0) as (first,):
         await publish_ids(brokers, exchange, "a")
-        await until(lambda: begun == ["a"], "it is in hand")
-    async with working(brokers, handler, seen=seen) as (channel,):
-        await until(lambda: channel.counts.handled == 1, "it is handled by the next")
+        await until(lambda: begun == ["a"] if end == "is stopped" else settled(first) == 1, "the attempt has ended")
+    async with working(brokers, handler, seen=seen, publish=confirm) as (channel,):
+        # When it comes again, then it is handled
+        if end == "is rejected":
+            await publish_ids(brokers, exchange, "a")
+        await until(lambda: first.counts.handled + channel.counts.handled == 1, "it is handled")
+        # And from then on it is known
+        await publish_ids(brokers, exchange, "a")
+        await until(lambda: channel.counts.repeated == 1, "it is known")
     assert begun == ["a", "a"]
 
 
