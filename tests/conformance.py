@@ -505,4 +505,4 @@ class Conformance:
         await (await connect()).publish(exchange, [message(1)])
         await until(receiving.done, "the receiver is woken")
         assert numbers(await receiving) == [1]
-        assert time.monotonic() - started < 2, "it was woken, and did not just look from time to time"
+        assert time.monotonic() - started < 4, "it was woken, and did not just look from time to time"

@@ -108,7 +108,7 @@ def test_a_damaged_file_is_an_error_of_status_and_check(cli: CommandLine) -> Non
         assert (done.returncode, "is damaged" in done.stdout + done.stderr) == (1, True), command
 
 
-@pytest.mark.parametrize(("lines", "size"), [(12_000, 1000), (100, 100_000), (40_000, 10)])
+@pytest.mark.parametrize(("lines", "size"), [(6_000, 1000), (60, 100_000), (20_000, 10)])
 def test_consumers_take_and_acknowledge_while_the_queue_has_filled_the_disk(
     cli: CommandLine, small_disk: Path, lines: int, size: int
 ) -> None:
