@@ -55,8 +55,23 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     feed: str = ""
-    feeds: tuple[Feed, ...] = ()
+    feeds: tuple[Any, ...] = ()
     timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Make each of `feeds` a Feed. Raises ValueError, quoting it, for what cannot be."""
+        self.feeds = tuple(map(described, self.feeds))
+
+
+def described(feed: Any) -> Feed:
+    """A feed as config.yml describes it. Raises ValueError, quoting what it cannot be."""
+    known = Feed.__struct_fields__
+    if unknown := [key for key in feed if key not in known] if isinstance(feed, dict) else [feed]:
+        raise ValueError(f"a feed has no {unknown[0]!r}; it has {', '.join(known)}")
+    try:
+        return msgspec.convert(feed, Feed, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from mqasync import Out, Reject, consumer
 
 from .events import Indicator, Record
 from .feeds.dates import when
-from .feeds.values import classify
+from .feeds.fields import fitting
 
 
 @consumer(exchange="CTH", id="parse", to="indicators", concurrency=100)
@@ -16,7 +16,7 @@ async def parse(record: Record) -> AsyncIterator[Out]:
 
     The same indicator always has the same id, so that the next step recognises it (`dedup`).
     """
-    found = classify(record.value, record.type)
+    found = fitting(record.value, record.type)
     if not found:
         raise Reject(f"{record.value[:100]!r} is no address, network, domain, URL or hash")
     moment = when(record.date) if record.date else None

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from html.parser import HTMLParser
-from itertools import chain, islice
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
@@ -11,17 +10,15 @@ import msgspec
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
-from . import tables
-from .fields import Cell, Entry, entries, kind_of, text
-from .lists import plain
+from .fields import MAX_EXTRA, Cell, Entry, entries, fitting, kind_of, text
 from .values import classify
 
 MAX_DOCUMENT = 100 * 1024 * 1024  # characters of a JSON document, which is in memory as a whole
 DEPTH = 100
-NOTES = ("id", "name", "description", "labels", "indicator_types", "confidence")  # that travel with a STIX pattern
+NOTES = ("id", "name", "description", "labels", "indicator_types")  # that travel with a STIX pattern
 CONTEXT = ("info", "name", "title", "description", "malware", "family")  # of what an indicator stands in
 COMPARISON = re.compile(
-    r"(?P<path>[\w-]+:[\w.'\"\[\]*-]+)\s+(?P<not>NOT\s+)?(?P<how>=|IN|ISSUBSET)\s*"
+    r"(?<![\w-])(?P<path>[\w-]{1,60}:[\w.'\"\[\]*-]{1,200})\s+(?P<not>NOT\s+)?(?P<how>=|IN|ISSUBSET)\s*"
     r"(?P<values>\(?(?:\s*,?\s*(?:'(?:[^'\\]|\\.)*'|\d+))+)"
 )
 LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'|(\d+)")
@@ -57,39 +54,35 @@ def walk(node: Any, hint: str = "", context: Mapping[str, str] = {}, depth: int 
         for one in node:
             yield from walk(one, hint, context, depth + 1)
     elif isinstance(node, str):
-        yield Entry(node, hint, extra=context, found=classify(node, hint))
+        yield Entry(node, hint, extra=context, found=fitting(node, hint))
     elif isinstance(node, dict) and depth < DEPTH:
         yield from _of_object(node, hint, context, depth)
 
 
 def _of_object(node: dict[str, Any], hint: str, context: Mapping[str, str], depth: int) -> Iterator[Entry]:
     fields = {key: cell for key, value in node.items() if (cell := _cell(value)) is not None}
-    if (
-        isinstance(pattern := node.get("pattern"), str)
-        and node.get("pattern_type", "stix") == "stix"
-        and "[" in pattern
-    ):
+    pattern = node.get("pattern")
+    if isinstance(pattern, str) and node.get("pattern_type", "stix") == "stix" and "[" in pattern:
         made = list(of_pattern(node, pattern, fields))
     else:
         made = list(entries(tuple(fields), list(fields.values()), hint))
-    for entry in made:
-        yield entry._replace(extra={**context, **entry.extra})
-    own = bool(made)
-    if not own:
+    yield from (entry._replace(extra={**context, **entry.extra}) for entry in made)
+    if not made:
         context = {**context, **{key: node[key][:200] for key in CONTEXT if isinstance(node.get(key), str)}}
     for key, value in node.items():
         kind = kind_of(key)
-        if kind == "other" or (own and (not kind or key in fields)):
+        if kind == "other" or (made and (not kind or key in fields)):
             continue
-        if isinstance(value, dict | list) and (key not in fields or not kind):
-            if key in fields:  # a list of texts under a name that says nothing
-                yield from (one for one in walk(value, hint, context, depth + 1) if one.found)
-            elif not own and classify(key):
-                yield Entry(key, hint, extra=context, found=classify(key))
-            else:
-                yield from walk(value, hint if kind in ("", "value") else kind, context, depth + 1)
-        elif not own and not kind and isinstance(value, str | int | float) and (found := _as_key(key)):
+        if isinstance(value, dict | list) and not (key in fields and kind):
+            if not made and (found := _as_key(key)):
+                yield Entry(key, hint, extra=context, found=found)
+            else:  # of a list of texts whose name says nothing only what is an indicator
+                inner = walk(value, hint if kind in ("", "value") else kind, context, depth + 1)
+                yield from (one for one in inner if one.found or key not in fields)
+        elif not made and not kind and isinstance(value, str | int | float) and (found := _as_key(key)):
             yield Entry(key, hint, extra={"value": str(value)}, found=found)
+        elif not made and kind in ("ip", "domain", "url", "hash") and isinstance(value, str) and value:
+            yield Entry(value, kind)
 
 
 def _as_key(key: str) -> Any:
@@ -100,9 +93,8 @@ def _cell(value: Any) -> Cell | None:
     """A value as the text of a field, or the texts; None for what has fields of its own."""
     if isinstance(value, list):
         cells = [_cell(one) for one in value]
-        return (
-            [cell for cell in cells if isinstance(cell, str)] if all(isinstance(cell, str) for cell in cells) else None
-        )
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        return texts if len(texts) == len(cells) else None
     if isinstance(value, dict):
         return None
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
@@ -110,35 +102,20 @@ def _cell(value: Any) -> Cell | None:
 
 def of_pattern(node: Mapping[str, Any], pattern: str, fields: Mapping[str, Cell]) -> Iterator[Entry]:
     """The indicators that a STIX 2 pattern compares with, whatever joins the comparisons."""
-    if node.get("revoked") or "benign" in (node.get("indicator_types") or ()):
-        yield Entry(pattern, skipped=True)
-        return
-    extra = {
-        key: text(cell)[:1000] for key, cell in fields.items() if key in (*CONTEXT, "labels", "indicator_types", "id")
-    }
+    extra = {key: text(cell)[:MAX_EXTRA] for key, cell in fields.items() if key in NOTES}
     date = text(fields.get("valid_from") or fields.get("created") or "")
-    refused = True
-    for comparison in COMPARISON.finditer(pattern[:100_000]):
-        path = re.sub(r"'SHA-?(\d+)'|\"SHA-?(\d+)\"", r"sha\1\2", comparison["path"], flags=re.IGNORECASE)
-        about, _, field = path.partition(":")
-        kind = kind_of(field.split(".")[-1] if "hashes" in field else about if field != "value" else path)
-        if field in (
-            "dst_ref.value",
-            "src_ref.value",
-            "resolves_to_refs[*].value",
-            "from_ref.value",
-            "sender_ref.value",
-        ):
+    made = []
+    for found in COMPARISON.finditer(pattern[:100_000]):
+        about, _, field = found["path"].partition(":")
+        kind = kind_of(about if field == "value" or about == "autonomous-system" else field.partition(".")[2])
+        if field.endswith(("ref.value", "refs[*].value")):
             kind = ""
-        elif not ("hashes" in field or field == "value" or about == "autonomous-system"):
+        elif not (field.startswith("hashes") or field == "value" or about == "autonomous-system"):
             continue
-        for quoted, number in LITERAL.findall(comparison["values"]):
-            value = re.sub(r"\\(.)", r"\1", quoted) or number
-            if (found := classify(value, kind)) and not comparison["not"]:
-                yield Entry(value, kind, date, extra, found)
-                refused = False
-    if refused:
-        yield Entry(pattern, skipped=True)
+        values = [re.sub(r"\\(.)", r"\1", quoted) or number for quoted, number in LITERAL.findall(found["values"])]
+        made += [Entry(value, kind, date, extra, fitting(value, kind)) for value in values if not found["not"]]
+    is_none = node.get("revoked") or "benign" in (node.get("indicator_types") or ())
+    yield from [Entry(pattern, skipped=True)] if is_none or not made else made
 
 
 class XmlTarget:
@@ -197,12 +174,11 @@ def of_xml(lines: Iterable[str], hint: str = "") -> Iterator[Entry]:
         raise Unreadable(f"it begins like XML, but: {error!r}") from None
 
 
-class HtmlRows(HTMLParser):
+class HtmlLines(HTMLParser):
     """Takes the rows of tables, and the lines of what is set as it was typed, out of HTML."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.rows: list[list[str]] = []
         self.lines: list[str] = []
         self._row: list[str] | None = None
         self._typed = self._hidden = False
@@ -221,7 +197,7 @@ class HtmlRows(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         """See HTMLParser."""
         if tag in ("tr", "table") and self._row is not None:
-            self.rows += [[" ".join(cell.split()) for cell in self._row]] if self._row else []
+            self.lines += ["\t".join(" ".join(cell.split()) for cell in self._row) + "\n"] if any(self._row) else []
             self._row = None
         elif tag in ("pre", "script", "style"):
             self._typed = self._hidden = False
@@ -231,31 +207,13 @@ class HtmlRows(HTMLParser):
         if self._row and not self._hidden:
             self._row[-1] += data
         elif self._typed:
-            self.lines += [line for line in data.splitlines() if line.strip()]
+            self.lines += data.splitlines(keepends=True)
 
 
-def rows_of_html(lines: Iterable[str]) -> Iterator[list[str] | str]:
-    """The rows of the tables in a page, as lists, and the lines that are set as they were typed."""
-    parser = HtmlRows()
+def lines_of_html(lines: Iterable[str]) -> Iterator[str]:
+    """The rows of the tables in a page, with a tab between cells, and the lines that are set as they were typed."""
+    parser = HtmlLines()
     for line in lines:
         parser.feed(line)
-        yield from parser.rows
         yield from parser.lines
-        parser.rows.clear()
         parser.lines.clear()
-
-
-def of_html(lines: Iterable[str], hint: str = "") -> Iterator[Entry]:
-    """The entries of the tables in a page; each width of rows is a table of its own."""
-    rows = rows_of_html(lines)
-    sample = list(islice(rows, 200))
-    layouts: dict[int, tables.Table] = {}
-    for row in chain(sample, rows):
-        if isinstance(row, str):
-            yield plain(row, hint)
-            continue
-        if len(row) not in layouts:
-            alike = [one for one in sample if isinstance(one, list) and len(one) == len(row)]
-            layouts[len(row)] = tables.layout(alike or [row])._replace(hint=hint)
-        if row != layouts[len(row)].header:
-            yield from layouts[len(row)].of(list(row), " ".join(row))

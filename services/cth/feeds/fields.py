@@ -4,8 +4,8 @@ What a field is called decides, what stands in it has to agree. A new name is a 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from .values import HASHES, Found, as_address, classify
@@ -51,6 +51,7 @@ EMPTY = frozenset(("", "-", "n/a", "na", "none", "null", "nil", "unknown", "?", 
 MAX_EXTRA = 1_000  # characters of another column that travel along
 
 Cell = str | Sequence[str]
+Beside = Callable[..., dict[str, Any]]
 
 
 class Entry(NamedTuple):
@@ -140,100 +141,91 @@ def entries(names: tuple[str, ...], cells: Sequence[Cell], default: str = "") ->
     if any((text(cells[place]).lower() in ("true", "1", "yes")) == bad for place, bad in row.flags if cells[place]):
         yield Entry("", skipped=True)
         return
-    extra = _Extra(names, cells, row)
+    date = next((text(cells[place]) for place in row.dates if _is_there(text(cells[place]))), "")
+    beside = partial(_beside, names, cells, row, date)
     if len(row.ends) == 2 and all(as_address(text(cells[place])) for place in row.ends):
         value = "-".join(text(cells[place]) for place in row.ends)
-        yield Entry(value, "range", extra.date, extra.without(row.ends), classify(value))
+        yield Entry(value, "range", date, beside(*row.ends), classify(value))
         return
     for place, strict in row.types:
-        kind = kind_of_any(text(cells[place]))
-        if kind == "other" or (strict and cells[place] and not kind):
-            yield Entry(text(cells[place]), skipped=True)
+        type = text(cells[place])
+        kind = kind_of_any(type)
+        if kind == "other" or (strict and type and not kind):
+            yield Entry(type, skipped=True)
             return
         if kind:
-            yield from _typed(text(cells[place]), row, cells, extra)
+            yield from _typed(COMPOSITE.get(type, type), row, cells, date, beside)
             return
-    yield from _untyped(row, cells, extra, default)
+    yield from _untyped(row, cells, default, date, beside)
 
 
-def _typed(type: str, row: Roles, cells: Sequence[Cell], extra: "_Extra") -> Iterator[Entry]:
-    """What stands beside its kind."""
-    for place, _ in sorted(row.values, key=lambda value: value[1] != "value") or [(at, "") for at in range(len(cells))]:
-        kinds, parts = COMPOSITE.get(type, type).split("|"), text(cells[place]).split("|")
-        if len(kinds) != len(parts):
-            kinds, parts = [type], [text(cells[place])]
-        pairs = list(zip(kinds, parts, strict=True))
-        port = {kind: int(part) for kind, part in pairs if kind == "port" and part.isdecimal()}
-        made = [
-            Entry(part, kind_of(kind), extra.date, extra.without([place]) | port, found)
-            for kind, part in pairs
-            if kind_of(kind) != "other" and (found := fitting(part, kind_of(kind)))
-        ]
-        if made:
-            yield from made
+def _typed(type: str, row: Roles, cells: Sequence[Cell], date: str, beside: Beside) -> Iterator[Entry]:
+    """What stands beside its kind; what is not of that kind is refused."""
+    places = [place for place, _ in sorted(row.values, key=lambda value: value[1] != "value")] or range(len(cells))
+    for place in places:
+        kinds, values = type.split("|"), text(cells[place]).split("|")
+        pairs = list(zip(kinds, values, strict=True)) if len(kinds) == len(values) else [(type, text(cells[place]))]
+        port = {kind: int(value) for kind, value in pairs if kind == "port" and value.isdecimal()}
+        kept = [(value, kind_of(kind)) for kind, value in pairs if kind_of(kind) not in ("other", "")]
+        if any(fitting(value, kind) for value, kind in kept):
+            for value, kind in kept:
+                yield Entry(value, kind, date, beside(place) | port, fitting(value, kind))
             return
+    if row.values and text(cells[places[0]]):
+        yield Entry(text(cells[places[0]]), kind_of_any(type), date)
 
 
-def _untyped(row: Roles, cells: Sequence[Cell], extra: "_Extra", default: str) -> Iterator[Entry]:
+def _untyped(row: Roles, cells: Sequence[Cell], default: str, date: str, beside: Beside) -> Iterator[Entry]:
     """What stands in fields that are named after kinds."""
     single = {kind for place, kind in row.values if isinstance(cell := cells[place], str) and _is_there(cell)}
     seen: set[tuple[str, str]] = set()
-    before: list[str] = []
+    before: set[str] = set()
     for place, kind in row.values:
-        about = _is_about(kind, isinstance(cells[place], str), single, before)
         hint = default if kind == "value" else kind
-        for part, found in values_in(cells[place], hint) if not about else ():
-            if new := [one for one in found if one[:2] not in seen]:
+        if not _is_about(kind, isinstance(cells[place], str), single, before):
+            for value, found in values_in(cells[place], hint):
+                new = [one for one in found if one[:2] not in seen]
                 seen.update(one[:2] for one in new)
-                yield Entry(part, hint, extra.date, extra.without([place]), new)
-        if cells[place]:
-            before.append(kind)
+                if new or not found:
+                    yield Entry(value, hint, date, beside(place), new)
+        before |= {kind} if cells[place] else set()
 
 
-def _is_about(kind: str, is_single: bool, single: set[str], before: Sequence[str]) -> bool:
+def _is_about(kind: str, is_single: bool, single: set[str], before: set[str]) -> bool:
     """Whether a field tells of another: who owns an address and how to write to them, its names, a URL's host.
 
     `single` are the kinds of the fields with one value, `before` those of all fields in front of this one.
     """
-    if kind in ("asn", "email"):
-        return bool({"ip", "url", "hash"} & single) or (kind == "asn" and bool({"domain", "host"}.intersection(before)))
-    if kind == "host":
-        return "url" in single or ("ip" in before and "ip" in single)
-    if kind == "domain" and "ip" in single and not is_single:
-        return True
-    return kind == "domain" and "asn" in before and not {"ip", "url", "hash"} & single
+    return {
+        "email": "ip" in single,
+        "asn": bool({"ip", "url", "hash"} & single or {"domain", "host"} & before),
+        "host": "url" in single or "ip" in before & single,
+        "domain": ("ip" in single and not is_single) or ("asn" in before and not {"ip", "url", "hash"} & single),
+    }.get(kind, False)
 
 
-class _Extra:
-    """What travels along with the values of one row; `date` is the first date in it."""
-
-    def __init__(self, names: Sequence[str], cells: Sequence[Cell], row: Roles) -> None:
-        self.date = next((text(cells[place]) for place in row.dates if _is_there(text(cells[place]))), "")
-        told = {place for place, _ in (*row.types, *row.flags)}
-        self._all: dict[int, tuple[str, Any]] = {
-            place: (name, cell[:MAX_EXTRA])
-            for place, (name, cell) in enumerate(zip(names, cells, strict=False))
-            if isinstance(cell, str) and place not in told and _is_there(cell) and cell != self.date
-        }
-        for place in row.ports[:1]:
-            if place in self._all and text(cells[place]).isdecimal():
-                self._all[place] = ("port", int(text(cells[place])))
-
-    def without(self, places: Iterable[int]) -> dict[str, Any]:
-        return {name: cell for place, (name, cell) in self._all.items() if place not in places and name}
+def _beside(names: Sequence[str], cells: Sequence[Cell], row: Roles, date: str, *places: int) -> dict[str, Any]:
+    """What travels along with the value at `places`: the port, and every other field with one text."""
+    told = {*places, *(place for place, _ in (*row.types, *row.flags))}
+    found: dict[str, Any] = {}
+    for place, (name, cell) in enumerate(zip(names, cells, strict=False)):
+        if isinstance(cell, str) and name and place not in told and cell != date and _is_there(cell):
+            is_port = place in row.ports[:1] and cell.isdecimal()
+            found["port" if is_port else name] = int(cell) if is_port else cell[:MAX_EXTRA]
+    return found
 
 
 def values_in(cell: Cell, hint: str) -> Iterator[tuple[str, list[Found]]]:
-    """What stands in one field and fits there: one text, several in one, or a list."""
+    """What stands in one field and fits there: one text, several in one, or a list; what else is in a list is none."""
     if not isinstance(cell, str):
         for one in cell:
-            yield from values_in(one, hint)
-    elif found := fitting(cell, hint):
-        yield cell, found
+            found = list(values_in(one, hint))
+            yield from found or ([(one, [])] if hint and _is_there(one) else [])
+    elif fits := fitting(cell, hint):
+        yield cell, fits
     elif len(several := re.split(r"##comma##|[\s,;|]+", cell.strip())) > 1:
         made = [(part, fitting(part, hint)) for part in several if part]
-        if all(found for _, found in made):
-            yield from made
+        yield from made if all(fits for _, fits in made) else ()
 
 
 def fitting(value: str, kind: str) -> list[Found]:

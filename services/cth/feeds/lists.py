@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from .dates import when
 from .fields import Entry, fitting, kind_of
-from .values import SCHEME, classify
+from .values import SCHEME
 
 ADDRESS = r"[0-9a-fA-F:.]{2,45}"
 NOBODY = r"(?:0\.0\.0\.0|127(?:\.\d{1,3}){3}|255\.255\.255\.255|::1?|0)"
@@ -73,7 +73,7 @@ def of_form(name: str, line: "re.Match[str]", hint: str = "") -> Iterator[Entry]
         if value not in ("", "#", "*"):
             about = _rpz(value) if name == "rpz" else value
             kind = hint or ("" if name in ("ipset", "ranges") else "domain")
-            yield Entry(about, kind, found=classify(about, kind))
+            yield Entry(about, kind, found=fitting(about, kind))
 
 
 def _rpz(name: str) -> str:
@@ -92,8 +92,8 @@ def of_rule(rule: str) -> Iterator[Entry]:
     head = RULE.match(rule)
     for side in head.groups() if head else ():
         for address in side.strip("[]").split(","):
-            if found := classify(address.strip(), "network"):
-                yield Entry(address.strip(), found=[one for one in found if one.kind in ("ip", "network")])
+            if found := fitting(address.strip(), "network"):
+                yield Entry(address.strip(), "network", found=found)
     sticky = ""
     contents: list[tuple[str, str]] = []
     for option in OPTION.findall(rule[head.end() :].partition("(")[2] if head else ""):
@@ -121,7 +121,7 @@ def of_rule(rule: str) -> Iterator[Entry]:
 def plain(line: str, hint: str = "") -> Entry:
     """The entry of a line that begins with its indicator; what stands behind it, but for a comment, travels along."""
     text = BULLET.sub("", COMMENT.sub("", line).strip(), count=1)
-    if found := classify(text, hint):
+    if found := fitting(text, hint):
         return Entry(text, hint, found=found)
     if SCHEME.match(text) or text.lower().startswith(("hxxp", "http")):
         value, *rest = text.split()
@@ -131,7 +131,7 @@ def plain(line: str, hint: str = "") -> Entry:
         value, *rest = re.split(r"\s*[;,|\t]\s*|\s+", text.partition("#")[0].strip())
     if rest and (value.isdecimal() or when(value)):
         value, *rest = rest
-    if not (found := classify(value, hint)) and (label := LABEL.fullmatch(text)) and kind_of(label[1]) != "other":
+    if not (found := fitting(value, hint)) and (label := LABEL.fullmatch(text)) and kind_of(label[1]) != "other":
         value, *rest = label[2].split()
         found = fitting(value, kind_of(label[1]))
     extra = {f"column_{number}": cell for number, cell in enumerate(rest, 2) if cell}

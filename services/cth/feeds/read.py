@@ -88,8 +88,10 @@ def read(lines: Lines, form: Form) -> Iterator[Entry]:
         format = "json"
     if format == "json":
         return of_json(lines, form.type)
-    if format in ("xml", "html"):
-        return (documents.of_xml if format == "xml" else documents.of_html)(lines, form.type)
+    if format == "xml":
+        return documents.of_xml(lines, form.type)
+    if format == "html":
+        return read(Lines(documents.lines_of_html(lines)), msgspec.structs.replace(form, format="auto"))
     if form.columns or form.delimiter or format == "table":
         table = table_of(ahead, useful, form)
         if table is None:
