@@ -43,19 +43,19 @@ def broker() -> Iterator[str]:
 def on_rabbitmq(report: Report, quick: bool) -> None:
     """Beside aio-pika and aiormq."""
     with broker() as url:
-        uvloop.run(rabbitmq_bench.run(report, url, *((2, 1_000) if quick else (5, 10_000))))
+        uvloop.run(rabbitmq_bench.run(report, url, *((1, 300) if quick else (5, 10_000))))
 
 
 def peers(report: Report, quick: bool) -> None:
     """Beside other frameworks."""
     with broker() as url:
-        frameworks.run(report, url, *((1, 300) if quick else (3, 2_000)))
+        frameworks.run(report, url, *((1, 100) if quick else (3, 2_000)))
 
 
 def on_sqlite(report: Report, quick: bool) -> None:
     """Beside sqlite3."""
     with tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
-        uvloop.run(sqlite_bench.run(report, Path(directory), *((2, 1_000) if quick else (5, 10_000))))
+        uvloop.run(sqlite_bench.run(report, Path(directory), *((1, 300) if quick else (5, 10_000))))
 
 
 def transports(report: Report, quick: bool) -> None:
@@ -72,7 +72,7 @@ def start(report: Report, quick: bool) -> None:
 def scale(report: Report, quick: bool) -> None:
     """Workers, consumers, backlog."""
     with broker() as url, tempfile.TemporaryDirectory(prefix="mqasync-bench-") as directory:
-        sizes = (200, 10, 0.5, 2_000) if quick else (10_000, 1_000, 20.0, 1_000_000)
+        sizes = (200, 10, 0.5, 500) if quick else (10_000, 1_000, 20.0, 1_000_000)
         scale_bench.run(report, url, Path(directory), *sizes)
 
 

@@ -111,7 +111,7 @@ def show(report: Report, name: str, title: str, x_title: str, lines: dict[str, P
 
 async def run(report: Report, url: str, quick: bool) -> None:
     """Draw all curves."""
-    few = 200 if quick else 5_000
+    few = 100 if quick else 5_000
     about = (
         "One process, durable quorum queues, bodies of 100 bytes, prefetch 100 and concurrency 10 where nothing else is"
         f" said. Each point is the better of {ROUNDS} rounds. `memory:` shows the limit of mqasync itself."
