@@ -357,7 +357,10 @@ def test_config_shows_what_is_resolved_with_every_secret_masked(cli: CommandLine
             "rabbit": "amqp://guest:***@rabbit/",
             "literal": "amqp://guest:***@rabbit/?heartbeat=5",
         },
-        "exchanges": {"CTH": {"broker": "rabbit", "requires": ["enrich"], "optional": False, "options": {}}},
+        "exchanges": {
+            "CTH": {"broker": "rabbit", "requires": ["enrich"], "optional": False, "declare": True, "options": {}}
+        },
+        "queues": {},
         "consumers": {"CTH/enrich": {"timeout": "10m"}},
         "services": {"steps": {"api_token": "***", "copy": "***", "url": "http://me:***@host/", "plain": 1}},
         "dedup": "redis://:***@redis/0",
