@@ -34,7 +34,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     first published, in seconds since 1970 (UTC). `attempt` is 1 the first time it is handled.
     `headers` are text by text. `key` says which messages belong together (a partition key).
     `returned` is how often it came back without being settled, its process dead or its connection lost, where
-    the broker counts that.
+    the broker counts that. `priority`, 0 to 9: what is higher is received before what waits, where the broker can.
     """
 
     body: bytes
@@ -46,7 +46,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     key: str | None = None
     returned: int = 0
+    priority: int = 0
 
+
+HIGHEST = 9  # priority
 
 NaturalKey = str | uuid.UUID | IPv4Address | IPv6Address
 """What names a thing already: it travels as text."""
@@ -57,8 +60,8 @@ class Out(msgspec.Struct, frozen=True):
 
     `exchange` overrides the decorator's; `id` replaces the derived id, for data that has a
     natural key (a line of a file, a record number), so that reading it again repeats the ids.
-    `id` and `key` become text; `headers` are text by text. Anything else is a ConfigurationError
-    where it is put out, as an Out inside another is.
+    `id` and `key` become text; `headers` are text by text; `priority` (see Message) is that of what was handled,
+    where nothing is said. Anything else is a ConfigurationError where it is put out, as an Out inside another is.
     """
 
     body: Any
@@ -66,3 +69,4 @@ class Out(msgspec.Struct, frozen=True):
     key: NaturalKey | None = None
     headers: dict[str, str] = {}
     id: NaturalKey | None = None
+    priority: int | None = None

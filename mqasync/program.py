@@ -78,6 +78,7 @@ class Producer(Client):
         key: NaturalKey | None = None,
         headers: dict[str, str] | None = None,
         id: NaturalKey | None = None,
+        priority: int = 0,
         timeout: float | str = 30.0,
     ) -> str:
         """Publish one body and return the message id once the broker has it safely.
@@ -87,7 +88,7 @@ class Producer(Client):
         MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or what is no text.
         """
         brokers, limit = self._brokers, seconds(timeout)
-        out = Out(body, key=key, headers={} if headers is None else headers, id=id)
+        out = Out(body, key=key, headers={} if headers is None else headers, id=id, priority=priority)
         message = outgoing(out, self.exchange, self.id)
         try:
             async with asyncio.timeout(limit):

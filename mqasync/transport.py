@@ -30,6 +30,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool = True  # other processes can use the same queues
     counts_returns: bool  # Delivery.returned counts deliveries whose process died
     keeps_keys_together: bool = False  # messages of one key go to one consumer at a time, in order
+    priorities: bool = False  # what has a higher Message.priority is received first
     max_bytes: int  # largest body
     batch: int = 256  # messages or deliveries in one call; the core splits
     batch_bytes: float = math.inf  # of bodies and headers in one publish or send; the core splits

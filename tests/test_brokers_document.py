@@ -20,6 +20,7 @@ COLUMNS: dict[str, Callable[[Features], str]] = {
     "several processes": lambda features: yes(features.shared),
     "counts returns": lambda features: yes(features.counts_returns),
     "keeps keys together": lambda features: yes(features.keeps_keys_together),
+    "priorities": lambda features: yes(features.priorities),
     "largest body": lambda features: size(features.max_bytes),
 }
 

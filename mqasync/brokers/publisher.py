@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ from ..config.settings import ExchangeSettings
 from ..errors import BrokerLost, ConfigurationError, MessageTooLarge, MqasyncError, NoSuchQueue, Unroutable
 from ..message import Message
 from .connection import Connection
+
+log = logging.getLogger("mqasync")
 
 BATCH = 256  # messages in one transport.publish
 BATCHES = 64  # such calls under way for one exchange; what comes meanwhile waits and goes together
@@ -39,6 +42,8 @@ class Publisher:
         self._exchanges = exchanges
         self._required = {exchange: own.requires for exchange, own in exchanges.items() if own.requires}
         self._requiring = asyncio.Lock()
+        self._prioritized = False  # something has a priority
+        self._said = False  # that it has none here
         self._by_key = {exchange for exchange, own in exchanges.items() if "type" in own.options}
         self._waiting: dict[Lane, Waiting] = defaultdict(list)
         self._under_way: dict[Lane, set[asyncio.Task[None]]] = defaultdict(set)
@@ -50,6 +55,7 @@ class Publisher:
         ConfigurationError for text that UTF-8 cannot carry, BrokerRefused, or BrokerLost after close().
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._prioritized = self._prioritized or message.priority > 0
         lane = exchange, message.key if exchange in self._by_key else None
         waiting = self._waiting[lane]
         waiting.append((message, future))
@@ -84,6 +90,9 @@ class Publisher:
         async def operation(transport: Connection) -> None:
             if exchange in self._required:
                 await self._require(transport, exchange)
+            if self._prioritized and not (self._said or transport.features.priorities):
+                self._said = True
+                log.warning("the broker of %r has no priorities: what has one waits its turn", exchange)
             if messages := carriable(batch, transport.features.max_bytes):
                 await transport.publish(exchange, messages)
 

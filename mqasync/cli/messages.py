@@ -20,7 +20,7 @@ from ..handlers.current_message import Handling
 from ..handlers.outbox import Outbox
 from ..handlers.signature import of_consumer
 from ..handlers.step import Step
-from ..message import Message
+from ..message import HIGHEST, Message
 from ..observe.logs import their_trace
 from ..operate.browse import to_record
 from ..service.discovery import Service, discover
@@ -36,8 +36,10 @@ GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put ba
 
 @click.command(cls=Command)
 @together("place", Place, *NAMES, settings, WAIT)
+@click.option("--key", help="Says which messages belong together; the routing key where there is one.")
+@click.option("--priority", type=click.IntRange(0, HIGHEST), default=0, help="What is higher is received first.")
 @click.argument("source", default="-", metavar="[JSON | - | FILE.jsonl]", callback=json_or_file)
-async def produce(place: Place, source: BinaryIO | bytes) -> None:
+async def produce(place: Place, key: str | None, priority: int, source: BinaryIO | bytes) -> None:
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
     lines = alone(source) if isinstance(source, bytes) else read_lines(source)
     async with connected(place.settings, place.wait, place.exchange) as brokers:
@@ -45,7 +47,8 @@ async def produce(place: Place, source: BinaryIO | bytes) -> None:
 
         async def put(body: bytes) -> None:
             nonlocal confirmed
-            await publish(Message(body=body, exchange=place.exchange, producer=place.id))
+            message = Message(body=body, exchange=place.exchange, producer=place.id, key=key, priority=priority)
+            await publish(message)
             confirmed += 1
 
         problem = ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..handler import Binding, where
-from ..message import Message, NaturalKey, Out, new_id, output_id
+from ..message import HIGHEST, Message, NaturalKey, Out, new_id, output_id
 from ..transport import check_name
 from .codec import decoder, encode
 from .outbox import Outbox
@@ -107,13 +107,13 @@ class Step:
         origin = "/".join(message.id for message in messages)
         for exchange in exchanges:
             id = partial(output_id, origin, exchange, self.consumer.id, position)
-            message = outgoing(value, exchange, self.consumer.id, id)
+            message = outgoing(value, exchange, self.consumer.id, id, max(one.priority for one in messages))
             self.outputs[exchange] += 1
             yield message
 
 
-def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = new_id) -> Message:
-    """The message for what a producer puts out: a body, or an Out; `id` gives its id where the Out does not.
+def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = new_id, priority: int = 0) -> Message:
+    """The message for what a producer puts out: a body, or an Out; `id` and `priority` count where that says nothing.
 
     The same on every broker: it is bytes and text. Raises ConfigurationError for what cannot be that.
     """
@@ -123,6 +123,8 @@ def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = n
         raise ConfigurationError("an Out is put out inside another one, or in a list: yield each of them by itself")
     if not isinstance(out.headers, dict):
         raise ConfigurationError(f"headers are {reprlib.repr(out.headers)}; they take a dict of text by text")
+    if out.priority is not None and not (type(out.priority) is int and 0 <= out.priority <= HIGHEST):
+        raise ConfigurationError(f"priority is {out.priority!r}; it takes a whole number from 0 to {HIGHEST}")
     return Message(
         body=encode(out.body),
         exchange=exchange if out.exchange is None else check_name("exchange", out.exchange),
@@ -130,6 +132,7 @@ def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = n
         producer=producer,
         headers=texts(out.headers) if out.headers else {},
         key=None if out.key is None else text("key", out.key, NaturalKey),
+        priority=priority if out.priority is None else out.priority,
     )
 
 

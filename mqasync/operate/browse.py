@@ -171,6 +171,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fi
     attempt: int = 1
     key: str | None = None
     headers: dict[str, str] = {}
+    priority: int = 0
     body: msgspec.Raw = msgspec.Raw()
     base64: bytes | None = None
 
@@ -181,7 +182,8 @@ def to_record(message: Message) -> dict[str, Any]:
         body: dict[str, Any] = {"base64": message.body}
     else:
         body = {"body": msgspec.Raw(msgspec.json.format(message.body, indent=-1))}
-    return {name: getattr(message, name) for name in ENVELOPE} | body
+    own = {name: getattr(message, name) for name in ENVELOPE}
+    return own | ({"priority": message.priority} if message.priority else {}) | body
 
 
 def from_record(line: bytes) -> Message:
@@ -193,4 +195,4 @@ def from_record(line: bytes) -> Message:
     if record.base64 is None and not record.body:
         raise ConfigurationError("this is not what `dead export` writes: it has neither `body` nor `base64`")
     body = bytes(record.body) if record.base64 is None else record.base64
-    return Message(body=body, **{name: getattr(record, name) for name in ENVELOPE})
+    return Message(body=body, priority=record.priority, **{name: getattr(record, name) for name in ENVELOPE})

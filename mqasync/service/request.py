@@ -56,6 +56,7 @@ class Requester(Client):
         timeout: float | str = 30.0,
         key: NaturalKey | None = None,
         headers: dict[str, str] | None = None,
+        priority: int = 0,
     ) -> Any:
         """Publish `body` and return what its handler returned, decoded from JSON; of a generator a list.
 
@@ -65,7 +66,7 @@ class Requester(Client):
         Unroutable when there is no such queue, and otherwise what Producer.produce raises.
         """
         brokers = self._brokers
-        out = Out(body, key=key, headers={} if headers is None else headers)
+        out = Out(body, key=key, headers={} if headers is None else headers, priority=priority)
         message = outgoing(out, check_name("exchange", exchange), self.id)
         message.headers[REPLY_TO] = self._queue
         limit = seconds(timeout)

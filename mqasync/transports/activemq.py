@@ -248,6 +248,8 @@ def to_frame(destination: str, message: Message, more: dict[str, str]) -> Any:
     """A SEND. What ActiveMQ can carry as a header is one, so that others can select by it."""
     headers, body = to_ascii(message, HEADERS, RESERVED)
     headers |= {**more, "persistent": "true", "destination": destination, "content-length": str(len(body))}
+    if message.priority:  # JMS: 4 is usual, 9 the highest
+        headers["priority"] = str(min(9, 4 + message.priority))
     return STOMP.SendFrame(headers=headers, body=body)
 
 
@@ -270,7 +272,7 @@ class ActiveMQTransport:
     """Two connections to one ActiveMQ: one publishes and asks, the other consumes."""
 
     # ActiveMQ holds a transaction in its memory: one that is larger than that waits for ever
-    features = Features(counts_returns=False, max_bytes=2**25, batch_bytes=2**19, temporary=True)
+    features = Features(counts_returns=False, priorities=True, max_bytes=2**25, batch_bytes=2**19, temporary=True)
     errors = ERRORS
     warning = ""
 

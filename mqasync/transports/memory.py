@@ -26,6 +26,7 @@ from ..errors import ConfigurationError, NoSuchQueue, Unroutable
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import pack, unpack
+from .common.table import AHEAD
 from .common.url import check_options
 
 FIRST = 0.0
@@ -50,10 +51,11 @@ class Queue:
         heapq.heappush(self.waiting, (due, number, envelope, body))
         self.wake()
 
-    def put_all(self, messages: Sequence[Message], due: float) -> None:
+    def put_all(self, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Put each as bytes."""
+        due = time.monotonic() + delay
         for message in messages:
-            self.put(due, next(self.numbers), pack(message), message.body)
+            self.put(due if delay else due - AHEAD * message.priority, next(self.numbers), pack(message), message.body)
 
     def wake(self) -> None:
         """Let all who receive look again."""
@@ -75,7 +77,12 @@ class MemoryTransport:
     """One user of the queues behind one memory: URL."""
 
     features = Features(
-        durable=False, shared=False, counts_returns=False, max_bytes=128 * 1024 * 1024, cancellable_receive=True
+        durable=False,
+        shared=False,
+        counts_returns=False,
+        priorities=True,
+        max_bytes=128 * 1024 * 1024,
+        cancellable_receive=True,
     )
     errors = ()
     warning = ""
@@ -106,7 +113,7 @@ class MemoryTransport:
         if not queues:
             raise Unroutable(f"no queue is bound to exchange {exchange!r}")
         for queue in queues:
-            queue.put_all(messages, time.monotonic())
+            queue.put_all(messages)
         await asyncio.sleep(0)  # a publisher in a loop lets the others run
 
     async def bound(self, exchange: str) -> bool:
@@ -115,7 +122,7 @@ class MemoryTransport:
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Put a copy of each message into that one queue."""
-        self._queue(exchange, id).put_all(messages, time.monotonic() + delay)
+        self._queue(exchange, id).put_all(messages, delay)
         await asyncio.sleep(0)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> MemorySubscription:

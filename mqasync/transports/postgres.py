@@ -32,7 +32,7 @@ from ..message import Message
 from ..transport import Errors, Features, Options
 from .common import tls
 from .common.envelope import pack
-from .common.table import Row, TableTransport, no_queue
+from .common.table import AHEAD, Row, TableTransport, no_queue
 from .common.url import Key, check_options, parse
 
 FORM = "postgresql://user:password@host:port/database"
@@ -87,8 +87,8 @@ WITH gone AS (DELETE FROM queue WHERE exchange = $1 AND id = $2 RETURNING queue)
 DELETE FROM message USING gone WHERE message.queue = gone.queue"""
 # Without an id ($2) into every bound queue.
 PUT = """
-INSERT INTO message (queue, due, envelope, body) SELECT queue, now() + $3 * interval '1 s', envelope, body
-FROM queue, unnest($4::bytea[], $5::bytea[]) WITH ORDINALITY AS given (envelope, body, place)
+INSERT INTO message (queue, due, envelope, body) SELECT queue, now() + wait * interval '1 s', envelope, body
+FROM queue, unnest($3::float[], $4::bytea[], $5::bytea[]) WITH ORDINALITY AS given (wait, envelope, body, place)
 WHERE exchange = $1 AND (id = $2 OR bound AND $2 = '') ORDER BY place"""
 # MATERIALIZED: evaluated once, or more than the limit might be taken.
 TAKE = """
@@ -112,7 +112,7 @@ SETTLE = {
 class PostgresTransport(TableTransport):
     """A few connections to one database: one takes and settles, the others write."""
 
-    features = Features(counts_returns=True, max_bytes=2**27, batch_bytes=2**24)
+    features = Features(counts_returns=True, priorities=True, max_bytes=2**27, batch_bytes=2**24)
     errors = ERRORS
     DELETE = GONE
 
@@ -173,8 +173,9 @@ class PostgresTransport(TableTransport):
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Write a row for each message, and without an `id` for each bound queue."""
+        waits = [delay or -AHEAD * message.priority for message in messages]
         envelopes, bodies = [pack(message) for message in messages], [message.body for message in messages]
-        if await self._writers.execute(PUT, exchange, id, delay, envelopes, bodies) == "INSERT 0 0":
+        if await self._writers.execute(PUT, exchange, id, waits, envelopes, bodies) == "INSERT 0 0":
             raise no_queue(exchange, id)
         await self._notify(exchange)
 

@@ -56,6 +56,7 @@ CHANNELS = 500  # for calls, of one connection at once
 LAST_CHANNEL = 2047  # of a connection, as RabbitMQ is set up
 REPLY_SECONDS = 10.0  # a quorum queue without a leader may never answer who wants to consume it
 LADDER = (1, 2, 5, 10, 30, 60, 300, 900, 3600)  # seconds that delayed messages wait
+USUAL_PRIORITY = 4  # what is above comes first: in a quorum queue of RabbitMQ 4, or one with x-max-priority
 TYPES = ("fanout", "topic", "direct", "headers")
 EVERYTHING = {"topic": ["#"]}  # binding keys by type of an exchange, where none are given
 SEARCH_SECONDS = 60.0  # how long it may take until the ladder of another process is counted
@@ -84,6 +85,7 @@ class RabbitMQTransport:
 
     features = Features(
         counts_returns=True,
+        priorities=True,
         max_bytes=128 * 1024 * 1024,
         max_delay=LADDER[-1],
         cancellable_receive=True,
@@ -365,7 +367,8 @@ def to_properties(message: Message) -> spec.Basic.Properties:
     (otherwise 200 of 200 were confirmed that the broker did not have).
     """
     headers: Any = own(to_headers(message))
-    return spec.Basic.Properties("application/json", None, headers, 2, message_id=new_id())
+    priority = USUAL_PRIORITY + message.priority if message.priority else None
+    return spec.Basic.Properties("application/json", None, headers, 2, priority, message_id=new_id())
 
 
 def own(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -34,7 +34,7 @@ from ..errors import BrokerBusy, BrokerDamaged, BrokerLost, BrokerRefused, Confi
 from ..message import Message
 from ..transport import Errors, Features, Options
 from .common.envelope import pack
-from .common.table import Row, TableTransport, no_queue
+from .common.table import AHEAD, Row, TableTransport, no_queue
 from .common.url import Key, check_options, value
 
 if sys.platform == "linux":
@@ -81,7 +81,7 @@ SAVE = "save what can be read with sqlite3 {0} .recover | sqlite3 recovered.db, 
 class SQLiteTransport(TableTransport):
     """One connection to the file in a thread of its own, woken when another one has written."""
 
-    features = Features(counts_returns=True, max_bytes=2**27, batch_bytes=2**18)
+    features = Features(counts_returns=True, priorities=True, max_bytes=2**27, batch_bytes=2**18)
     DELETE = "DELETE FROM queue WHERE exchange = $1 AND id = $2"
 
     def __init__(self, url: str, options: Options) -> None:
@@ -165,16 +165,16 @@ class SQLiteTransport(TableTransport):
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Write a row for each message, and without an `id` for each bound queue."""
-        parts = [(pack(message), message.body) for message in messages]
-        await self._run(self._put, exchange, id, parts, delay)
+        due = time.time() + delay
+        parts = [(due - AHEAD * one.priority * (not delay), pack(one), one.body) for one in messages]
+        await self._run(self._put, exchange, id, parts)
 
-    def _put(self, exchange: str, id: str, parts: Sequence[tuple[bytes, bytes]], delay: float) -> None:
+    def _put(self, exchange: str, id: str, parts: Sequence[tuple[float, bytes, bytes]]) -> None:
         """What is published waits for room; a retry or a dead letter makes room itself."""
         if not (queues := self._db.execute(QUEUES, (exchange, id)).fetchall()):
             raise no_queue(exchange, id)
-        due = time.time() + delay
-        size = 0 if id else len(queues) * sum(60 + len(envelope) + len(body) for envelope, body in parts)
-        self._execute("FULL", PUT, [(queue, due, *part) for part in parts for (queue,) in queues], size)
+        size = 0 if id else len(queues) * sum(60 + len(envelope) + len(body) for _, envelope, body in parts)
+        self._execute("FULL", PUT, [(queue, *part) for part in parts for (queue,) in queues], size)
 
     def _room(self) -> int:
         """So many bytes leave room for consumers; they go into the WAL, the file, and the WAL when taken."""

@@ -14,14 +14,14 @@ from contextlib import suppress
 
 import msgspec
 
-from ...message import Message, new_id
+from ...message import HIGHEST, Message, new_id
 
 ID, TIME, ATTEMPT = "mqasync-id", "mqasync-time", "mqasync-attempt"
-KEY, PRODUCER = "mqasync-key", "mqasync-producer"
+KEY, PRODUCER, PRIORITY = "mqasync-key", "mqasync-producer", "mqasync-priority"
 DUE = "mqasync-due"  # seconds since 1970 before which a message is not handled, where its broker cannot delay it
 PACKED = "mqasync-packed"  # headers that cannot travel as they are, as JSON in ASCII
 BEFORE = "mqasync-before"  # so many bytes before the body are all the headers, in MessagePack
-OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PACKED, BEFORE))
+OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PRIORITY, PACKED, BEFORE))
 NAME = re.compile(r"(?!nats-|status$|description$)[!#$%&'*+\-.^_`|~0-9a-z]+", re.IGNORECASE)  # nats- commands NATS
 NOTHING = re.compile("(?!)")
 TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # client libraries trim spaces and drop empty ones
@@ -39,6 +39,8 @@ def to_headers(message: Message) -> dict[str, str]:
         headers[KEY] = message.key
     if message.producer:
         headers[PRODUCER] = message.producer
+    if message.priority:
+        headers[PRIORITY] = str(message.priority)
     return headers
 
 
@@ -52,9 +54,10 @@ def from_headers(
         id=headers.get(ID) or id or new_id(),
         producer=headers.get(PRODUCER, ""),
         time=to_time(headers.get(TIME), time),
-        attempt=_attempt(headers.get(ATTEMPT)),
+        attempt=_number(headers.get(ATTEMPT), 1, MAX_ATTEMPT),
         headers={name: text for name, text in headers.items() if name not in OURS},
         key=headers.get(KEY, key),
+        priority=_number(headers.get(PRIORITY), 0, HIGHEST),
     )
 
 
@@ -96,6 +99,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     producer: str = ""
     key: str | None = None
     headers: dict[str, str] = {}
+    priority: int = 0
 
 
 ENCODE = msgspec.json.Encoder().encode
@@ -104,7 +108,8 @@ DECODE = msgspec.json.Decoder(Envelope).decode
 
 def pack(message: Message) -> bytes:
     """All of `message` but its body and exchange, as one text of JSON in UTF-8."""
-    return ENCODE(Envelope(message.id, message.time, message.attempt, message.producer, message.key, message.headers))
+    own = message.id, message.time, message.attempt, message.producer, message.key, message.headers, message.priority
+    return ENCODE(Envelope(*own))
 
 
 def unpack(
@@ -128,14 +133,15 @@ def unpack(
                 attempt=attempt,
                 headers=own.headers,
                 key=own.key,
+                priority=min(max(own.priority, 0), HIGHEST),
             ), ""
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             problem = f"its envelope cannot be read: {error}"
     return Message(body=body, exchange=exchange, id=id or new_id(), time=to_time(None, time)), problem
 
 
-def _attempt(text: str | None) -> int:
-    return min(max(int(text), 1), MAX_ATTEMPT) if text and re.fullmatch("[0-9]{1,9}", text) else 1
+def _number(text: str | None, least: int, most: int) -> int:
+    return min(max(int(text), least), most) if text and re.fullmatch("[0-9]{1,9}", text) else least
 
 
 def to_time(text: str | None, otherwise: float = 0.0) -> float:

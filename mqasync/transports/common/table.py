@@ -32,6 +32,8 @@ STATS = """
 SELECT count(*), count(*) FILTER (WHERE due > (SELECT clock_timestamp()) AND taken = 0)
 FROM message WHERE queue = $1"""
 
+AHEAD = 1_000_000_000.0  # seconds that each step of priority is due earlier
+
 Row = tuple[int, int, int, bytes | None, bytes]
 """`n`, how often it was taken, how often it came back by itself, and the envelope and body of a message."""
 
