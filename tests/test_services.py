@@ -420,6 +420,16 @@ def test_the_pipeline_works_through_its_sample_feed_with_exact_counts(tmp_path: 
     assert re.search(r"CTH/feed +53$", done.stderr, re.MULTILINE)
 
 
+def test_the_pipeline_archives_what_feeds_in_all_forms_say_each_once(tmp_path: Path) -> None:
+    feeds = [{"url": str(path), "name": path.stem} for path in sorted((ROOT / "tests" / "feeds").glob("*.txt"))]
+    services = {"services.cth.collect": {"feeds": feeds}, "services.cth.enrich": {"allow": []}}
+    (tmp_path / "config.yml").write_text(json.dumps({"services": services}))
+    run("services.cth", cwd=tmp_path)
+    expected = [json.loads(Path(feed["url"]).with_suffix(".expected.json").read_text())["expected"] for feed in feeds]
+    archive = [(entry["kind"], entry["value"]) for entry in written(tmp_path / "cth.jsonl")]
+    assert sorted(archive) == sorted({(kind, value) for pairs in expected for kind, value in pairs})
+
+
 def test_a_feed_that_is_not_there_is_one_sentence_and_exit_code_2(cli: CommandLine) -> None:
     cli.file("config.yml", "services: {services.cth.collect: {feed: nowhere.txt}}")
     done = cli.run("run", "services.cth")

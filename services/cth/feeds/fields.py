@@ -124,7 +124,7 @@ def roles(names: tuple[str, ...]) -> Roles:
             (later if LATERS.intersection(found) else made.dates).append(place)
         elif "port" in found:
             made.ports.append(place)
-        elif {"start", "end", "first", "begin"}.intersection(found) and kind_of(name) in ("ip", ""):
+        elif {"start", "end", "first", "last", "begin"}.intersection(found) and kind_of(name) in ("ip", ""):
             made.ends.append(place)
         elif kind := kind_of(name).replace("other", ""):
             made.values.append((place, kind))
@@ -150,7 +150,7 @@ def entries(names: tuple[str, ...], cells: Sequence[Cell], default: str = "") ->
     for place, strict in row.types:
         type = text(cells[place])
         kind = kind_of_any(type)
-        if kind == "other" or (strict and type and not kind):
+        if kind == "other" or ((strict or row.flags) and type and not kind):
             yield Entry(type, skipped=True)
             return
         if kind:

@@ -54,6 +54,7 @@ class Lines:
         self._lines = iter(lines)
         self._ahead: deque[str] = deque()
         self.number = self.broken = 0
+        self._ended = True
 
     def ahead(self, useful: int) -> list[str]:
         """The next lines, with so many among them that are neither blank nor comments."""
@@ -71,7 +72,8 @@ class Lines:
         yield from map(self._seen, self._lines)
 
     def _seen(self, line: str) -> str:
-        self.number += line.endswith("\n")
+        self.number += self._ended  # a line that was read in pieces counts once
+        self._ended = line.endswith("\n")
         self.broken += "\N{REPLACEMENT CHARACTER}" in line
         return line
 
@@ -114,7 +116,8 @@ def table_of(ahead: list[str], useful: list[str], form: Form) -> tables.Table | 
 def of_table(lines: Iterable[str], table: tables.Table) -> Iterator[Entry]:
     """The entries of a table."""
     for line in lines:
-        if not COMMENT.match(line):
+        is_row = table.delimiter == ";" and line.count(";") == len(table.names) - 1  # with nothing in its first cell
+        if not COMMENT.match(line) or is_row:
             yield from table.entries(line)
 
 
