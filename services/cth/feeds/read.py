@@ -116,8 +116,8 @@ def table_of(ahead: list[str], useful: list[str], form: Form) -> tables.Table | 
 def of_table(lines: Iterable[str], table: tables.Table) -> Iterator[Entry]:
     """The entries of a table."""
     for line in lines:
-        is_row = table.delimiter == ";" and line.count(";") == len(table.names) - 1  # with nothing in its first cell
-        if not COMMENT.match(line) or is_row:
+        is_row = table.header and line[:1] == table.delimiter  # with nothing in its first cell
+        if is_row or not COMMENT.match(line):
             yield from table.entries(line)
 
 
