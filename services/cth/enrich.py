@@ -54,7 +54,7 @@ async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
     log.info("dropped: %s on the allow list, %s duplicates in one batch", f"{lists.dropped:,}", f"{lists.repeated:,}")
 
 
-@consumer(exchange="indicators", id="enrich", to="enriched", batch_size=200, batch_wait=0.02, dedup="1d")
+@consumer(exchange="indicators", id="enrich", to="enriched", batch_size=50, batch_wait=0.02, dedup="1d")
 async def enrich(indicators: list[Indicator], messages: list[Message], lists: Lists) -> AsyncIterator[Out]:
     """Put out the enriched indicators, and once more to `alerts` those that touch a watched network.
 
