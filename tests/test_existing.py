@@ -238,11 +238,11 @@ def test_who_publishes_to_an_exchange_that_is_to_exist_is_told_that_it_does_not(
         ({"consumers": {"events/work": {"queues": "x"}}}, "unknown key 'queues'"),
         (
             {"brokers": {"main": "sqlite:x.db"}, "consumers": {"events/work": {"queue": "x"}}},
-            "SQLite takes no declare, queue or bind",
+            "SQLite has no 'queue'; it uses no queues of others",
         ),
         (
             {"brokers": {"main": "sqlite:x.db"}, "exchanges": {"events": {"declare": False}}},
-            "SQLite takes no declare, queue or bind",
+            "SQLite has no 'declare'; it uses no queues of others",
         ),
     ],
 )

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from mqasync import BrokerLost, BrokerRefused, ConfigurationError, Message, consumer
 from mqasync.brokers.broker import Brokers
 from mqasync.brokers.connection import Connection, load
-from mqasync.config.settings import Settings
+from mqasync.config.settings import QueueSettings, Settings
 from mqasync.core.channel import Channel
 from mqasync.errors import BrokerBusy, NoSuchQueue
 from mqasync.message import new_id
@@ -43,6 +43,41 @@ async def admin(kafka_server: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 def one_for_each_partition(count: int = 8) -> list[Message]:
     """Messages that go to different partitions, by their keys: of many keys a few meet in each."""
     return [Message(body=b"%d" % n, exchange="", key=str(n)) for n in range(count * 8)]
+
+
+async def test_a_topic_and_a_group_that_exist_are_used_and_the_group_goes_on_where_it_was(
+    kafka_server: Kafka, admin: AIOKafkaAdminClient, exchange: str
+) -> None:
+    # Given a topic with two messages of somebody else's, of which a group has read one
+    group = f"legacy-{exchange}"
+    await admin.create_topics([NewTopic(exchange, 1, 1)])
+    servers = f"127.0.0.1:{kafka_server.port}"
+    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
+        for body in (b"1", b"2"):
+            await producer.send_and_wait(exchange, body)
+    reader = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
+    await reader.start()
+    partition = TopicPartition(exchange, 0)
+    reader.assign([partition])
+    await reader.commit({partition: 1})
+    await reader.stop()
+    queues = {f"{exchange}/q": QueueSettings(queue=group)}
+    brokers = Brokers(Settings(brokers={"main": kafka_server.url}, queues=queues))
+    got: list[int] = []
+
+    @consumer(exchange=exchange, id="q")
+    async def handler(body: int) -> None:
+        got.append(body)
+
+    # When it is consumed in that group, then the second is handled, and what comes after it
+    async with working(brokers, handler) as (channel,):
+        await until(lambda: got == [2], "what the group has not read")
+        await brokers.publish(Message(body=b"3", exchange=exchange))
+        await until(lambda: channel.counts.handled == 2 and not channel.held, "what comes")
+    await brokers.close()
+    assert got == [2, 3]
+    assert len((await admin.describe_topics([exchange]))[0]["partitions"]) == 1
+    assert (await admin.list_consumer_group_offsets(group))[partition].offset == 3
 
 
 class TestKafka(Conformance):

@@ -24,23 +24,23 @@ BROKERS = {
     # nats-py is guarded against headers, servers without TLS, answers that never come; 16 lines fetch and publish in
     # half of the time that its own calls for JetStream take
     "nats": (["nats"], 198),
-    "sqs": (["sqs"], 199),  # two services and what binds them, and FIFO
+    "sqs": (["sqs"], 206),  # two services and what binds them, and FIFO
     # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
     # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way
     "activemq": (["activemq"], 343),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 90 of
     # these lines; 70 are for rebalances and for commits with notes, so that only what was running comes again; 8 are
     # for batches of our own, with which to publish takes three quarters of the time
-    "kafka": (["kafka"], 287),
+    "kafka": (["kafka"], 293),
     # 67 are what patches aiormq: batches for half the CPU, and deliveries survived that it cannot decode; 30 list the
     # queues by the management plugin, which AMQP cannot; 25 are for delays, by queues that have to be made and counted;
     # 33 use exchanges and queues that exist
-    "rabbitmq": (["rabbitmq"], 342),
+    "rabbitmq": (["rabbitmq"], 341),
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2064,
-    "transports/common": 371,
+    "transports": 2076,
+    "transports/common": 384,
     "cli": 1055,
     "describe": 236,
     "observe": 453,
@@ -48,7 +48,7 @@ FOLDERS = {
     "service": 702,
     "web": 376,
 }
-MAX_LINES = 8_815
+MAX_LINES = 8_840
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -12,10 +12,12 @@ from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
-from mqasync import BrokerLost, BrokerRefused, Message, Unroutable
+from mqasync import BrokerLost, BrokerRefused, Message, Unroutable, consumer
+from mqasync.brokers.broker import Brokers
 from mqasync.brokers.calls import translated
 from mqasync.brokers.connection import Connection, load
 from mqasync.brokers.inbox import Inbox
+from mqasync.config.settings import QueueSettings, Settings
 from mqasync.errors import BrokerBusy, MessageTooLarge
 from mqasync.transport import DEAD, Features, QueueStats
 from mqasync.transports.sqs import SQSTransport, check
@@ -24,6 +26,7 @@ from .conformance import Conformance, message, numbers, receive
 from .conftest import Connect
 from .servers.sqs import Moto
 from .waiting import PATIENCE, depth
+from .working import dead_letters, working
 
 
 class TestSQS(Conformance):
@@ -68,6 +71,43 @@ async def test_a_queue_that_exists_with_another_attribute_is_refused(
         await other.declare(exchange, "q")
     for _ in range(2):
         await other.declare(exchange, "new")
+
+
+S3_EVENT = b'{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": "feed.csv"}}}]}'
+
+
+@pytest.mark.parametrize("by", ["name", "URL"])
+async def test_a_queue_that_exists_is_consumed_as_it_is_and_retries_stay_in_it(
+    sqs_server: Moto, strangers: tuple[Any, Any], exchange: str, aws: None, by: str
+) -> None:
+    # Given a queue of somebody else's, with what S3 writes into it
+    _, sqs = strangers
+    name = f"S3-events-{exchange[:20]}"
+    url = (await sqs.create_queue(QueueName=name))["QueueUrl"]
+    await sqs.send_message(QueueUrl=url, MessageBody=S3_EVENT.decode())
+    queues = {f"{exchange}/q": QueueSettings(queue=name if by == "name" else url)}
+    brokers = Brokers(Settings(brokers={"main": sqs_server.url}, queues=queues))
+    attempts: list[tuple[str, int]] = []
+
+    @consumer(exchange=exchange, id="q", backoff=0.01, retries=1)
+    async def handler(event: dict[str, Any], message: Message) -> None:
+        attempts.append((event["Records"][0]["s3"]["object"]["key"], message.attempt))
+        raise ValueError("not yet")
+
+    async with working(brokers, handler):
+        (dead,) = await dead_letters(brokers, exchange, "q", 1)
+    await brokers.close()
+    # Then it is retried there, and buried in a queue of our own
+    assert attempts == [("feed.csv", 1), ("feed.csv", 2)]
+    assert dead.body == S3_EVENT
+
+
+async def test_a_queue_that_is_to_exist_and_does_not_is_one_sentence(
+    sqs_server: Moto, connect: Connect, aws: None
+) -> None:
+    transport = await connect(sqs_server.url, {"events": {"queues": {"q": {"queue": "not-there"}}}})
+    with pytest.raises(BrokerRefused, match=r"there is no queue 'not-there', and config\.yml says"):
+        await transport.declare("events", "q")
 
 
 # the server

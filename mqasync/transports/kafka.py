@@ -47,7 +47,7 @@ from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import DUE, from_headers, to_headers, to_time
 from .common.names import named
-from .common.url import Key, check_options, parse
+from .common.url import Key, check_options, existing, parse
 
 FORM = "kafka://user:password@host:port"
 MECHANISM = Key("", choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))
@@ -98,7 +98,7 @@ class KafkaTransport:
         }
         # what has a dot in its name is Kafka's, and checked there
         configs = {name: Key("") for given in options.values() for name in given if "." in name}
-        self._options = check_options(options, TOPIC_KEYS | configs, "Kafka")
+        self._options = check_options(options, TOPIC_KEYS | configs, "Kafka", ["queue"])
         self.subscriptions: set[KafkaSubscription] = set()
         self._stops: list[Any] = []
         self._turns, self._writing = count(), dict[tuple[str, int], asyncio.Lock]()
@@ -128,7 +128,8 @@ class KafkaTransport:
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
         """Make the topics that are missing, and commit where the group begins to read each."""
-        group, own = f"{exchange}.{id}", f"{exchange}.{id}{OWN}"
+        group = self._name(exchange, id)
+        own = group + OWN
         wanted, new = {own, exchange} if bound else {own}, {own}
         while missing := wanted - await self._topics():
             await self._create(missing, exchange)
@@ -139,15 +140,22 @@ class KafkaTransport:
         with suppress(NoSuchQueue):
             read = {partition.topic for partition in (await self.group(group))[0]}
             starts = {one: 0 for one in starts if one.topic not in read}  # a topic of it was made again
+        if existing(self._options, exchange, id):  # it goes on where it was
+            starts = {one: starts[one] for one in starts.keys() - await self._admin.list_consumer_group_offsets(group)}
         if starts:
             topics = [(one.topic, [(one.partition, offset, "")]) for one, offset in starts.items()]
             commit = OffsetCommitRequest(group, -1, "", -1, topics)  # in no member's name
             answer = await self._producer.client.send(await self._admin.find_coordinator(group), commit)
             check(next((code for _, some in answer.topics for _, code in some if code), 0), group)
 
+    def _name(self, exchange: str, id: str) -> str:
+        """The queue's group."""
+        return existing(self._options, exchange, id) or f"{exchange}.{id}"
+
     async def _create(self, topics: set[str], exchange: str) -> None:
         """Make the topics, unless somebody else was faster."""
         configs = {"max.message.bytes": str(MAX_BYTES)} | self._options.get(exchange, {})
+        configs.pop("queues", None)
         number, copies = configs.pop("partitions", PARTITIONS), configs.pop("replication", self._replicas)
         # so that what is confirmed is on two machines
         safe = {"min.insync.replicas": "2"} if copies >= REPLICAS else {}
@@ -211,11 +219,11 @@ class KafkaTransport:
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Write to the queue's own topic."""
-        await self.publish(f"{exchange}.{id}{OWN}", messages)
+        await self.publish(self._name(exchange, id) + OWN, messages)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> KafkaSubscription:
         """Begin to join the queue's group."""
-        group, session = f"{exchange}.{id}", int(self._address.settings["session"] * 1000)
+        group, session = self._name(exchange, id), int(self._address.settings["session"] * 1000)
         committed, _ = await self.group(group)
         consumer = AIOKafkaConsumer(
             # the dead delay who joins
@@ -235,7 +243,7 @@ class KafkaTransport:
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """What was written and is not settled; what is delayed is told once a consumer has read it."""
-        committed, members = await self.group(f"{exchange}.{id}")
+        committed, members = await self.group(self._name(exchange, id))
         ends = await self._ends({partition.topic for partition in committed})
         trackers = [(Tracker(*committed.get(partition, ())), end) for partition, end in ends.items()]
         delayed = sum(tracker.delayed for tracker, _ in trackers)
@@ -249,7 +257,7 @@ class KafkaTransport:
 
     async def delete(self, exchange: str, id: str) -> None:
         """Delete its own topic. What the group has committed of it goes too, by which its consumers know."""
-        group = f"{exchange}.{id}"
+        group = self._name(exchange, id)
         check((await self._admin.delete_topics([group + OWN])).topic_error_codes[0][1], group)
         while await self.group(group):  # noqa: ASYNC110
             await asyncio.sleep(PAUSE)

@@ -47,7 +47,7 @@ from . import rabbitmq_patches as patches
 from .common.buffer import Buffer
 from .common.envelope import from_headers, to_headers
 from .common.names import named
-from .common.url import Key, parse
+from .common.url import Key, existing, missing, parse
 
 FORM = "amqp://user:password@host:port/vhost"
 KEYS = {"heartbeat": Key(10, least=0, most=65_534), "management": Key("")}
@@ -164,8 +164,8 @@ class RabbitMQTransport:
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
         """Make the queue, and the exchange where it is bound to one; or see whether what exists is there."""
         queue, native = self._name(exchange, id), self._options.get(exchange, {})
-        existing = native.get("queues", {}).get(id, {})
-        if bound and ("queue" in existing or "declare" in native):
+        theirs = native.get("queues", {}).get(id, {})
+        if bound and ("queue" in theirs or "declare" in native):
             return await self._see(f"queue {queue!r}", lambda channel: channel.queue_declare(queue, passive=True))
         own = {key: value for key, value in native.items() if key.startswith("x-")}
         kind = own.get("x-queue-type", "quorum")
@@ -176,7 +176,7 @@ class RabbitMQTransport:
         await self._declare(queue, arguments)
         if bound:
             await self.bound(exchange)
-            for key in existing.get("bind") or EVERYTHING.get(native.get("type", ""), [""]):
+            for key in theirs.get("bind") or EVERYTHING.get(native.get("type", ""), [""]):
                 keys: Any = {"routing_key": key} if isinstance(key, str) else {"arguments": key}
                 await self._call(
                     self._consumer, partial(aiormq.Channel.queue_bind, queue=queue, exchange=exchange, **keys)
@@ -184,14 +184,13 @@ class RabbitMQTransport:
 
     def _name(self, exchange: str, id: str) -> str:
         """What the queue is called on the broker."""
-        found: str = self._options.get(exchange, {}).get("queues", {}).get(id, {}).get("queue", f"{exchange}.{id}")
-        return found
+        return existing(self._options, exchange, id) or f"{exchange}.{id}"
 
     async def _see(self, what: str, request: Callable[[Any], Awaitable[Any]]) -> None:
         try:
             await self._call(self._consumer, request)
         except amqp.ChannelNotFoundEntity:
-            raise BrokerRefused(f"there is no {what}, and config.yml says that mqasync does not make it") from None
+            raise missing(what) from None
 
     async def _declare(self, queue: str, arguments: dict[str, Any]) -> None:
         declare = partial(aiormq.Channel.queue_declare, queue=queue, durable=True, arguments=arguments)

@@ -51,7 +51,7 @@ from ..message import Message, new_id
 from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import DUE, pack, unpack
 from .common.names import named
-from .common.url import Key, check_options, check_same, parse
+from .common.url import Key, check_options, check_same, existing, missing, parse
 
 URL_KEYS = {"endpoint": Key(""), "lease": Key(30, 1, 43_200), "wait": Key(2, 1, 20)}
 FLAGS = dict.fromkeys(("fifo", "SqsManagedSseEnabled"), Key(False))
@@ -88,7 +88,7 @@ class SQSTransport:
             raise ConfigurationError("endpoint takes http://host:port, and credentials the AWS environment")
         if not re.fullmatch("[a-z0-9-]+", self._region) or address.path:
             raise ConfigurationError(f"{self._region + address.path!r} is not an AWS region: eu-central-1 is")
-        self._options = check_options(options, OPTIONS, "SQS")
+        self._options = check_options(options, OPTIONS, "SQS", ["queue"])
         self.features = replace(self.features, batch=10, max_delay=900, longest_wait=self._settings["wait"])
         self._stack = AsyncExitStack()
         self._topics: dict[str, str] = {}  # ARN by exchange
@@ -112,11 +112,20 @@ class SQSTransport:
                 raise
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make topic and queue, and subscribe it. Raises BrokerRefused for a queue with other attributes."""
+        """Make topic and queue, and subscribe it, unless it is somebody else's.
+
+        Raises BrokerRefused for a queue with other attributes.
+        """
+        if theirs := existing(self._options, exchange, id):
+            try:
+                await self._sqs.get_queue_attributes(QueueUrl=await self._url(exchange, id))
+                return
+            except self._sqs.exceptions.QueueDoesNotExist:
+                raise missing(f"queue {theirs!r}") from None
         topic, name = await self._topic(exchange), self._name(exchange, id)
         arn = f"{topic.rpartition(':')[0].replace(':sns:', ':sqs:')}:{name}"
         options = self._options.get(exchange, {}).items()
-        given = {key: json.dumps(value).strip('"') for key, value in options if key != "fifo"}
+        given = {key: json.dumps(value).strip('"') for key, value in options if key not in ("fifo", "queues")}
         try:
             url = await self._url(exchange, id)
         except self._sqs.exceptions.QueueDoesNotExist:
@@ -146,7 +155,8 @@ class SQSTransport:
         return self._topics[exchange]
 
     async def _url(self, exchange: str, id: str) -> str:
-        return str((await self._sqs.get_queue_url(QueueName=self._name(exchange, id)))["QueueUrl"])
+        name = existing(self._options, exchange, id) or self._name(exchange, id)
+        return name if "://" in name else str((await self._sqs.get_queue_url(QueueName=name))["QueueUrl"])
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """To the topic, which declare or bound has found."""

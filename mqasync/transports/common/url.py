@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -109,16 +109,27 @@ def check_same(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -
             raise BrokerRefused(f"{what} exists with {name} {found.get(name)!r} instead of {value!r}")
 
 
-def check_options(options: Options, keys: Mapping[str, Key], broker: str) -> dict[str, dict[str, Any]]:
-    """The native options of each exchange, as config.yml gives them, checked. Raises ConfigurationError."""
+def check_options(
+    options: Options, keys: Mapping[str, Key], broker: str, existing: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """The native options of each exchange, as config.yml gives them, checked. Raises ConfigurationError.
+
+    `existing`: which of declare, queue and bind there are; `queues` stays as it is.
+    """
     checked: dict[str, dict[str, Any]] = {}
     for exchange, given in options.items():
-        if existing := [*given.get("queues", ()), *(["declare"] if "declare" in given else [])]:
-            at = ("consumers", f"{exchange}/{existing[0]}") if "queues" in given else ("exchanges", exchange, "declare")
-            raise ConfigurationError(f"{broker} takes no declare, queue or bind: they are for RabbitMQ", *at)
+        queues = given.get("queues", {})
+        own = {(f"consumers.{exchange}/{id}", name): name for id, queue in queues.items() for name in queue}
+        own |= {(f"exchanges.{exchange}", "declare"): "declare"} if "declare" in given else {}
+        for place, name in own.items():
+            if name not in existing:
+                takes = f"there is: {', '.join(existing)}" if existing else "it uses no queues of others"
+                raise ConfigurationError(f"{broker} has no {name!r}; {takes}", *place)
         at = ("exchanges", exchange, "options")
-        checked[exchange] = {}
+        checked[exchange] = {"queues": queues} if queues else {}
         for name, item in given.items():
+            if name in ("queues", "declare"):
+                continue
             if name not in keys:
                 there_are = f"there are: {', '.join(keys)}" if keys else f"{broker} has none"
                 raise ConfigurationError(f"unknown option {name!r}; {there_are}", *at, name)
@@ -127,3 +138,14 @@ def check_options(options: Options, keys: Mapping[str, Key], broker: str) -> dic
             except ConfigurationError as error:
                 raise ConfigurationError(str(error), *at, name) from None
     return checked
+
+
+def existing(options: Options, exchange: str, id: str) -> str:
+    """The `queue` that config.yml names for a consumer, if it does."""
+    found: str = options.get(exchange, {}).get("queues", {}).get(id, {}).get("queue", "")
+    return found
+
+
+def missing(what: str) -> BrokerRefused:
+    """To raise where what has to exist does not."""
+    return BrokerRefused(f"there is no {what}, and config.yml says that mqasync does not make it")
