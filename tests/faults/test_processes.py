@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ..commands import CommandLine
 from ..conftest import url_of
 from .conftest import Record
 from .load import FEW, MESSAGES, Load
@@ -29,24 +25,6 @@ file = os.open("handled", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 async def sink(body: dict):
     os.write(file, b"%d\\n" % body["n"])
 """
-
-
-@contextmanager
-def service(directory: Path, url: str) -> Iterator[subprocess.Popen[str]]:
-    """`mqasync run` of the sink."""
-    environment = {**os.environ, "MQASYNC_BROKER": url}
-    with subprocess.Popen(
-        [sys.executable, "-m", "mqasync", "run", "file_sink"],
-        cwd=directory,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        if process.poll() is None:
-            process.terminate()
-        assert process.stderr
-        process.stderr.read()
 
 
 def handled(directory: Path) -> Counter[int]:
@@ -65,29 +43,22 @@ STRIKES = {
 def test_a_process_that_ends_in_the_middle_loses_nothing(
     kind: str, fault: str, request: pytest.FixtureRequest, tmp_path: Path, record: Record
 ) -> None:
-    url = url_of(kind.lower(), request, tmp_path)
+    cli = CommandLine(tmp_path, url_of(kind.lower(), request, tmp_path))
     messages = FEW if kind == "SQS" else MESSAGES
-    load = Load(url, messages, "uvloop")
-    (tmp_path / "file_sink.py").write_text(SINK.format(exchange=load.exchange))
+    load = Load(cli.url, messages, "uvloop")
+    cli.file("file_sink.py", SINK.format(exchange=load.exchange))
     for part in (0.1, 0.3, 0.5, 1.0):
-        with service(tmp_path, url) as process:
-            if part == 0.1:
-                load.until(lambda: queue_exists(process), "it consumes")
-                load.start()
-            aim = int(part * messages)
-            load.until(lambda aim=aim: len(handled(tmp_path)) >= aim, f"{aim} are handled")  # type: ignore[misc]
-            if part < 1.0:
-                for number in STRIKES[fault]:
-                    process.send_signal(number)
-                    time.sleep(0.3)  # two within 0.2 s count as one: `timeout` and its like send two
-                process.wait(10)
+        service = cli.start("run", "file_sink")
+        if part == 0.1:
+            service.says("consumer ")
+            load.start()
+        aim = int(part * messages)
+        load.until(lambda aim=aim: len(handled(tmp_path)) >= aim, f"{aim} are handled")  # type: ignore[misc]
+        for number in STRIKES[fault] if part < 1.0 else [signal.SIGTERM]:
+            service.send(number)
+            time.sleep(0.3)  # two within 0.2 s count as one: `timeout` and its like send two
+        service.ends()
     load.finish()
     load.ledger.processed = handled(tmp_path)
     load.ledger.buried.clear()
     record(kind, f"{fault}, 3 times", [load], None)
-
-
-def queue_exists(process: subprocess.Popen[str]) -> bool:
-    """It says what is bound to what when its queue is there."""
-    assert process.stderr
-    return any("consumer " in line for line in iter(process.stderr.readline, ""))
