@@ -133,10 +133,10 @@ def of_list(lines: Iterable[str], hint: str, only: str, is_plain: bool) -> Itera
             yield from lists.of_form(*found, hint)
         else:
             entry = lists.plain(line, hint)
+            if at_first and not entry.found and len(line.split()) < 4 and kind_of(line) not in ("", "other"):
+                continue  # the header of the only column
             if not entry.found and lists.HEADING.fullmatch(line):
                 of_sources = bool(lists.SOURCES.fullmatch(line.rstrip(": ")))
-                if at_first and kind_of(line):
-                    continue  # the header of the only column
             is_source = of_sources and any(one.kind == "url" for one in entry.found)
             yield entry._replace(skipped=True) if is_source else entry
         at_first = False
