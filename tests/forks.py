@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 
@@ -35,14 +36,15 @@ def server() -> subprocess.Popen[str]:
 
 
 def run(patience: float, **command: Any) -> int:
-    """The exit code of a command, see `become`. Raises TimeoutExpired after `patience` seconds."""
+    """The exit code of a command, see `become`. Raises TimeoutError after `patience` seconds."""
     process = server()
     assert process.stdin and process.stdout
     print(json.dumps(command), file=process.stdin, flush=True)
     if not select.select([process.stdout], [], [], patience)[0]:
         os.killpg(process.pid, signal.SIGKILL)
         server.cache_clear()
-        raise subprocess.TimeoutExpired(command["arguments"], patience)
+        said = Path(command["files"][2]).read_text()
+        raise TimeoutError(f"{command['arguments']} has not ended within {patience:g} s; it said {said!r}")
     return int(process.stdout.readline())
 
 
