@@ -15,7 +15,7 @@ FORMS = [
     ("hosts", rf"(?:{NOBODY}|f[ef][0-9a-f]{{2}}::\S*)\s+(?:(?:localhost[^\s#]*|0\.0\.0\.0|[^.#\s]*[a-z][^.#\s]*)"
               r"(?:\s++|$|(?=#)))++(?:#|$)"),
     ("hosts", NOBODY + r"\s+(?P<values>[^\s#]*[^\s#\d][^#]*)"),
-    ("adblock", r"@@|\[Adblock|\S*#[@?$%]{0,2}#"),
+    ("adblock", r"@@|\[Adblock|[^\s/]*#[@?$%]{0,2}#"),
     ("adblock", r"\|\|(?P<values>[^\s^$|*,]+)(?:[\^$|].*)?$"),
     ("adblock", r"\|(?:https?:|\|)"),
     ("dnsmasq", r"(?:address|server|local|ipset|nftset)=/(?P<values>[^\s#]+)/[^/]*$"),
@@ -25,7 +25,7 @@ FORMS = [
     ("rpz", r"\$(?:TTL|ORIGIN|INCLUDE)\b|@\s|\d+\s*[);]|\)|(?:\S+\s+)?(?:\d+\s+)?(?:IN\s+)?(?:SOA|NS)\s"
             r"|\S+\s+(?:\d+\s+)?(?:IN\s+)?(?:\d+\s+)?CNAME\s+rpz-passthru"),
     ("rpz", r"(?P<values>\S+)\s+(?:\d+\s+)?(?:IN\s+)?(?:\d+\s+)?(?:CNAME|A|AAAA|TXT)\s+\S"),
-    ("ipset", r"(?:add|-A)\s+\S+\s+(?P<values>[^\s,]+)(?!.*\bnomatch\b)"),
+    ("ipset", r"(?:add|-A)\s+\S+\s+(?:-s\s+)?(?P<values>[^\s,]+)(?!.*\bnomatch\b)"),
     ("ipset", r"(?:create|flush|destroy|swap|-N|add|-A)\s+\S+\s|COMMIT\b"),
     ("rules", r"(?:alert|drop|reject|block|sdrop|rejectsrc|rejectdst|rejectboth)\s+(?P<rule>\w+\s.*)"),
     ("rules", r"(?:pass|log|config)\s+\w+\s.*\("),
@@ -65,7 +65,7 @@ def of_form(name: str, line: "re.Match[str]", hint: str = "") -> Iterator[Entry]
     """The entries of a line that has this form."""
     groups = line.groupdict()
     if rule := groups.get("rule"):
-        yield from of_rule(rule)
+        yield from list(of_rule(rule)) or [Entry(line.string, skipped=True)]
         return
     if "values" not in groups:
         yield Entry(line.string, skipped=True)
@@ -112,7 +112,9 @@ def of_rule(rule: str) -> Iterator[Entry]:
             if DNS_LABELS.fullmatch(content):
                 value = re.sub(r"\|[^|]*\|", ".", content).strip(".")
             else:
-                value = re.sub(r"\|([0-9a-fA-F ]+)\|", lambda found: bytes.fromhex(found[1]).decode("latin-1"), content)
+                value = re.sub(
+                    r"\|((?:[0-9a-fA-F]{2} ?)+)\|", lambda found: bytes.fromhex(found[1]).decode("latin-1"), content
+                )
             value += path if kind == "domain" else ""
             if found := fitting(value, kind):
                 yield Entry(value, kind, found=found)
@@ -131,8 +133,11 @@ def plain(line: str, hint: str = "") -> Entry:
         value, *rest = re.split(r"\s*[;,|\t]\s*|\s+", text.partition("#")[0].strip())
     if rest and (value.isdecimal() or when(value)):
         value, *rest = rest
-    if not (found := fitting(value, hint)) and (label := LABEL.fullmatch(text)) and kind_of(label[1]) != "other":
+    if not (found := fitting(value, hint)) and (label := LABEL.fullmatch(text)):
+        if kind_of(label[1]) == "other":
+            return Entry(line, skipped=True)
         value, *rest = label[2].split()
-        found = fitting(value, kind_of(label[1]))
+        hint = hint or kind_of(label[1])
+        found = fitting(value, hint)
     extra = {f"column_{number}": cell for number, cell in enumerate(rest, 2) if cell}
     return Entry(value, hint, extra=extra, found=found) if found else Entry(line.strip(), hint)
