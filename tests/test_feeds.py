@@ -13,6 +13,7 @@ import lzma
 import re
 import tarfile
 import time
+import traceback
 import tracemalloc
 import zipfile
 from collections import Counter
@@ -357,6 +358,15 @@ ENTITIES = '<!DOCTYPE x [<!ENTITY a "{}"><!ENTITY b "&a;&a;&a;&a;">]>'.format("0
 EXTERNAL = '<!DOCTYPE x [<!ENTITY b SYSTEM "file:///etc/hostname">]>'
 
 
+def test_xml_that_is_nested_deep_or_has_much_of_the_same_takes_neither_long_nor_all_memory(write: Write) -> None:
+    started = time.process_time()
+    with pytest.raises(OSError, match="it is nested too deep"):
+        read(write("<a><ip>192.0.2.1</ip>" * 50_000))
+    many = "".join(f"<ip>192.0.{number // 250}.{number % 250}</ip>" for number in range(20_000))
+    assert len(read(write(f"<list>{many}</list>"))) == 20_000
+    assert time.process_time() - started < 10
+
+
 @pytest.mark.parametrize("declaration", [ENTITIES, EXTERNAL])
 def test_entities_of_xml_are_refused(declaration: str, write: Write) -> None:
     with pytest.raises(OSError, match="it begins like XML, but: EntitiesForbidden"):
@@ -592,7 +602,7 @@ class Server:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     server = Server()
-    runner = web.ServerRunner(web.Server(server.answer), shutdown_timeout=0.1)
+    runner = web.ServerRunner(web.Server(server.answer, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -691,6 +701,17 @@ async def test_a_redirect_goes_to_http_only(server: Server, target: str) -> None
     server.handle = lambda request: web.Response(status=302, headers={"Location": target})
     with pytest.raises(OSError, match=rf"^the feed {server.url} cannot be read: "):
         await collected(server.url)
+
+
+async def test_no_key_in_a_url_is_told(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    url = server.url.replace("://", "://user:pass-word@") + "?key=se-cret"
+    assert [out.body.source for out in await collected(url)] == [server.url]
+    server.handle = lambda request: web.Response(status=302, headers={"Location": str(request.url)})
+    with pytest.raises(OSError, match="cannot be read: TooManyRedirects") as caught:
+        await collected(url)
+    said = caplog.text + "".join(traceback.format_exception(caught.value))
+    assert not re.search("pass-word|se-cret", said)
 
 
 async def test_a_redirect_is_followed(server: Server) -> None:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -40,6 +41,13 @@ class Feed(Form, forbid_unknown_fields=True, kw_only=True):
     url: str
     name: str = ""
     provider: str = ""
+
+    @property
+    def place(self) -> str:
+        """The URL as it may be told: without user, password and query, which can hold keys."""
+        parts = urlsplit(self.url)
+        netloc = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=netloc, query="").geturl() if fetch.is_url(self.url) else self.url
 
     def __post_init__(self) -> None:
         """Raise ValueError, quoting it, for a value that cannot be."""
@@ -111,21 +119,21 @@ async def collected(feed: Feed, visit: fetch.Visit, timeout: float) -> AsyncIter
     try:
         async with fetch.fetched(feed.url, visit, timeout) as fetched:
             if fetched.file is None:
-                log.info("the feed %s has not changed", feed.name or feed.url)
+                log.info("the feed %s has not changed", feed.name or feed.place)
                 return
             numbered = enumerate(records(feed, cast(BinaryIO, fetched.file)), 1)
             while batch := await asyncio.to_thread(list, islice(numbered, AT_ONCE)):
                 for number, record in batch:
-                    yield Out(record, id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{feed.url}#{number}/{record.value}")))
+                    yield Out(record, id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{feed.place}#{number}/{record.value}")))
             visit.etag, visit.modified = fetched.visit.etag, fetched.visit.modified
     except OSError as error:
-        raise OSError(f"the feed {feed.url} cannot be read: {error}") from error
+        raise OSError(f"the feed {feed.place} cannot be read: {error}") from error
 
 
 def records(feed: Feed, file: BinaryIO) -> Iterator[Record]:
     """The records in a file, each member of an archive for itself; says at the end of each what was in it."""
     for member, text in unpack.members(file):
-        source = f"{feed.url}/{member}" if member else feed.url
+        source = f"{feed.place}/{member}" if member else feed.place
         lines = Lines(text)
         account = Account(source, lines)
         try:
@@ -154,16 +162,15 @@ class Account:
         for entry in entries:
             self._count(entry)
             if not self._kinds:
-                waiting.append(entry)
+                waiting += [] if entry.skipped else [entry]
                 if self._refused == SAMPLE:
                     break
             else:
                 yield from waiting
                 waiting.clear()
                 yield entry
-        if waiting and self._refused:
-            first = next(entry.value for entry in waiting if not entry.skipped)
-            what = f"nothing in the feed {self._source} is an indicator; it begins with {first[:100]!r}"
+        if waiting:
+            what = f"nothing in the feed {self._source} is an indicator; it begins with {waiting[0].value[:100]!r}"
             raise ConfigurationError(f"{what}; `format` or `columns` in config.yml say how it is to be read")
 
     def _count(self, entry: Entry) -> None:

@@ -14,6 +14,7 @@ from .fields import MAX_EXTRA, Cell, Entry, entries, fitting, kind_of, text
 from .values import classify
 
 MAX_DOCUMENT = 100 * 1024 * 1024  # characters of a JSON document, which is in memory as a whole
+MAX_PAGE = 10 * 1024 * 1024  # characters of an HTML page, which is too
 DEPTH = 100
 NOTES = ("id", "name", "description", "labels", "indicator_types")  # that travel with a STIX pattern
 CONTEXT = ("info", "name", "title", "description", "malware", "family")  # of what an indicator stands in
@@ -128,7 +129,9 @@ class XmlTarget:
         self._text: list[str] = []
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """An element begins."""
+        """An element begins. Raises ValueError where there are too many around it."""
+        if len(self._open) > DEPTH:
+            raise ValueError("it is nested too deep")
         self._open.append((tag.rpartition("}")[2], attributes, []))
         self._text = []
 
@@ -143,8 +146,9 @@ class XmlTarget:
         self._text = []
         if fields:
             self._row(name, attributes, fields)
+        elif self._open and name in dict(parent := self._open[-1][2]):  # one more of a list
+            self._row(name, attributes, [(name, own)])
         elif self._open:
-            parent = self._open[-1][2]
             if search := attributes.get("search"):  # what OpenIOC says of the content beside it
                 last = search.rpartition("/")[2]
                 parent.append(("indicator_type", last if kind_of(last) else search))
@@ -210,10 +214,8 @@ class HtmlLines(HTMLParser):
             self.lines += data.splitlines(keepends=True)
 
 
-def lines_of_html(lines: Iterable[str]) -> Iterator[str]:
+def lines_of_html(page: str) -> list[str]:
     """The rows of the tables in a page, with a tab between cells, and the lines that are set as they were typed."""
     parser = HtmlLines()
-    for line in lines:
-        parser.feed(line)
-        yield from parser.lines
-        parser.lines.clear()
+    parser.feed(page)
+    return parser.lines

@@ -83,7 +83,8 @@ async def _download(url: str, visit: Visit, seconds: float, file: IO[bytes]) -> 
     except TimeoutError as error:
         raise OSError(f"it took more than {seconds:g} s, or {SILENT_SECONDS:g} s without a word") from error
     except aiohttp.ClientError as error:
-        raise OSError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+        what = getattr(error, "message", error)  # the whole of some would tell the URL, which may hold a key
+        raise OSError(f"{type(error).__name__}: {what}".rstrip(": ")) from None
 
 
 async def _write(answer: aiohttp.ClientResponse, file: IO[bytes]) -> None:

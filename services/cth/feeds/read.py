@@ -93,7 +93,10 @@ def read(lines: Lines, form: Form) -> Iterator[Entry]:
     if format == "xml":
         return documents.of_xml(lines, form.type)
     if format == "html":
-        return read(Lines(documents.lines_of_html(lines)), msgspec.structs.replace(form, format="auto"))
+        return read(
+            Lines(documents.lines_of_html(limited(lines, documents.MAX_PAGE))),
+            msgspec.structs.replace(form, format="auto"),
+        )
     if form.columns or form.delimiter or format == "table":
         table = table_of(ahead, useful, form)
         if table is None:
@@ -180,12 +183,12 @@ def joined(lines: Iterable[str]) -> Iterator[str]:
         yield limited(pieces)
 
 
-def limited(pieces: Iterable[str]) -> str:
+def limited(pieces: Iterable[str], most: int = 0) -> str:
     """All in one. Raises Unreadable where that is too much."""
-    size, kept = 0, []
+    size, kept, most = 0, [], most or documents.MAX_DOCUMENT
     for piece in pieces:
         size += len(piece)
-        if size > documents.MAX_DOCUMENT:
-            raise Unreadable(f"a document of more than {documents.MAX_DOCUMENT:,} characters")
+        if size > most:
+            raise Unreadable(f"a document of more than {most:,} characters")
         kept.append(piece)
     return "".join(kept)
