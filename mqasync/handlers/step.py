@@ -76,25 +76,25 @@ class Step:
             return await self._generate(self.consumer.handler(body, **named), messages)
         value = await self.consumer.handler(body, **named)
         if value is not None:
-            for publishing in [self._publish(output) for output in self._outputs(value, messages, 0)]:
+            for publishing in [self._publish(output) for output in self._outputs(value, *common(messages), 0)]:
                 await publishing
         return value
 
     async def _generate(self, generator: AsyncGenerator[Any, None], messages: Sequence[Message]) -> list[Any]:
         """Publish what it yields, many at a time; who asked for a reply gets it all in one."""
         asked = any(map(reply_to, messages))
-        yielded = []
+        yielded, origin, priority = [], *common(messages)
         async with Outbox() as outbox, aclosing(generator) as values:
             position = 0
             async for value in values:
-                for output in self._outputs(value, messages, position):
+                for output in self._outputs(value, origin, priority, position):
                     await outbox.put(self._publish(output))
                 position += 1
                 if asked:
                     yielded.append(value.body if isinstance(value, Out) else value)
         return yielded
 
-    def _outputs(self, value: Any, messages: Sequence[Message], position: int) -> Iterator[Message]:
+    def _outputs(self, value: Any, origin: str, priority: int, position: int) -> Iterator[Message]:
         """The messages for one value; their ids are derived, so that a re-run repeats them."""
         if value is None:
             return
@@ -104,12 +104,16 @@ class Step:
             if not exchanges:
                 what = f"{where(self.consumer.handler)} put out {value!r:.200}"
                 raise ConfigurationError(f"{what} and no exchange is named")
-        origin = "/".join(message.id for message in messages)
         for exchange in exchanges:
             id = partial(output_id, origin, exchange, self.consumer.id, position)
-            message = outgoing(value, exchange, self.consumer.id, id, max(one.priority for one in messages))
+            message = outgoing(value, exchange, self.consumer.id, id, priority)
             self.outputs[exchange] += 1
             yield message
+
+
+def common(messages: Sequence[Message]) -> tuple[str, int]:
+    """What the ids of all outputs of these come from, and their priority."""
+    return "/".join(message.id for message in messages), max(message.priority for message in messages)
 
 
 def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = new_id, priority: int = 0) -> Message:
