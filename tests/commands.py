@@ -114,7 +114,7 @@ class CommandLine:
             "MQASYNC_BROKER": url,
             "MQASYNC_LOG": "human",
             "PYTHONUNBUFFERED": "1",
-            "PYTHONWARNINGS": "error",
+            "PYTHONWARNINGS": forks.WARNINGS,
         }
         self._running: list[Running] = []
 

@@ -18,6 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+# uvloop would not close what it warns of, and wait for it for ever, if that were an error
+WARNINGS = "error,default::ResourceWarning"
+
 
 @cache
 def server() -> subprocess.Popen[str]:
@@ -25,7 +28,7 @@ def server() -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MQASYNC_")}
     process = subprocess.Popen(
         [sys.executable, __file__],
-        env=environment | {"PYTHONWARNINGS": "error"},
+        env=environment | {"PYTHONWARNINGS": WARNINGS},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
