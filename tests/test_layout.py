@@ -48,7 +48,7 @@ FOLDERS = {
     "service": 702,
     "web": 376,
 }
-MAX_LINES = 8_841
+MAX_LINES = 8_843
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -139,7 +139,9 @@ def wake(waiter: asyncio.Future[None]) -> None:
 
 def abandon(task: asyncio.Future[Any] | None) -> None:
     """Cancel it without waiting for its end, and let nobody hear how it ended."""
-    if task:
+    if task and task.done():
+        unheard(task)  # now: the loop may end before it calls back
+    elif task:
         task.cancel()
         task.add_done_callback(unheard)
 
