@@ -33,7 +33,9 @@ async def produce(url):
             await asyncio.sleep(0.05)
 
 async def main(url):
-    work = asyncio.gather(Printer(exchange="{exchange}", id="q").consume(broker=url), produce(url))
+    # exceptions too: it waits for both, or asyncio.run would cancel once more whichever is still letting go
+    both = Printer(exchange="{exchange}", id="q").consume(broker=url), produce(url)
+    work = asyncio.gather(*both, return_exceptions=True)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
     try:
         await work

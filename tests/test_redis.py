@@ -239,7 +239,8 @@ async def test_a_node_of_a_cluster_and_a_sentinel_are_refused_in_one_sentence(
     mode: str, tmp_path: Path, connect: Connect
 ) -> None:
     (tmp_path / "sentinel.conf").touch()
-    arguments = {"cluster": ["--cluster-enabled", "yes"], "sentinel": [str(tmp_path / "sentinel.conf"), "--sentinel"]}
+    cluster = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]  # else 10,000 above the other
+    arguments = {"cluster": cluster, "sentinel": [str(tmp_path / "sentinel.conf"), "--sentinel"]}
     with required(durable_redis(*arguments[mode])) as server:
         with pytest.raises(
             BrokerRefused, match=r"one Redis server, .*: no node of a Cluster; by Sentinels, redis\+sentinel://"
