@@ -21,9 +21,9 @@ BROKERS = {
     "sqlite": (["sqlite"], 150),
     "postgres": (["postgres"], 150),
     "redis": (["redis"], 204),  # of which 36 are Lua, 16 what dedup remembers, and 16 ask Sentinels
-    # nats-py is guarded against headers, servers without TLS, answers that never come; 16 lines fetch and publish in
+    # nats-py is guarded against headers, servers without TLS, answers that never come; 39 lines fetch and publish in
     # half of the time that its own calls for JetStream take
-    "nats": (["nats"], 198),
+    "nats": (["nats"], 221),
     "sqs": (["sqs"], 206),  # two services and what binds them, and FIFO
     # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
     # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way
@@ -39,7 +39,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2076,
+    "transports": 2099,
     "transports/common": 384,
     "cli": 1055,
     "describe": 236,
@@ -48,7 +48,7 @@ FOLDERS = {
     "service": 702,
     "web": 376,
 }
-MAX_LINES = 8_843
+MAX_LINES = 8_866
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

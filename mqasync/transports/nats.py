@@ -27,6 +27,7 @@ What it cannot do: carry more than the server's max_payload, headers included (1
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -96,8 +97,12 @@ class WatchedClient(Client):
         try:
             return await super().request(subject, *arguments, **named)
         except core.TimeoutError as error:
-            refused = f'"{subject}"'.lower() in str(self.last_error).lower()
-            raise BrokerRefused(str(self.last_error)) if refused else error from None
+            raise self.why(subject) or error from None
+
+    def why(self, subject: str) -> BrokerRefused | None:
+        """Why there is no answer, if we must not ask."""
+        refused = f'"{subject}"'.lower() in str(self.last_error).lower()
+        return BrokerRefused(str(self.last_error)) if refused else None
 
 
 class NATSTransport:
@@ -122,6 +127,8 @@ class NATSTransport:
         self._secrets: dict[str, Any] = {name: partial(self._told, text) for name, text in secrets.items()}
         self._options = check_options(options, OPTIONS, "NATS")
         self._client = WatchedClient()
+        self._batches: dict[str, asyncio.Queue[Msg]] = {}  # answers to what was published, by where they go
+        self._numbers = itertools.count()
 
     async def open(self) -> None:
         """Connect, without nats-py's own reconnecting, and ask JetStream whether it is there."""
@@ -135,7 +142,8 @@ class NATSTransport:
             closed_cb=self._client.closed,
             **self._secrets,
         )
-        self._js = self._client.jetstream(timeout=ANSWER_SECONDS)
+        self._js, self._inbox = self._client.jetstream(timeout=ANSWER_SECONDS), self._client.new_inbox()
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._answered, pending_msgs_limit=0, pending_bytes_limit=0)
         try:
             await self.ping()
         except js.ServiceUnavailableError as error:
@@ -199,15 +207,36 @@ class NATSTransport:
         await self._publish(subject(exchange, id), messages)
 
     async def _publish(self, to: str, messages: Sequence[Message]) -> None:
-        """Publish all at once: publish_async of nats-py never tells that a stream is full."""
+        """Publish all at once, and wait for an answer to each.
+
+        publish_async of nats-py never tells that a stream is full, its publish makes four futures for each message.
+        """
         requests = [to_ascii(message, 48 * 1024) for message in messages]  # JetStream takes 64 KiB of headers
         largest = max(len(body) + len(str(headers)) for headers, body in requests)  # about that, on the wire
         if largest > (most := self._client.max_payload):  # the server would close the connection
             raise BrokerRefused(f"a message of {largest:,} bytes; max_payload of the NATS server is {most:,}")
-        ask = partial(self._client.request, to, timeout=ANSWER_SECONDS)
-        for answer in await asyncio.gather(*(ask(body, headers=headers) for headers, body in requests)):
-            if error := msgspec.json.decode(answer.data).get("error"):
-                js.APIError.from_error(error)
+        reply = f"{self._inbox}.{next(self._numbers)}"
+        waiting: Any = self._client._resp_map  # for `closed`
+        answers = self._batches[reply] = asyncio.Queue()
+        waiting[reply] = asyncio.current_task()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                for headers, body in requests:
+                    await self._client.publish(to, body, reply, headers)
+                for _ in requests:
+                    answer = await answers.get()
+                    if not answer.data:
+                        raise core.NoRespondersError
+                    if error := msgspec.json.decode(answer.data).get("error"):
+                        js.APIError.from_error(error)
+        except TimeoutError:
+            raise self._client.why(to) or core.TimeoutError from None
+        finally:
+            del self._batches[reply], waiting[reply]
+
+    async def _answered(self, answer: Msg) -> None:
+        if (answers := self._batches.get(answer.subject)) is not None:
+            answers.put_nowait(answer)
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> NATSSubscription:
         """Be ready to fetch."""
