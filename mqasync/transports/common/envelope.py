@@ -55,7 +55,7 @@ def from_headers(
         producer=headers.get(PRODUCER, ""),
         time=to_time(headers.get(TIME), time),
         attempt=_number(headers.get(ATTEMPT), 1, MAX_ATTEMPT),
-        headers={name: text for name, text in headers.items() if name not in OURS},
+        headers={} if headers.keys() <= OURS else {name: headers[name] for name in headers if name not in OURS},
         key=headers.get(KEY, key),
         priority=_number(headers.get(PRIORITY), 0, HIGHEST),
     )
