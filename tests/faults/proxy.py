@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import threading
@@ -96,8 +97,10 @@ class Proxy:
                 await link.flows[direction].wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                if link.withheld and direction == DOWN and link.withheld in data:
-                    continue
+                if link.withheld and direction == DOWN:
+                    data = re.sub(link.withheld, b"", data)
+                    if not data:
+                        continue
                 if data[-1] == FRAME_END and (spoil := link.spoil.pop(direction, "")):
                     data = data[:-1] if spoil == "cut" else data[:-1] + b"\0"
                     writer.write(data)
@@ -138,9 +141,9 @@ class Proxy:
 
         self._on_links(change)
 
-    def withhold(self, data: bytes) -> None:
-        """Of what comes from the broker, lose what has `data` in it, and let the rest through."""
-        self._on_links(lambda link: setattr(link, "withheld", data))
+    def withhold(self, pattern: bytes) -> None:
+        """Of what comes from the broker, lose what `pattern` matches, and let the rest through."""
+        self._on_links(lambda link: setattr(link, "withheld", pattern))
 
     def spoil(self, what: str, direction: str) -> None:
         """`cut` the next frame in that direction one byte short and reset, or `corrupt` its last byte."""
