@@ -51,14 +51,20 @@ def required(broker: AbstractContextManager[Broker]) -> Iterator[Broker]:
         unavailable(error)
 
 
+def installed(program: str, package: str) -> str:
+    """`program`, installed first where it is missing."""
+    if not shutil.which(program):
+        try:
+            apt_install(package)
+        except BrokerUnavailable as error:
+            unavailable(error)
+    return program
+
+
 @pytest.fixture(scope="session")
 def graphviz() -> None:
     """The program that makes pictures."""
-    if not shutil.which("dot"):
-        try:
-            apt_install("graphviz")
-        except BrokerUnavailable as error:
-            unavailable(error)
+    installed("dot", "graphviz")
 
 
 def shared(start: Callable[[], AbstractContextManager[Broker]]) -> Any:

@@ -22,9 +22,9 @@ from mqasync.observe.report import Report
 from mqasync.web.metrics import Metrics
 
 from . import image
-from .brokers import BrokerUnavailable, RabbitMQ, apt_install, free_port
+from .brokers import BrokerUnavailable, RabbitMQ, free_port
 from .commands import CommandLine, eventually
-from .conftest import unavailable
+from .conftest import installed, unavailable
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).with_name("data")
@@ -86,11 +86,7 @@ def test_keda_scales_what_is_deployed_and_has_the_url_that_the_pods_have() -> No
 
 
 def test_systemd_knows_every_line_of_the_unit_and_finds_it_closed(tmp_path: Path) -> None:
-    if not shutil.which("systemd-analyze"):
-        try:
-            apt_install("systemd")
-        except BrokerUnavailable as error:
-            unavailable(error)
+    installed("systemd-analyze", "systemd")
     unit = tmp_path / "mqasync@services.cth.service"
     # mqasync is not installed here
     unit.write_text(UNIT.replace("/opt/mqasync/.venv/bin/mqasync", shutil.which("true") or "/bin/true"))
@@ -100,12 +96,7 @@ def test_systemd_knows_every_line_of_the_unit_and_finds_it_closed(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    if not shutil.which("promtool"):
-        try:
-            apt_install("prometheus")
-        except BrokerUnavailable as error:
-            unavailable(error)
-    return "promtool"
+    return installed("promtool", "prometheus")
 
 
 def test_the_alerts_are_rules_that_say_what_they_should_when_they_should(promtool: str) -> None:

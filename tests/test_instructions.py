@@ -2,14 +2,12 @@
 
 import json
 import platform
-import shutil
 
 import pytest
 
 from bench.instructions import BASELINE, TOLERANCE, count_instructions
 
-from .brokers import BrokerUnavailable, apt_install
-from .conftest import unavailable
+from .conftest import installed
 
 
 @pytest.mark.parametrize("path", ["handle", "step"])
@@ -17,11 +15,7 @@ def test_a_message_takes_as_many_instructions_as_the_baseline_says(path: str) ->
     baseline = json.loads(BASELINE.read_text())
     if baseline["python"] != platform.python_version():
         pytest.skip(f"NOT TESTED: counted with Python {baseline['python']}, this is {platform.python_version()}")
-    if not shutil.which("valgrind"):
-        try:
-            apt_install("valgrind")
-        except BrokerUnavailable as error:
-            unavailable(error)
+    installed("valgrind", "valgrind")
     counted = count_instructions(path)
     change = counted / baseline[path] - 1
     assert abs(change) <= TOLERANCE, (

@@ -34,9 +34,9 @@ from mqasync.service.runner import Runner
 from mqasync.web import curves
 from mqasync.web.page import TOKEN, Live, Page
 
-from .brokers import BrokerUnavailable, apt_install, free_port
+from .brokers import free_port
 from .commands import CommandLine, Running, eventually
-from .conftest import unavailable
+from .conftest import installed
 
 ROOT = Path(__file__).parents[1]
 CONSUMER = ConsumerHealth(exchange="in", id="step", to=(), consuming=False, held=0, oldest=None, published={})
@@ -141,11 +141,7 @@ def cli(cli: CommandLine) -> CommandLine:
 def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chrome]:
     monkeypatch.setenv("HOME", str(tmp_path))
     for package, program in (("chromium", "chromium"), ("chromium-driver", "chromedriver")):
-        if not shutil.which(program):
-            try:
-                apt_install(package)
-            except BrokerUnavailable as error:
-                unavailable(error)
+        installed(program, package)
     options = ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"):
