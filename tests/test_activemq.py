@@ -16,7 +16,7 @@ from mqasync.errors import BrokerBusy, NoSuchQueue
 from mqasync.transport import Features, QueueStats
 from mqasync.transports.activemq import take_frame
 
-from .conformance import Conformance, Open, message, nothing, numbers, receive
+from .conformance import Conformance, Open, message, nothing, numbers, receive, retry
 from .conftest import Connect, required
 from .servers.activemq import STATISTICS, ActiveMQ, running_activemq
 from .waiting import PATIENCE, depth, until
@@ -81,7 +81,7 @@ class TestActiveMQ(Conformance):
         for subscription, expected in ((tap, 0), (reply, -1)):
             (delivery,) = await receive(subscription, 1)
             assert int(delivery.message.body) == expected
-            await subscription.retry(delivery, 0.5)
+            await retry(subscription, delivery, 0.5)
             (again,) = await receive(subscription, 1)
             assert (int(again.message.body), again.message.attempt) == (expected, 2)
             await subscription.release([again])

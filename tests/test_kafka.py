@@ -25,7 +25,7 @@ from mqasync.transports import kafka as transport_module
 from mqasync.transports.kafka import NOTED, Tracker
 
 from .brokers import free_port
-from .conformance import Conformance, Open, message, nothing, numbers, receive
+from .conformance import Conformance, Open, message, nothing, numbers, receive, retry
 from .servers.kafka import Kafka
 from .waiting import depth, until
 from .working import working
@@ -111,7 +111,7 @@ class TestKafka(Conformance):
         subscription = await other.subscribe(exchange, "q", 100)
         await transport.publish(exchange, one_for_each_partition())
         first, *held = await receive(subscription, 64)
-        await subscription.retry(first, 0.0)
+        await retry(subscription, first, 0.0)
         # When the queue is deleted, while it goes on settling
         await transport.delete(exchange, "q")
         with pytest.raises(NoSuchQueue):

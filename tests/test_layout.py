@@ -46,9 +46,9 @@ FOLDERS = {
     "observe": 453,
     "operate": 334,
     "service": 702,
-    "web": 376,
+    "web": 371,
 }
-MAX_LINES = 8_866
+MAX_LINES = 8_860
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -7,7 +7,7 @@ from mqasync.brokers.inbox import Inbox
 from mqasync.message import new_id
 from mqasync.transport import Features
 
-from .conformance import Conformance, message, nothing, receive
+from .conformance import Conformance, message, nothing, receive, retry
 
 
 class TestMemory(Conformance):
@@ -23,5 +23,5 @@ class TestMemory(Conformance):
         await transport.publish(exchange, [message(1)])
         held = await receive(queue, 1)
         await queue.ack(held)
-        await queue.retry(held[0], 0.0)
+        await retry(queue, held[0], 0.0)
         await nothing(queue)

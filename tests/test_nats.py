@@ -17,7 +17,7 @@ from mqasync.transport import DEAD, Features
 from mqasync.transports import nats as transport_module
 from mqasync.transports.nats import names, subject
 
-from .conformance import Conformance, message, nothing, numbers, receive
+from .conformance import Conformance, message, nothing, numbers, receive, retry
 from .conftest import Connect, required
 from .servers.nats import NATS, running_nats
 from .waiting import PATIENCE, depth
@@ -70,7 +70,7 @@ async def test_a_retry_into_a_full_stream_waits_until_there_is_room(
     await transport.publish(exchange, [message(1)])
     subscription = await transport.subscribe(exchange, "q", 10)
     (delivery,) = await receive(subscription, 1)
-    retrying = asyncio.create_task(subscription.retry(delivery, 0.0))
+    retrying = asyncio.create_task(retry(subscription, delivery, 0.0))
     await nothing(subscription)
     config = (await stranger.jsm().stream_info(names(exchange)[0])).config
     await stranger.jsm().update_stream(config, max_msgs=2)

@@ -21,7 +21,7 @@ from mqasync.operate.checks import ERROR, Checks
 from mqasync.transport import DEAD, Features
 
 from .brokers import free_port
-from .conformance import Conformance, message, numbers, receive
+from .conformance import Conformance, message, numbers, receive, retry
 from .conftest import Connect, required
 from .servers.redis import DURABLE, DurableRedis, durable_redis
 from .waiting import PATIENCE, depth, until
@@ -128,7 +128,7 @@ async def test_without_memory_nothing_is_published_and_consumers_go_on(
         await transport.publish(exchange, [message(3)])
     # And what is in hand can be settled in every way
     await subscription.ack(held[:1])
-    await subscription.retry(held[1], 0.1)
+    await retry(subscription, held[1], 0.1)
     await subscription.release(held[2:])
     again = await receive(subscription, 2)
     assert sorted((int(one.message.body), one.message.attempt) for one in again) == [(1, 2), (2, 1)]
@@ -333,7 +333,7 @@ async def test_nothing_is_left_in_redis_of_messages_that_are_gone(
     await transport.publish(exchange, [Message(body=b"x" * 1000, exchange=exchange) for _ in range(300)])
     subscription = await transport.subscribe(exchange, "q", 1000)
     held = await receive(subscription, 300, limit=1000)
-    await asyncio.gather(*(subscription.retry(delivery, 0.1) for delivery in held[:100]))  # within the lease of 2 s
+    await asyncio.gather(*(retry(subscription, delivery, 0.1) for delivery in held[:100]))  # within the lease of 2 s
     await subscription.ack(held[100:] + await receive(subscription, 100))
     keys = redis_broker.command("KEYS", f"mqasync:{{{exchange}}}*").split()
     assert sorted(key.partition("}")[2] for key in keys) == [":", ":q", ":q.dead"]

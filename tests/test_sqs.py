@@ -22,7 +22,7 @@ from mqasync.errors import BrokerBusy, MessageTooLarge
 from mqasync.transport import DEAD, Features, QueueStats
 from mqasync.transports.sqs import SQSTransport, check
 
-from .conformance import Conformance, message, numbers, receive
+from .conformance import Conformance, message, numbers, receive, retry
 from .conftest import Connect
 from .servers.sqs import Moto
 from .waiting import PATIENCE, depth
@@ -276,7 +276,7 @@ async def test_a_retry_in_a_fifo_queue_waits_its_delay(transport: Connection, ex
     await transport.publish(fifo, [Message(body=b"1", exchange=fifo, key="k")])
     (delivery,) = await receive(subscription, 1)
     started = time.monotonic()
-    await subscription.retry(delivery, 1.0)
+    await retry(subscription, delivery, 1.0)
     (again,) = await receive(subscription, 1)
     assert 1.0 <= time.monotonic() - started <= 10
     assert again.message == replace(delivery.message, attempt=2)

@@ -127,13 +127,10 @@ class Inbox:
         """Done for good. An ack may get lost (then the message comes back). Raises BrokerLost."""
         await self._settle(deliveries, self._inner.ack)
 
-    async def retry(self, delivery: Delivery, delay: float) -> None:
-        """Back to this queue alone, with attempt + 1, in `delay` seconds or a second later. Raises BrokerLost."""
-        again = replace(delivery.message, attempt=delivery.message.attempt + 1, returned=0)
-        await self.exchange([delivery], [again], delay)
-
     async def exchange(self, deliveries: Sequence[Delivery], messages: Sequence[Message], delay: float = 0.0) -> None:
-        """Done for good, as `messages` are in this queue instead, one for each of them. Raises BrokerLost.
+        """Done for good, as `messages` are in this queue alone instead, one for each of them. Raises BrokerLost.
+
+        They come in `delay` seconds or a second later.
 
         Nothing is sent for those that were settled before: that would make a second message of one.
         """

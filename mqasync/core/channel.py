@@ -201,8 +201,10 @@ class Channel:
 
     def _expired(self, delivery: Delivery) -> Expired | None:
         """That it is older than it may be, if so."""
-        age, most = time.time() - delivery.message.time, self._options.max_age
-        return None if most is None or age <= most else Expired(f"published {age:,.0f} s ago; max_age is {most:g} s")
+        if (most := self._options.max_age) is None:
+            return None
+        age = time.time() - delivery.message.time
+        return None if age <= most else Expired(f"published {age:,.0f} s ago; max_age is {most:g} s")
 
     def _needs_care(self, delivery: Delivery) -> bool:
         """True if it does not simply get to a handler."""
@@ -211,7 +213,7 @@ class Channel:
             or delivery.unreadable
             or delivery.moved
             or (self._settlement.kept and self._settlement.known(delivery))
-            or (self._options.max_age is not None and self._expired(delivery))
+            or self._expired(delivery)
         )
 
     def _next(self) -> list[Delivery]:

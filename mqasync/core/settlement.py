@@ -154,10 +154,10 @@ class Settlement:
 
     async def postpone(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """Back when the handler wished, which is no failed attempt."""
-        for delivery in deliveries:
-            if unfit(delivery.message):
-                await self.fail(delivery, outcome)
-        fit = [delivery for delivery in deliveries if not unfit(delivery.message)]
+        hopeless = [delivery for delivery in deliveries if unfit(delivery.message)]
+        for delivery in hopeless:
+            await self.fail(delivery, outcome)
+        fit = [delivery for delivery in deliveries if delivery not in hopeless]
         await self._come_again(fit, outcome, outcome.delay, 0)
 
     async def _come_again(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float, attempts: int) -> None:

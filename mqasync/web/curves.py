@@ -21,11 +21,8 @@ class Curves:
     def __init__(self, app: web.Application, runner: Runner) -> None:
         self._runner = runner
         self._handled: dict[str, int] = {}
-        new = partial(deque[float | None], maxlen=POINTS)
-        self._rates, self._waiting = (
-            defaultdict[str, deque[float | None]](new),
-            defaultdict[str, deque[float | None]](new),
-        )
+        # by queue: handled a second, and waiting
+        self._points = defaultdict[str, deque[tuple[float, int | None]]](partial(deque, maxlen=POINTS))
         app.cleanup_ctx.append(self._at_work)
 
     async def _at_work(self, app: web.Application) -> AsyncIterator[None]:
@@ -41,13 +38,12 @@ class Curves:
             queues = {(one.exchange, one.id) for one in report.consumers.values()} if self._runner.started else ()
             for row in await overview(self._runner.brokers, queues, [report]):
                 handled = report.consumers[row.queue].handled
-                self._rates[row.queue].append((handled - self._handled.get(row.queue, 0)) / SECONDS)
-                self._waiting[row.queue].append(row.waiting)
+                self._points[row.queue].append(((handled - self._handled.get(row.queue, 0)) / SECONDS, row.waiting))
                 self._handled[row.queue] = handled
 
     def now(self) -> dict[str, Any]:
         """By queue, oldest point first: messages handled a second, and those that waited, None where nobody tells."""
         return {
-            queue: {"per second": list(rates), "waiting": list(self._waiting[queue])}
-            for queue, rates in self._rates.items()
+            queue: {"per second": [rate for rate, _ in points], "waiting": [waiting for _, waiting in points]}
+            for queue, points in self._points.items()
         }
