@@ -38,6 +38,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     longest_wait: float = 1.0  # seconds that one receive waits at most
     cancellable_receive: bool = False  # nothing is lost by it: the core does so to stop at once
     temporary: bool = False  # has queues that go by themselves; elsewhere the core deletes them
+    beside: bool = False
+    """For a queue that config.yml names, declare makes one of ours beside it; elsewhere it only looks for that."""
 
 
 class QueueStats(msgspec.Struct, frozen=True):
@@ -134,7 +136,10 @@ class Transport(Protocol):
         """
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """What is in a queue now; None, or NoSuchQueue, if there is none. It makes and changes nothing."""
+        """What is in a queue now; None, or NoSuchQueue, if there is none. It makes and changes nothing.
+
+        With features.beside it raises BrokerRefused where config.yml names a queue that has to exist and does not.
+        """
 
     async def queues(self) -> list[tuple[str, str]] | None:
         """(exchange, id) of every queue that is there, dead letters too; None where the broker does not tell."""

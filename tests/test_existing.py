@@ -15,14 +15,18 @@ from aio_pika.abc import AbstractChannel
 
 from mqasync import Message, Reject, Retry, Unroutable, consumer
 from mqasync.brokers.broker import Brokers
-from mqasync.config.settings import load_settings
+from mqasync.config.settings import QueueSettings, Settings, load_settings
+from mqasync.operate.checks import ERROR, OK, Checks
+from mqasync.service.discovery import Service
+from mqasync.transport import DEAD
 
 from .brokers import RabbitMQ
 from .commands import CommandLine
+from .conftest import Connect
 from .test_documents import BLOCK, ROOT
 from .test_rabbitmq import arguments_of
 from .waiting import until
-from .working import dead_letters, until_depth, working
+from .working import dead_letters, idle, until_depth, working
 
 
 @asynccontextmanager
@@ -214,6 +218,40 @@ def test_what_is_to_exist_and_is_not_there_is_one_sentence(
     said = f"there is no queue {name!r}, and config.yml says that mqasync does not make it"
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def url_of(request: pytest.FixtureRequest, aws: None) -> str:
+    """That of the server whose fixture is the parameter."""
+    return str(request.getfixturevalue(request.param).url)
+
+
+def absent(what: str) -> tuple[str, str]:
+    return ERROR, f"there is no {what}, and config.yml says that mqasync does not make it"
+
+
+@pytest.mark.parametrize(
+    "url_of, finding",
+    [
+        ("rabbitmq_server", absent("queue 'not.there'")),
+        ("sqs_server", absent("queue 'not.there'")),
+        ("kafka_server", (OK, "will be made by the first run")),  # a group
+    ],
+    indirect=["url_of"],
+)
+async def test_a_check_makes_nothing_where_config_yml_names_a_queue(
+    url_of: str, connect: Connect, exchange: str, finding: tuple[str, str]
+) -> None:
+    transport = await connect(url_of)
+    before = await transport.queues()
+    queues = {f"{exchange}/q": QueueSettings(queue="not.there")}
+    brokers = Brokers(Settings(brokers={"main": url_of}, queues=queues))
+    found = await Checks([Service("mine", [idle(exchange)], [], None)], brokers, 10.0).run()
+    await brokers.close()
+    ((result, detail),) = [(one.result, one.detail) for one in found if one.about == f"{exchange}/q"]
+    assert result == finding[0] and detail.endswith(finding[1])
+    assert await transport.queues() == before
+    assert [await transport.stats(exchange, id) for id in ("q", "q" + DEAD)] == [None, None]
 
 
 def test_who_publishes_to_an_exchange_that_is_to_exist_is_told_that_it_does_not(

@@ -44,11 +44,11 @@ FOLDERS = {
     "cli": 1055,
     "describe": 236,
     "observe": 453,
-    "operate": 334,
+    "operate": 335,
     "service": 702,
     "web": 371,
 }
-MAX_LINES = 8_860
+MAX_LINES = 8_862
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

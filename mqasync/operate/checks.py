@@ -92,10 +92,11 @@ class Checks:
     async def _declared(self, broker: Broker, exchange: str, id: str) -> list[Finding]:
         """A queue of these services: whether it is there, and as they declare it."""
         name = f"{exchange}/{id}"
-        found = await stats(broker, exchange, id)
-        makes = self._settings.makes(exchange, id)
-        findings = [Finding(OK, name, f"it is there; {_holds(found)}" if found else "will be made by the first run")]
+        makes = self._settings.makes(exchange, id) or (await broker.connected()).features.beside
+        found, detail = None, "will be made by the first run"
         try:
+            found = await stats(broker, exchange, id)
+            findings = [Finding(OK, name, f"it is there; {_holds(found)}" if found else detail)]
             if found or not makes:
                 await broker.call(lambda transport: transport.declare(exchange, id))
         except BrokerRefused as error:

@@ -72,7 +72,7 @@ RETRIABLE = [error for error in vars(kafka).values() if getattr(error, "retriabl
 class KafkaTransport:
     """A producer, clients that ask and administer, and one consumer for each subscription."""
 
-    features = Features(counts_returns=False, keeps_keys_together=True, max_bytes=1_000_000, max_delay=0)
+    features = Features(counts_returns=False, keeps_keys_together=True, max_bytes=1_000_000, max_delay=0, beside=True)
     errors = (
         (NoSuchQueue, [kafka.UnknownTopicOrPartitionError]),
         (NoSuchQueue, [kafka.ConsumerStoppedError], "a topic is gone, or what its group has committed of it"),
