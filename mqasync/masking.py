@@ -6,7 +6,7 @@ import re
 import traceback
 from functools import reduce
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 import msgspec
 
@@ -16,7 +16,9 @@ SECRET_KEY = re.compile(r"pass|secret|token|credential|api_?key", re.IGNORECASE)
 # what stands before a secret in a URL, and the secret; a password that was not quoted may hold / and @
 IN_URL = (
     re.compile(r"(?P<before>://(?P<user>[^:]*):)(?P<secret>.*)(?=@)", re.DOTALL),
-    re.compile(r"(?P<before>[?&](?!keyfile=)[^=&]*(?:pass|secret|token|key)[^=&]*=)(?P<secret>[^&]*)", re.IGNORECASE),
+    re.compile(
+        r"(?P<before>[?&](?!(?:key|token)file=)[^=&]*(?:pass|secret|token|key)[^=&]*=)(?P<secret>[^&]*)", re.IGNORECASE
+    ),
 )
 
 
@@ -46,8 +48,8 @@ def conceal_in(url: str) -> None:
     for known in IN_URL:
         for found in known.finditer(url):
             if found["secret"] != found.groupdict().get("user"):
-                conceal(found["secret"])
-                conceal(unquote(found["secret"]))
+                for spelled in (str, unquote, unquote_plus):
+                    conceal(spelled(found["secret"]))
 
 
 def _spelled(character: str) -> str:

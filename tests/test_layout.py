@@ -30,8 +30,9 @@ BROKERS = {
     "activemq": (["activemq"], 343),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 90 of
     # these lines; 70 are for rebalances and for commits with notes, so that only what was running comes again; 8 are
-    # for batches of our own, with which to publish takes three quarters of the time
-    "kafka": (["kafka"], 293),
+    # for batches of our own, with which to publish takes three quarters of the time; 59 get and send tokens, and hear a
+    # refusal that aiokafka does not
+    "kafka": (["kafka"], 352),
     # 67 are what patches aiormq: batches for half the CPU, and deliveries survived that it cannot decode; 30 list the
     # queues by the management plugin, which AMQP cannot; 25 are for delays, by queues that have to be made and counted;
     # 33 use exchanges and queues that exist
@@ -39,7 +40,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2099,
+    "transports": 2158,
     "transports/common": 384,
     "cli": 1055,
     "describe": 236,
@@ -48,7 +49,7 @@ FOLDERS = {
     "service": 702,
     "web": 371,
 }
-MAX_LINES = 8_862
+MAX_LINES = 8_925
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -98,6 +98,7 @@ def test_a_longer_secret_goes_before_one_that_is_part_of_it() -> None:
         ("redis://:hunter2@h,h2/0", "hunter2", "***"),
         ("nats://h?token=hunter2&lease=5", "hunter2 lease", "*** lease"),
         ("amqps://h/?keyfile=/tls/key.pem", "/tls/key.pem", "/tls/key.pem"),
+        ("kafka://h?tokenfile=/run/token&tokencommand=get+--for=me", "/run/token get --for=me", "/run/token ***"),
         ("amqp://guest:guest@h/", "guest", "guest"),  # it is shown as the user's name anyway
         ("amqp://host:5672/", "host 5672", "host 5672"),
     ],

@@ -42,4 +42,8 @@ def test_a_url_with_several_hosts_is_one_url_for_each() -> None:
         "amqp://u:p%40@one/v?x=1,2",
         "amqp://u:p%40@two:5673/v?x=1,2",
     ]
+    assert each_host("kafkas://one,two?cafile=/tls/ca.pem") == [
+        "kafkas://one?cafile=/tls/ca.pem",
+        "kafkas://two?cafile=/tls/ca.pem",
+    ]
     assert each_host("sqlite:a,b.db") == ["sqlite:a,b.db"]

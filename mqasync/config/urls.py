@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ def _whole(url: str) -> bool:
 def each_host(url: str) -> list[str]:
     """`url` once for each of its hosts, which stand with commas between them: scheme://user@one,two:5673/path."""
     scheme, slashes, rest = url.partition("://")
-    where, slash, path = rest.partition("/")
+    where = re.split("[/?]", rest, maxsplit=1)[0]
     user, at, hosts = where.rpartition("@")
-    return [f"{scheme}{slashes}{user}{at}{host}{slash}{path}" for host in hosts.split(",")] if slashes else [url]
+    path = rest[len(where) :]
+    return [f"{scheme}{slashes}{user}{at}{host}{path}" for host in hosts.split(",")] if slashes else [url]

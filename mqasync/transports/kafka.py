@@ -2,7 +2,11 @@
 
 URL: kafka://user:password@host:port,host:port or kafkas:// for TLS, always verified; user and password
     are SASL. After "?": session (seconds until a dead process's partitions go to others, default 10),
-    mechanism (PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512), cafile, certfile, keyfile.
+    mechanism (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER), cafile, certfile, keyfile. OAUTHBEARER takes no
+    user, but tokenfile, which is read at each connect, or tokencommand, which is run and prints the token:
+    kafkas://host?mechanism=OAUTHBEARER&tokencommand=get-token+--for+kafka. It has no shell, and 5 s of time; what it
+    prints serves all who connect within the next 5 s; its arguments are masked wherever the URL is shown. A broker
+    that ends connections with their tokens (connections.max.reauth.ms) is connected to anew each time.
 Options: by exchange, for topics that are not there yet: partitions (default 8), replication (default 3, or
     as many as there are brokers) and topic configs such as {retention.ms: 1209600000}.
 Delivery: written by all replicas in sync, by an idempotent producer. An exchange is a topic of that name.
@@ -48,10 +52,12 @@ from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import DUE, from_headers, to_headers, to_time
 from .common.names import named
 from .common.url import Key, check_options, existing, parse
+from .kafka_tokens import Tokens
 
 FORM = "kafka://user:password@host:port"
-MECHANISM = Key("", choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))
-KEYS = {"session": Key(10.0, 1, 1800), "mechanism": MECHANISM}
+OAUTH = "OAUTHBEARER"
+MECHANISM = Key("", choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", OAUTH))
+KEYS = {"session": Key(10.0, 1, 1800), "mechanism": MECHANISM, "tokenfile": Key(""), "tokencommand": Key("")}
 PARTITIONS, REPLICAS = 8, 3  # of a topic, where there are so many brokers
 TOPIC_KEYS = {"partitions": Key(PARTITIONS, 1, 10_000), "replication": Key(REPLICAS, 1, 100)}
 OWN = ".retry"  # the end of the name of a queue's own topic; no exchange ends so, and an id has no dot
@@ -87,14 +93,20 @@ class KafkaTransport:
         """Check URL and options."""
         self._address = address = parse(url, form=FORM, port=9092, keys=KEYS, secure="kafkas")
         user, mechanism = address.user, address.settings["mechanism"]
-        if address.path or bool(user) != bool(address.password) or (mechanism and not user):
+        oauth, token = mechanism == OAUTH, (address.settings["tokenfile"], address.settings["tokencommand"].strip())
+        if address.path or bool(user) != bool(address.password) or (mechanism and not user and not oauth):
             raise ConfigurationError(f"Kafka takes no path, and no mechanism, user or password alone: {FORM}")
+        if sum(map(bool, token)) != oauth or (oauth and user):
+            raise ConfigurationError(
+                f"mechanism={OAUTH} takes one of tokenfile and tokencommand, and no user; others none"
+            )
         self._arguments: dict[str, Any] = {
             "request_timeout_ms": REPLY_MILLISECONDS,
-            "security_protocol": ("SASL_" if user else "") + ("SSL" if address.encrypted else "PLAINTEXT"),
+            "security_protocol": ("SASL_" if user or oauth else "") + ("SSL" if address.encrypted else "PLAINTEXT"),
             "sasl_mechanism": mechanism or "PLAIN",
             "sasl_plain_username": user,
             "sasl_plain_password": address.password,
+            "sasl_oauth_token_provider": Tokens(*token),
         }
         # what has a dot in its name is Kafka's, and checked there
         configs = {name: Key("") for given in options.values() for name in given if "." in name}
