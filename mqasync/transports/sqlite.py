@@ -68,7 +68,7 @@ RETURNING n, taken, taken - released - 1, CAST(envelope AS BLOB), CAST(body AS B
 # No row where there is no such queue.
 NEXT_DUE = """
 SELECT coalesce((SELECT min(due) FROM message AS m WHERE m.queue = q.queue), 9e999) - clock_timestamp()
-FROM queue AS q WHERE queue = $1"""
+FROM queue AS q WHERE queue = ?1"""
 # FULL: it is on the disk, and who waits is woken. NORMAL: a power cut may undo it.
 SETTLE = {
     "ack": ("NORMAL", "DELETE FROM message WHERE n = ?1 AND taken = ?2"),
@@ -185,15 +185,18 @@ class SQLiteTransport(TableTransport):
 
     async def take(self, queue: int, limit: int) -> tuple[list[Row], float]:
         """Look first whether anything is due, since who takes locks the file."""
-        for (due,) in await self.rows(NEXT_DUE, queue):
+        try:
+            return await self._run(self._take, queue, limit)
+        except sqlite3.OperationalError:  # such as a full disk: whole rows are written
+            if limit == 1:
+                raise
+            return await self.take(queue, 1)
+
+    def _take(self, queue: int, limit: int) -> tuple[list[Row], float]:
+        for (due,) in self._execute("", NEXT_DUE, [(queue,)]):
             if due > 0:
                 return [], due if self._inotify else min(due, 0.1)  # nobody can wake us
-            try:
-                return await self._run(self._execute, "NORMAL", TAKE, [(queue, limit, self.lease)]), 0.0
-            except sqlite3.OperationalError:  # such as a full disk: whole rows are written
-                if limit == 1:
-                    raise
-                return await self.take(queue, 1)
+            return self._execute("NORMAL", TAKE, [(queue, limit, self.lease)]), 0.0
         raise NoSuchQueue("the queue was deleted")
 
     async def settle(self, what: str, exchange: str, tags: Sequence[tuple[int, int]], *lease: float) -> None:
