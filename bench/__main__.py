@@ -103,6 +103,8 @@ def main() -> None:
     """Run the sections that are named, or all."""
     options = {word for word in sys.argv[1:] if word.startswith("--")}
     names = [word for word in sys.argv[1:] if word not in options] or list(SECTIONS)
+    if unknown := sorted({*names} - {*SECTIONS} | options - {"--quick", "--write"}):
+        sys.exit(f"{unknown[0]!r} is neither --quick nor --write nor a section: {', '.join(SECTIONS)}")
     report = Report()
     for name in names:
         SECTIONS[name](report, "--quick" in options)

@@ -22,12 +22,15 @@ from .transport import check_name
 P = ParamSpec("P")
 R = TypeVar("R")
 
+CONCURRENCY = 30  # handlers at once where a consumer says nothing (docs/performance.md)
+
 
 class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a consumer works; the decorator sets it, config.yml overrides it. Times in seconds.
 
     `to`: exchanges for what the handler puts out. `concurrency`: handlers running at once
-    (default 10; 1 for batches). `prefetch`: deliveries held (default twice what can run).
+    (default 30; 1 for batches). `prefetch`: deliveries held (default 60, or else twice what can run at once;
+    both were chosen by measurement, docs/performance.md).
     `timeout`: bound on one run of the handler. `retries`: attempts after the first.
     `backoff`: longest wait before the first retry, doubled for each further one.
     `max_backoff`: longest wait before any retry.

@@ -161,6 +161,8 @@ def consumer(
 ) -> Callable[[Callable[P, R]], Handler[P, R]]:
     """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
 
+    Each process handles 30 messages at once and holds 60, unless `concurrency` and `prefetch` say otherwise.
+
     The first parameter's annotation says how the body is decoded (dict without one); a second
     one annotated `Message` gets the message; others get by name what the module's `lifespan()`
     yields. Raises ConfigurationError.

@@ -49,7 +49,7 @@ FOLDERS = {
     "service": 702,
     "web": 371,
 }
-MAX_LINES = 8_925
+MAX_LINES = 8_926
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -28,7 +28,7 @@ async def publish(url: str, meter: Meter) -> None:
 
 
 async def consume(url: str, meter: Meter) -> None:
-    """With its default of 10 handlers at once."""
+    """With its default of 30 handlers at once."""
     last = asyncio.Event()
 
     @consumer(exchange="mqasync", id="q", prefetch=PREFETCH)

@@ -17,7 +17,7 @@ from ..brokers.broker import Broker
 from ..brokers.queues import stats
 from ..duration import rate
 from ..errors import BrokerError, Expired
-from ..handler import where
+from ..handler import CONCURRENCY, where
 from ..handlers.attempt import DONE, Attempt, Outcome, Then, ended, failed
 from ..handlers.current_message import HANDLING, Handling
 from ..handlers.failure import describe
@@ -82,7 +82,7 @@ class Channel:
         self._quarantine = quarantine or Quarantine()
         self._size = options.batch_size if step.signature.batch else 1
         self._pace = Pace(*rate(options.rate)) if options.rate else None
-        self._concurrency = options.concurrency or (1 if step.signature.batch else 10)
+        self._concurrency = options.concurrency or (1 if step.signature.batch else CONCURRENCY)
         prefetch = max(self._size, options.prefetch or 2 * self._concurrency * self._size)
         self._settlement = Settlement(step.consumer, prefetch, broker, observe)
         self._ready = Lanes(ordered=options.ordered is not None)

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import BrokerBusy, BrokerDamaged, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue
@@ -39,6 +39,8 @@ from .common.url import Key, check_options, value
 
 if sys.platform == "linux":
     from inotify_simple import INotify, flags
+
+Result = TypeVar("Result")
 
 WAL_BYTES = 2**20  # go into the file together, and no more stay in the WAL
 RESERVED_BYTES = 2**24  # of the disk, or a tenth of a small one, which publishing leaves to consumers
@@ -130,7 +132,7 @@ class SQLiteTransport(TableTransport):
         self._inotify.read(timeout=0)
         self.changed.tell(*self.changed)
 
-    def _run(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    def _run(self, work: Callable[..., Result], *arguments: Any) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _execute(self, how: str, statement: str, rows: Sequence[Any], size: int = 0) -> Any:
@@ -185,12 +187,9 @@ class SQLiteTransport(TableTransport):
 
     async def take(self, queue: int, limit: int) -> tuple[list[Row], float]:
         """Look first whether anything is due, since who takes locks the file."""
-        try:
+        with suppress(sqlite3.OperationalError):  # such as a full disk: whole rows are written
             return await self._run(self._take, queue, limit)
-        except sqlite3.OperationalError:  # such as a full disk: whole rows are written
-            if limit == 1:
-                raise
-            return await self.take(queue, 1)
+        return await self._run(self._take, queue, 1)
 
     def _take(self, queue: int, limit: int) -> tuple[list[Row], float]:
         for (due,) in self._execute("", NEXT_DUE, [(queue,)]):
