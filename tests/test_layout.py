@@ -40,7 +40,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2158,
+    "transports": 2159,
     "transports/common": 384,
     "cli": 1055,
     "describe": 236,
@@ -49,7 +49,7 @@ FOLDERS = {
     "service": 702,
     "web": 371,
 }
-MAX_LINES = 8_926
+MAX_LINES = 8_927
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

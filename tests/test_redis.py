@@ -248,19 +248,30 @@ async def test_a_node_of_a_cluster_and_a_sentinel_are_refused_in_one_sentence(
             await connect(server.url)
 
 
-async def test_by_sentinels_who_works_goes_on_with_the_new_master(tmp_path: Path, exchange: str) -> None:
-    with required(durable_redis()) as master:
-        replica_of = ("--replicaof", "127.0.0.1", str(master.port))
+@pytest.mark.parametrize("tls", [False, True])
+async def test_by_sentinels_who_works_goes_on_with_the_new_master(
+    tls: bool, certificates: Path, tmp_path: Path, exchange: str
+) -> None:
+    trusted = certificates if tls else None
+
+    def port(server: DurableRedis) -> int:
+        return server.secure_port if tls else server.port
+
+    with required(durable_redis(certificates=trusted)) as master:
+        replica_of = ("--replicaof", "127.0.0.1", str(port(master)))
         (tmp_path / "sentinel.conf").write_text(
-            f"sentinel monitor one 127.0.0.1 {master.port} 1\nsentinel down-after-milliseconds one 500\n"
+            f"sentinel monitor one 127.0.0.1 {port(master)} 1\nsentinel down-after-milliseconds one 500\n"
             "sentinel failover-timeout one 2000\n"
         )
-        watching = durable_redis(str(tmp_path / "sentinel.conf"), "--sentinel")
-        with durable_redis(*DURABLE, *replica_of) as replica, watching as sentinel:
+        watching = durable_redis(str(tmp_path / "sentinel.conf"), "--sentinel", certificates=trusted)
+        with durable_redis(*DURABLE, *replica_of, certificates=trusted) as replica, watching as sentinel:
             # Given two Sentinels in the URL, of which one is not there, and a replica that is in step
             await until(lambda: "master_link_status:up" in replica.command("INFO", "replication"), "it follows")
-            await until(lambda: str(replica.port) in sentinel.command("SENTINEL", "replicas", "one"), "it is known")
-            url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/one/0"
+            await until(lambda: str(port(replica)) in sentinel.command("SENTINEL", "replicas", "one"), "it is known")
+            url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{port(sentinel)}/one/0"
+            if tls:
+                files = f"?cafile={certificates}/ca.pem&certfile={certificates}/client.pem"
+                url = url.replace("redis+", "rediss+") + files
             brokers = Brokers(Settings(brokers={"main": url}))
             async with working(brokers, idle(exchange)) as (channel,):
                 await brokers.publish(Message(body=b"1", exchange=exchange))
@@ -274,9 +285,21 @@ async def test_by_sentinels_who_works_goes_on_with_the_new_master(tmp_path: Path
             await brokers.close()
 
 
+async def test_a_sentinel_that_cannot_be_trusted_is_not_asked(
+    certificates: Path, tmp_path: Path, connect: Connect
+) -> None:
+    (tmp_path / "sentinel.conf").touch()
+    watching = durable_redis(str(tmp_path / "sentinel.conf"), "--sentinel", certificates=certificates)
+    with required(watching) as sentinel:
+        with pytest.raises(BrokerRefused, match="its certificate is not trusted"):
+            await connect(f"rediss+sentinel://127.0.0.1:{sentinel.secure_port}/one?cafile={certificates}/other-ca.pem")
+
+
 def test_a_url_of_sentinels_names_the_master() -> None:
     with pytest.raises(ConfigurationError, match=r"names a master: redis\+sentinel://user:password@host:port/master"):
         load("redis+sentinel://host")
+    with pytest.raises(ConfigurationError, match=r"cafile is for rediss\+sentinel://; a redis\+sentinel:// URL"):
+        load("redis+sentinel://host/one?cafile=x")
 
 
 # messages

@@ -19,7 +19,7 @@ from .servers.activemq import running_activemq
 from .servers.kafka import kafka
 from .servers.nats import running_nats
 from .servers.postgres import running_postgres
-from .servers.redis import DURABLE, durable_redis
+from .servers.redis import durable_redis
 
 KAFKA = """
 listeners=PLAINTEXT://127.0.0.1:{{port}},SECURE://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{{controller}}
@@ -47,10 +47,8 @@ def pkcs12(certificates: Path, directory: Path) -> Path:
 
 @contextmanager
 def secure_redis(certificates: Path, directory: Path) -> Iterator[str]:
-    port, own = free_port(), str(certificates / "127.0.0.1.pem")
-    files = ("--tls-ca-cert-file", str(certificates / "ca.pem"), "--tls-cert-file", own, "--tls-key-file", own)
-    with durable_redis(*DURABLE, "--tls-port", str(port), *files):
-        yield f"rediss://127.0.0.1:{port}/0"
+    with durable_redis(certificates=certificates) as server:
+        yield f"rediss://127.0.0.1:{server.secure_port}/0"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ SCHEMES = {
     "redis": ("redis", "RedisTransport", "redis"),
     "rediss": ("redis", "RedisTransport", "redis"),
     "redis+sentinel": ("redis", "RedisTransport", "redis"),
+    "rediss+sentinel": ("redis", "RedisTransport", "redis"),
     "kafka": ("kafka", "KafkaTransport", "kafka"),
     "kafkas": ("kafka", "KafkaTransport", "kafka"),
     "sqs": ("sqs", "SQSTransport", "sqs"),

@@ -1,9 +1,10 @@
 """Redis Streams through redis-py, and the ids that dedup remembers there; nothing is retried or handled here.
 
 URL: redis://user:password@host:port/database, or rediss:// for TLS, always verified. By Sentinels, which are asked at
-    each connect where the master is: redis+sentinel://user:password@one,two:26379/master/database. After "?":
-    lease (seconds until an unsettled delivery comes back by itself, default 30; the same in every
-    process), cafile, certfile, keyfile.
+    each connect where the master is: redis+sentinel://user:password@one,two:26379/master/database, or
+    rediss+sentinel:// for TLS with the Sentinels and with the master, whose certificate has to name the address
+    that they tell. After "?": lease (seconds until an unsettled delivery comes back by itself, default 30; the same
+    in every process), cafile, certfile, keyfile.
 Options: none.
 Delivery: a stream for each exchange and id; publish is one script, which puts a message into all
     streams of the exchange or into none. A delivery is leased: who holds it longer without extending
@@ -43,7 +44,8 @@ MAX_CONNECTIONS = 10_000  # redis-py lends one to each command; its own limit of
 GROUP = "mqasync"  # of every stream, and its one consumer: nobody needs to know who holds what
 
 ONE_SERVER = "mqasync needs one Redis server, 7.0 or newer: no node of a Cluster; by Sentinels, redis+sentinel://"
-SENTINEL_FORM = "redis+sentinel://user:password@host:port/master/database"
+SENTINEL = "+sentinel"  # the end of a scheme
+SENTINEL_FORM = f"redis{SENTINEL}://user:password@host:port/master/database"
 SENTINEL_SECONDS = 2.0  # for an answer
 
 # What Redis says of itself, bad values (or none, if we may not ask), and how it can lose messages then
@@ -151,9 +153,8 @@ class RedisTransport:
 
     def __init__(self, url: str, options: Options) -> None:
         """Check URL and options."""
-        scheme, slashes, rest = url.partition("://")
-        if scheme == "redis+sentinel":
-            self._address = parse(f"redis{slashes}{rest}", form=SENTINEL_FORM, port=26379, keys=KEYS)
+        if url.partition(":")[0].endswith(SENTINEL):
+            self._address = parse(url, form=SENTINEL_FORM, port=26379, keys=KEYS, secure=f"rediss{SENTINEL}")
             self._master, _, database = self._address.path.partition("/")
             if not self._master:
                 raise ConfigurationError(f"a redis+sentinel URL names a master: {SENTINEL_FORM}")

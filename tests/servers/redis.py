@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..brokers import apt_install
+from ..brokers import apt_install, free_port
 from .server import Server, running
 
 FORGETFUL = ("--save", "", "--appendonly", "no")
@@ -18,14 +18,22 @@ DURABLE = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 
 
 class DurableRedis(Server):
-    """One private Redis server that survives being killed; `arguments` are those of redis-server."""
+    """One private Redis server that survives being killed; `arguments` are those of redis-server.
+
+    With `certificates` it speaks TLS on `secure_port`, also with its replicas, to whom it can trust.
+    """
 
     name = "Redis"
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, certificates: Path | None = None) -> None:
         super().__init__(directory)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.arguments = arguments or DURABLE
+        self.secure_port = free_port()
+        if certificates:
+            own = str(certificates / "127.0.0.1.pem")
+            files = ("--tls-ca-cert-file", f"{certificates}/ca.pem", "--tls-cert-file", own, "--tls-key-file", own)
+            self.arguments += ("--tls-port", str(self.secure_port), "--tls-replication", "yes", *files)
 
     def start(self) -> None:
         """Return when it has read its data and answers."""
@@ -59,9 +67,9 @@ class DurableRedis(Server):
 
 
 @contextmanager
-def durable_redis(*arguments: str) -> Iterator[DurableRedis]:
+def durable_redis(*arguments: str, certificates: Path | None = None) -> Iterator[DurableRedis]:
     """A running Redis, installed first where it is missing."""
     if not shutil.which("redis-server"):
         apt_install("redis-server")
-    with running(lambda directory: DurableRedis(directory, *arguments)) as server:
+    with running(lambda directory: DurableRedis(directory, *arguments, certificates=certificates)) as server:
         yield server
