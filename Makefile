@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test faults soak bench docs lint lock clean
+.PHONY: run test faults soak bench docs lint lock dist clean
 
 run: .venv/run ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
 	MQASYNC_LOG=human $(BIN)/mqasync run services.cth --until-idle
@@ -44,6 +44,12 @@ lock: ## Make both lock files anew from pyproject.toml
 	$(BIN)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
 	$(LOCK) --upgrade $(IMAGE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+
+dist: .venv/ready ## The sdist and the wheel in dist/: as PyPI would take them, tried in empty environments
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest tests/test_package.py
 
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 

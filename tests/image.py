@@ -41,10 +41,10 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
             yield name, arguments.strip()
 
 
-def stages() -> list[Stage]:
-    """The stages of the Dockerfile, in order."""
+def stages(context: Path = ROOT) -> list[Stage]:
+    """The stages of the Dockerfile in that directory, in order."""
     found: list[Stage] = []
-    for name, arguments in instructions((ROOT / "Dockerfile").read_text()):
+    for name, arguments in instructions((context / "Dockerfile").read_text()):
         if name == "FROM":
             found.append(Stage(arguments.partition(" AS ")[2] or "final"))
             continue
@@ -53,7 +53,7 @@ def stages() -> list[Stage]:
             stage.directory = arguments
             stage.script.append(f'mkdir -p "$1/{stage.name}{arguments}"')
         elif name == "COPY":
-            stage.script += copy(stage, shlex.split(arguments))
+            stage.script += copy(context, stage, shlex.split(arguments))
         elif name == "RUN":
             inside = f"cd {stage.directory} && {arguments}"
             stage.script.append(f'chroot "$1/{stage.name}" /bin/sh -ec {shlex.quote(inside)}')
@@ -70,28 +70,29 @@ def stages() -> list[Stage]:
     return found
 
 
-def copy(stage: Stage, words: list[str]) -> Iterator[str]:
+def copy(context: Path, stage: Stage, words: list[str]) -> Iterator[str]:
     """Shell commands for one COPY, from the context (only what .dockerignore lets in) or from another stage."""
     origin = f'"$1/{words.pop(0).partition("=")[2]}"' if words[0].startswith("--from=") else ""
     *sources, target = words
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    ignore = context / ".dockerignore"
+    allowed = {line[1:] for line in ignore.read_text().splitlines() if line.startswith("!")} if ignore.exists() else {}
     into = target if target.startswith("/") else f"{stage.directory}/{target}"
     for source in sources:
-        assert origin or source in allowed, f".dockerignore keeps {source} out"
-        path = f"{origin}{source}" if origin else shlex.quote(str(ROOT / source))
+        assert origin or not allowed or source in allowed, f".dockerignore keeps {source} out"
+        path = f"{origin}{source}" if origin else shlex.quote(str(context / source))
         # a directory's content goes into the target, a file into the directory or under the name
         yield f'if [ -d {path} ]; then mkdir -p "$1/{stage.name}{into}"; cp -a {path}/. "$1/{stage.name}{into}/"; ' + (
             f'else cp -a {path} "$1/{stage.name}{into}"; fi'
         )
 
 
-def build_and_run(directory: Path, then: list[str]) -> str:
+def build_and_run(directory: Path, then: list[str], context: Path = ROOT) -> str:
     """A script that builds all stages below `directory`, makes the last one read-only (not /tmp and /data)."""
     mounted = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(directory)]
     if not shutil.which("unshare") or subprocess.run(mounted, capture_output=True, check=False).returncode:
         raise BrokerUnavailable("carrying out the Dockerfile takes Linux and the right to mount in a namespace")
     lines = ["set -e", f"mount -t tmpfs tmpfs {directory}"]
-    for stage in stages():
+    for stage in stages(context):
         lower, upper, work = (f"{directory}/{stage.name}{suffix}" for suffix in ("", ".upper", ".work"))
         lines += [
             f"mkdir -p {lower} {upper} {work}",

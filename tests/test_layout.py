@@ -42,14 +42,14 @@ FOLDERS = {
     ".": 700,
     "transports": 2159,
     "transports/common": 384,
-    "cli": 1055,
+    "cli": 1105,
     "describe": 236,
     "observe": 453,
     "operate": 335,
     "service": 702,
     "web": 371,
 }
-MAX_LINES = 8_927
+MAX_LINES = 8_977
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

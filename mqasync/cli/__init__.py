@@ -17,6 +17,7 @@ from .check import check
 from .dead import dead
 from .documents import config, docs, graph
 from .messages import consume, process, produce
+from .new import new
 from .queues import peek, purge, tap
 from .run import run
 from .status import status
@@ -75,5 +76,5 @@ def main(context: click.Context, log_format: str, log_levels: Sequence[str]) -> 
     set_levels(log_levels)
 
 
-for command in (run, produce, consume, config, status, check, dead, peek, purge, tap, process, graph, docs):
+for command in (run, produce, consume, config, status, check, dead, peek, purge, tap, process, graph, docs, new):
     main.add_command(command)
