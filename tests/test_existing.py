@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import runpy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
+from redis.asyncio import Redis
 
 from mqasync import Message, Reject, Retry, Unroutable, consumer
 from mqasync.brokers.broker import Brokers
@@ -23,9 +24,10 @@ from mqasync.transport import DEAD
 from .brokers import RabbitMQ
 from .commands import CommandLine
 from .conftest import Connect
+from .servers.redis import DurableRedis
 from .test_documents import BLOCK, ROOT
 from .test_rabbitmq import arguments_of
-from .waiting import until
+from .waiting import depth, until
 from .working import dead_letters, idle, until_depth, working
 
 
@@ -97,6 +99,77 @@ async def test_a_queue_that_exists_is_consumed_as_it_is_and_what_fails_goes_to_q
     assert arguments_of(rabbitmq_server, legacy) == before
     theirs = [line for line in rabbitmq_server.control("list_bindings").splitlines() if line.startswith(exchange)]
     assert theirs == [line for line in bindings.splitlines() if line.startswith(exchange)]
+
+
+Send = Callable[[bytes, dict[str, str]], Awaitable[object]]
+GZIP = b"\x1f\x8b\x08\x00"
+
+
+async def go_their_ways(brokers: Brokers, exchange: str, send: Send) -> None:
+    """What a stranger sends is handled, comes again or is buried by consumer "q", with the headers that it has."""
+    handled: list[tuple[Any, int]] = []
+
+    @consumer(exchange=exchange, id="q", backoff=0.01)
+    async def handler(body: dict[str, str], message: Message) -> None:
+        assert message.headers == {"do": body["do"]}
+        handled.append((body["do"], message.attempt))
+        match body["do"], message.attempt:
+            case "fail", 1:
+                raise ValueError("once")
+            case "wait", 1 if handled.count(("wait", 1)) == 1:
+                raise Retry(0.1)
+            case "reject", _:
+                raise Reject("never")
+
+    async with working(brokers, handler) as (channel,):
+        for do in ("well", "fail", "wait", "reject"):
+            await send(json.dumps({"do": do}).encode(), {"do": do})
+        await send(GZIP, {"do": "unpack"})
+        await until(lambda: len(handled) == 6, "all are handled")
+        await until_depth(channel, 0)
+        dead = await dead_letters(brokers, exchange, "q", 2)
+    assert sorted(handled) == [("fail", 1), ("fail", 2), ("reject", 1), ("wait", 1), ("wait", 1), ("well", 1)]
+    gzip, rejected = sorted(dead, key=lambda one: one.body)
+    assert gzip.headers["dead-message"].endswith(": it is compressed with gzip")
+    assert (gzip.body, gzip.headers["do"]) == (GZIP, "unpack")
+    assert (rejected.headers["dead-reason"], rejected.headers["do"]) == ("rejected", "reject")
+
+
+async def test_a_stream_of_redis_that_exists_is_read_by_a_group_of_its_own_and_nothing_of_it_is_deleted(
+    redis_broker: DurableRedis, exchange: str, tmp_path: Path
+) -> None:
+    client: Any = Redis.from_url(redis_broker.url)
+    async with client as stranger:
+        stream, configuration = f"legacy:{exchange}", {"consumers": {f"{exchange}/q": {"queue": f"legacy:{exchange}"}}}
+        before = await stranger.xadd(stream, {"body": "before"})
+        async with configured(tmp_path, redis_broker.url, configuration) as brokers:
+            await go_their_ways(
+                brokers, exchange, lambda body, headers: stranger.xadd(stream, {**headers, "body": body})
+            )
+            # a stranger's entry without a body, which is held by a process that dies, comes again
+            transport = await brokers.route(exchange).connected()
+            entry = await stranger.xadd(stream, {"kind": "url", "raw": GZIP})
+            await stranger.xreadgroup(f"{exchange}.q", "mqasync", {stream: ">"})
+            await stranger.xclaim(stream, f"{exchange}.q", "mqasync", 0, [entry], idle=60_000)
+            assert await depth(transport, exchange, "q") == 1
+            subscription = await transport.subscribe(exchange, "q", 10)
+            (delivery,) = await subscription.receive(10, 1.0)
+            await subscription.extend([delivery])
+            await subscription.release([delivery])
+            (delivery,) = await subscription.receive(10, 1.0)
+            assert json.loads(delivery.message.body) == {"kind": "url", "raw": "\x1f\\x8b\x08\x00"}
+            assert (delivery.message.id, delivery.message.headers) == (entry.decode(), {})
+            assert delivery.message.time == int(entry.split(b"-")[0]) / 1000
+            await subscription.ack([delivery])
+            # Then nobody else publishes there, and what its consumer has deleted meanwhile is not missed
+            with pytest.raises(Unroutable):
+                await brokers.publish(Message(body=b"1", exchange=exchange))
+            await stranger.xdel(stream, before)
+            assert await depth(transport, exchange, "q") == 0
+        assert await stranger.xlen(stream) == 6
+        (group,) = await stranger.xinfo_groups(stream)
+        assert (group["name"], group["pending"], group["lag"]) == (f"{exchange}.q".encode(), 0, 0)
+        assert await stranger.xlen(f"mqasync:{{{exchange}}}:q") == 0
 
 
 async def test_binding_keys_choose_what_a_consumer_gets_and_the_key_of_an_output_is_its_routing_key(
@@ -236,6 +309,7 @@ def absent(what: str) -> tuple[str, str]:
         ("rabbitmq_server", absent("queue 'not.there'")),
         ("sqs_server", absent("queue 'not.there'")),
         ("kafka_server", (OK, "will be made by the first run")),  # a group
+        ("redis_broker", absent("stream 'not.there'")),
     ],
     indirect=["url_of"],
 )

@@ -20,7 +20,8 @@ BROKERS = {
     "memory": (["memory"], 150),
     "sqlite": (["sqlite"], 150),
     "postgres": (["postgres"], 150),
-    "redis": (["redis"], 204),  # of which 36 are Lua, 16 what dedup remembers, and 16 ask Sentinels
+    # of which 38 are Lua, 16 what dedup remembers, 16 ask Sentinels, and 34 read a stranger's stream and its entries
+    "redis": (["redis"], 240),
     # nats-py is guarded against headers, servers without TLS, answers that never come; 39 lines fetch and publish in
     # half of the time that its own calls for JetStream take
     "nats": (["nats"], 221),
@@ -40,7 +41,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2159,
+    "transports": 2195,
     "transports/common": 384,
     "cli": 1105,
     "describe": 236,
@@ -49,7 +50,7 @@ FOLDERS = {
     "service": 702,
     "web": 371,
 }
-MAX_LINES = 8_977
+MAX_LINES = 9_013
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -5,11 +5,12 @@ URL: redis://user:password@host:port/database, or rediss:// for TLS, always veri
     rediss+sentinel:// for TLS with the Sentinels and with the master, whose certificate has to name the address
     that they tell. After "?": lease (seconds until an unsettled delivery comes back by itself, default 30; the same
     in every process), cafile, certfile, keyfile.
-Options: none.
+Options: none; `queue` of a consumer names a stream that exists, see docs/existing.md.
 Delivery: a stream for each exchange and id; publish is one script, which puts a message into all
     streams of the exchange or into none. A delivery is leased: who holds it longer without extending
     it shares it with who takes it then. What a killed process held comes back one lease later and is
-    counted. An entry that somebody else has added is a message if its first field is called body.
+    counted. What somebody else has added is a message too: its field `body`, with the other fields as headers;
+    without one all fields, as a JSON object of text, in which \\x and two digits are a byte that is none.
 Order: first in, first out with one consumer and no retries; what is released comes before what is new.
 Delay: by the clock of Redis, up to a second late.
 Dead letters: a queue like any other, "id.dead".
@@ -21,10 +22,13 @@ What it cannot do: use a Redis Cluster, keep more than fits into memory, use Red
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis, SSLConnection
@@ -33,15 +37,15 @@ from redis.exceptions import ResponseError
 from ..errors import BrokerBusy, BrokerLost, BrokerRefused, ConfigurationError, NoSuchQueue, Unroutable
 from ..message import Message, new_id
 from ..transport import Delivery, Errors, Features, Options, QueueStats
-from .common.envelope import pack, unpack
-from .common.url import Address, Key, check_options, parse, value
+from .common.envelope import from_headers, pack, to_time, unpack
+from .common.url import Address, Key, check_options, existing, missing, parse, value
 
 FORM = "redis://user:password@host:port/database"
 KEYS = {"lease": Key(30.0, least=0.1)}
 REPLY_SECONDS = 60.0  # that large messages may take on a slow line; the core asks meanwhile by ping
 SEEN_SECONDS = 2.0  # a Redis that does not answer must not stall a queue for the sake of dedup
 MAX_CONNECTIONS = 10_000  # redis-py lends one to each command; its own limit of 100 would count as an outage
-GROUP = "mqasync"  # of every stream, and its one consumer: nobody needs to know who holds what
+WE = "mqasync"  # the group of every stream of ours, and the one consumer: nobody needs to know who holds what
 
 ONE_SERVER = "mqasync needs one Redis server, 7.0 or newer: no node of a Cluster; by Sentinels, redis+sentinel://"
 SENTINEL = "+sentinel"  # the end of a scheme
@@ -82,8 +86,9 @@ for n = 2, #ARGV do
 end
 """
 
-# KEYS: stream, delayed. ARGV: lease in milliseconds, limit. What is due can be received from now on; what was
-# held for longer than the lease is taken. Returns that, and in how many milliseconds to look again.
+# KEYS: stream, delayed, a stranger's stream if there is one. ARGV: group, lease in milliseconds, limit. What is due
+# can be received from now on; what was held for longer than the lease is taken. Returns that, and in how many
+# milliseconds to look again.
 LOOK = """#!lua flags=allow-oom
 local time, taken = redis.call('TIME'), {}
 local now = time[1] + time[2] / 1000000
@@ -91,9 +96,11 @@ for _, unique in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'L
     redis.call('XADD', KEYS[1], '*', 'mqasync', string.sub(unique, 37))
     redis.call('ZREM', KEYS[2], unique)
 end
-for _, held in ipairs(redis.call('XPENDING', KEYS[1], 'mqasync', 'IDLE', ARGV[1], '-', '+', ARGV[2])) do
-    local entry = redis.call('XCLAIM', KEYS[1], 'mqasync', 'mqasync', ARGV[1], held[1])[1]
-    taken[#taken + 1] = entry and {entry[1], entry[2], held[4]}
+for _, stream in ipairs({KEYS[1], KEYS[3]}) do
+    for _, held in ipairs(redis.call('XPENDING', stream, ARGV[1], 'IDLE', ARGV[2], '-', '+', ARGV[3])) do
+        local entry = redis.call('XCLAIM', stream, ARGV[1], 'mqasync', ARGV[2], held[1])[1]
+        taken[#taken + 1] = entry and {stream, entry[1], entry[2], held[4]}
+    end
 end
 local due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or now + 1
 return {taken, #taken == 0 and math.ceil(math.min(due - now, 1) * 1000) or 0}
@@ -142,7 +149,7 @@ def packed(messages: Sequence[Message]) -> list[bytes]:
 class RedisTransport:
     """One Redis; redis-py has a connection for each command under way."""
 
-    features = Features(counts_returns=True, max_bytes=128 * 1024 * 1024)
+    features = Features(counts_returns=True, max_bytes=128 * 1024 * 1024, beside=True)
     errors: Errors = (
         (NoSuchQueue, ("NOGROUP", "no longer exists")),
         (BrokerLost, ("ReadOnlyError", "MasterDownError", "UNBLOCKED")),  # another server was made the master
@@ -161,7 +168,7 @@ class RedisTransport:
             self._address = self._address._replace(path=database)
         else:
             self._address, self._master = address_of(url), ""
-        check_options(options, {}, "Redis")
+        self._options = check_options(options, {}, "Redis", ["queue"])
 
     async def open(self) -> None:
         """Connect, and see whether that is one server which takes writes."""
@@ -190,14 +197,26 @@ class RedisTransport:
         await self.redis.eval(ROOM, 0)
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make the stream and its group, which gets all that is in it; then let publish find it."""
-        try:
-            await self.redis.xgroup_create(keys(exchange, id)[0], GROUP, "0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):  # which says that it is there
-                raise
-        if bound:
+        """Make the stream and its group, which gets all that is in it; then let publish find it.
+
+        Of a stranger's stream the group gets what is added from now on, and publish does not reach the queue.
+        """
+        group, theirs = await self._theirs(exchange, id)
+        for stream, start in [(keys(exchange, id)[0], "0"), *((stream, "$") for stream in theirs)]:
+            try:
+                await self.redis.xgroup_create(stream, group, start, mkstream=stream not in theirs)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):  # which says that it is there
+                    raise
+        if bound and not theirs:
             await self.redis.sadd(keys(exchange)[0], id)
+
+    async def _theirs(self, exchange: str, id: str) -> tuple[str, list[str]]:
+        """The group of the queue, and the stranger's stream that config.yml names, if it does."""
+        theirs = existing(self._options, exchange, id)
+        if theirs and not await self.redis.exists(theirs):
+            raise missing(f"stream {theirs!r}")
+        return (f"{exchange}.{id}", [theirs]) if theirs else (WE, [])
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Add them to all streams of the exchange, in one step."""
@@ -215,12 +234,20 @@ class RedisTransport:
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> RedisSubscription:
         """Redis is not told."""
-        return RedisSubscription(self, exchange, keys(exchange, id), self._address.settings["lease"])
+        group, theirs = await self._theirs(exchange, id)
+        return RedisSubscription(self, exchange, [*keys(exchange, id), *theirs], group, self._address.settings["lease"])
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what is not settled, and what was delayed and nobody has looked for since it is due."""
         stream, delayed = keys(exchange, id)
-        found = QueueStats(await self.redis.xlen(stream), await self.redis.zcard(delayed))
+        (group, theirs), waiting = await self._theirs(exchange, id), await self.redis.xlen(stream)
+        for one in theirs:
+            told = {told["name"].decode(): told for told in await self.redis.xinfo_groups(one)}.get(group)
+            if told is None:
+                return None
+            lag = await self.redis.xlen(one) if told["lag"] is None else told["lag"]  # Redis may have lost count
+            waiting += told["pending"] + lag
+        found = QueueStats(waiting, await self.redis.zcard(delayed))
         return found if await self.redis.exists(stream) else None
 
     async def queues(self) -> list[tuple[str, str]] | None:
@@ -239,53 +266,75 @@ class RedisTransport:
 
 
 class RedisSubscription:
-    """One consumer of one queue."""
+    """One consumer of one queue. `keys`: its stream, what is delayed, and a stranger's stream if there is one."""
 
-    def __init__(self, transport: RedisTransport, exchange: str, keys: list[str], lease: float) -> None:
+    def __init__(self, transport: RedisTransport, exchange: str, keys: list[str], group: str, lease: float) -> None:
         self.lease: float | None = lease
         self._redis, self._look, self._exchange = transport.redis, transport.look, exchange
-        self._keys, self._stream, self._milliseconds = keys, keys[0], round(lease * 1000)
+        self._keys, self._group, self._milliseconds = keys, group, round(lease * 1000)
         self._look_at = 0.0  # on the monotonic clock
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
         """Take what was held for too long, if it is time to look; else wait for what is new."""
         if time.monotonic() >= self._look_at:
-            taken, pause = await self._look(self._keys, [self._milliseconds, limit])
+            taken, pause = await self._look(self._keys, [self._group, self._milliseconds, limit])
             self._look_at = time.monotonic() + pause / 1000
             if taken:
                 return [self._delivery(*entry) for entry in taken]
         block = max(1, round(1000 * min(timeout, self._look_at - time.monotonic())))  # 0 would be for ever
-        new: Any = await self._redis.xreadgroup(GROUP, GROUP, {self._stream: ">"}, limit, block)
-        return [self._delivery(*entry) for _, entries in new or () for entry in entries]
+        streams: Any = dict.fromkeys([self._keys[0], *self._keys[2:]], ">")
+        new: Any = await self._redis.xreadgroup(self._group, WE, streams, limit, block)
+        return [self._delivery(stream, *entry) for stream, entries in new or () for entry in entries]
 
-    def _delivery(self, entry: bytes, fields: list[bytes], returned: int = 0) -> Delivery:
-        envelope, body, problem = None, fields[1], ""
+    def _delivery(self, stream: bytes, entry: bytes, fields: list[bytes], returned: int = 0) -> Delivery:
         if fields[0] == b"mqasync":
-            envelope, _, body = body.partition(b"\n")
-        elif fields[0] != b"body":
-            problem = f"it has neither a field 'mqasync' nor a field 'body', but {fields}"
-        message, unreadable = unpack(self._exchange, envelope, body, entry.decode())
-        return Delivery(message, tag=entry, returned=returned, unreadable=problem or unreadable)
+            envelope, _, body = fields[1].partition(b"\n")
+            message, problem = unpack(self._exchange, envelope, body, entry.decode())
+        else:
+            message, problem = strangers(self._exchange, entry, fields), ""
+        return Delivery(message, tag=(stream, entry), returned=returned, unreadable=problem)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete the entries, then forget that they were held: in this order nothing is left behind."""
-        ids = [delivery.tag for delivery in deliveries]
+        """Delete entries of ours, then forget that they were held: in this order nothing is left behind."""
         pipeline: Any = self._redis.pipeline(transaction=False)  # out of memory, Redis refuses transactions
-        await pipeline.xdel(self._stream, *ids).xack(self._stream, GROUP, *ids).execute()
+        for stream, ids in entries(deliveries):
+            if stream == self._keys[0].encode():
+                pipeline.xdel(stream, *ids)
+            pipeline.xack(stream, self._group, *ids)
+        await pipeline.execute()
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Let them look as if their lease had ended, for whoever looks next."""
         for one in deliveries:
             how: Any = {"idle": self._milliseconds, "retrycount": one.returned, "justid": True}
-            await self._redis.xclaim(self._stream, GROUP, GROUP, 0, [one.tag], **how)
+            await self._redis.xclaim(one.tag[0], self._group, WE, 0, [one.tag[1]], **how)
         self._look_at = 0.0
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
         """Let them look as if they had just come."""
-        await self._redis.xclaim(self._stream, GROUP, GROUP, 0, [one.tag for one in deliveries], justid=True)
+        for stream, ids in entries(deliveries):
+            await self._redis.xclaim(stream, self._group, WE, 0, ids, justid=True)
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+
+def entries(deliveries: Sequence[Delivery]) -> list[tuple[bytes, list[Any]]]:
+    """The ids of their entries, and which stream those are in."""
+    tags = [delivery.tag for delivery in deliveries]
+    return [(stream, [id for _, id in some]) for stream, some in groupby(tags, itemgetter(0))]
+
+
+def strangers(exchange: str, entry: bytes, fields: list[bytes]) -> Message:
+    """What the entry of a stranger says."""
+    both = [field.decode(errors="backslashreplace") for field in fields]
+    headers, names = dict(zip(both[::2], both[1::2], strict=True)), fields[::2]
+    if headers.pop("body", None) is not None:
+        body = fields[2 * names.index(b"body") + 1]
+    else:
+        body, headers = json.dumps(headers).encode(), {}
+    added = to_time(str(int(entry.partition(b"-")[0]) / 1000))
+    return from_headers(exchange, body, headers, entry.decode(), added)
 
 
 class SeenInRedis:
