@@ -39,7 +39,7 @@ class Recorder(Brokers):
 class RunningService:
     """A service at work in memory.
 
-    `acknowledged`, `retried` and `buried` are its messages so far; a buried one says why in its headers.
+    `acknowledged`, `retried` and `dead_lettered` are its messages so far; the headers of a dead letter say why.
     """
 
     def __init__(self, brokers: Recorder) -> None:
@@ -47,7 +47,7 @@ class RunningService:
         self.runner: Runner
         self.acknowledged: list[Message] = []
         self.retried: list[Message] = []
-        self.buried: list[Message] = []
+        self.dead_lettered: list[Message] = []
 
     def observe(self, event: str, message: Message) -> None:
         """Told by the channels what became of each message."""

@@ -55,10 +55,10 @@ async def test_a_service_runs_in_memory_and_shows_what_it_did(mqasync_service: S
     await service.publish("CTH", {"ip": "127.0.0.1"})
     await service.publish("CTH", {"no": "ip"})
     await service.quiet()
-    # Then the good one's output was published, and the others are buried with their reasons
+    # Then the good one's output was published, and the others are dead-lettered with their reasons
     assert service.published("enriched") == [{"ip": "192.0.2.1", "attempt": 1}]
     assert [message.id for message in service.acknowledged] == [good]
-    assert sorted(message.headers["dead-reason"] for message in service.buried) == ["InvalidMessage", "rejected"]
+    assert sorted(message.headers["dead-reason"] for message in service.dead_lettered) == ["InvalidMessage", "rejected"]
     assert service.retried == []
 
 

@@ -106,13 +106,13 @@ def test_run_until_idle_says_what_is_bound_to_what_works_it_off_and_sums_up(cli:
     lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line).rstrip() for line in done.stderr.splitlines()]
     assert lines == [
         f"mqasync {__version__}: {', '.join(names)}",
-        f"  producer CTH/feed       publishes to CTH      on main ({cli.url})",
-        f"  consumer CTH/enrich     puts out to enriched  on main ({cli.url})",
-        f"  consumer enriched/show                        on main ({cli.url})",
-        "                 published  handled  retried  buried",
+        f"  producer CTH/feed       publishes to CTH       on main ({cli.url})",
+        f"  consumer CTH/enrich     publishes to enriched  on main ({cli.url})",
+        f"  consumer enriched/show                         on main ({cli.url})",
+        "                 published  handled  retried  dead-lettered",
         "  CTH/feed               3",
-        "  CTH/enrich             3        3        0       0",
-        "  enriched/show          0        3        0       0",
+        "  CTH/enrich             3        3        0              0",
+        "  enriched/show          0        3        0              0",
     ]
 
 

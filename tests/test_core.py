@@ -70,7 +70,7 @@ async def test_a_message_is_acknowledged_only_after_its_outputs_are_confirmed(br
 
 
 @everywhere
-async def test_a_failed_message_comes_back_to_its_own_id_alone_and_is_buried_intact_after_its_retries(
+async def test_a_failed_message_comes_back_to_its_own_id_alone_and_is_dead_lettered_intact_after_its_retries(
     brokers: Brokers, exchange: str
 ) -> None:
     attempts: dict[str, list[int]] = {"failing": [], "other": []}
@@ -86,7 +86,7 @@ async def test_a_failed_message_comes_back_to_its_own_id_alone_and_is_buried_int
 
     async with working(brokers, failing, other) as (channel, _):
         await publish(brokers, exchange, b'{"n": 1}', id="m1", headers={"own": "kept"}, producer="p")
-        await until(lambda: channel.counts.buried == 1 and bool(attempts["other"]), "it is buried")
+        await until(lambda: channel.counts.dead_lettered == 1 and bool(attempts["other"]), "it is dead-lettered")
         (dead,) = await dead_letters(brokers, exchange, "failing", 1)
     assert attempts == {"failing": [1, 2, 3], "other": [1]}
     assert (dead.id, dead.body, dead.producer, dead.headers["own"]) == ("m1", b'{"n": 1}', "p", "kept")
@@ -97,7 +97,7 @@ async def test_a_failed_message_comes_back_to_its_own_id_alone_and_is_buried_int
     assert (dead.headers["dead-exchange"], dead.headers["dead-id"]) == (exchange, "failing")
 
 
-async def test_rejected_and_invalid_messages_are_buried_at_once_and_the_others_are_handled(
+async def test_rejected_and_invalid_messages_are_dead_lettered_at_once_and_the_others_are_handled(
     brokers: Brokers, exchange: str
 ) -> None:
     handled: list[int] = []
@@ -111,7 +111,7 @@ async def test_rejected_and_invalid_messages_are_buried_at_once_and_the_others_a
     bad = [b'{"n": 1}', b"{", b"[1]", b'{"n": "text"}', b"\xff", b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}"]
     async with working(brokers, handler) as (channel,):
         await publish(brokers, exchange, *bad, b'{"n": 2}')
-        await until(lambda: channel.counts.buried == len(bad) and handled == [2], "7 buried, 1 handled")
+        await until(lambda: channel.counts.dead_lettered == len(bad) and handled == [2], "7 dead-lettered, 1 handled")
         dead = await dead_letters(brokers, exchange, "q", len(bad))
     assert Counter(message.headers["dead-reason"] for message in dead) == {"rejected": 1, "InvalidMessage": 6}
     assert {message.headers["dead-attempts"] for message in dead} == {"1"}
@@ -282,7 +282,7 @@ async def test_a_batch_handler_gets_lists_and_one_bad_message_does_not_take_the_
     await channel.declare()
     await publish(brokers, exchange, *(b'{"n": %d}' % n for n in range(25)))
     channel.start()
-    await until(lambda: len(seen) == 24 and channel.counts.buried == 1, "24 handled, 1 buried")
+    await until(lambda: len(seen) == 24 and channel.counts.dead_lettered == 1, "24 handled, 1 dead-lettered")
     await channel.drain(1.0)
     assert sorted(seen) == [n for n in range(25) if n != 7]
     assert max(sizes) == 10
@@ -296,7 +296,7 @@ async def test_a_handler_that_takes_too_long_is_a_failed_attempt(brokers: Broker
 
     async with working(brokers, handler) as (channel,):
         await publish(brokers, exchange, b"{}")
-        await until(lambda: channel.counts.buried == 1, "it is buried")
+        await until(lambda: channel.counts.dead_lettered == 1, "it is dead-lettered")
         (dead,) = await dead_letters(brokers, exchange, "q", 1)
     assert dead.headers["dead-message"] == "the handler took longer than its timeout of 0.05 s"
 
@@ -334,7 +334,7 @@ async def test_publishing_where_no_queue_exists_raises_unroutable_unless_the_exc
     await optional.close()
 
 
-async def test_a_step_whose_output_has_nowhere_to_go_is_retried_and_then_buried(
+async def test_a_step_whose_output_has_nowhere_to_go_is_retried_and_then_dead_lettered(
     brokers: Brokers, exchange: str
 ) -> None:
     @consumer(exchange=exchange, id="q", to=f"{exchange}.nowhere", retries=1, backoff=0.05)
@@ -343,7 +343,7 @@ async def test_a_step_whose_output_has_nowhere_to_go_is_retried_and_then_buried(
 
     async with working(brokers, handler) as (channel,):
         await publish(brokers, exchange, b"{}")
-        await until(lambda: channel.counts.buried == 1, "it is buried")
+        await until(lambda: channel.counts.dead_lettered == 1, "it is dead-lettered")
         (dead,) = await dead_letters(brokers, exchange, "q", 1)
     assert (dead.headers["dead-reason"], dead.headers["dead-attempts"]) == ("Unroutable", "2")
 

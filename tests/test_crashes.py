@@ -32,7 +32,7 @@ MESSAGES, POISON, LIVES = 40, 3, 40
 
 
 @pytest.mark.parametrize(("kind", "concurrency"), [("sqlite", 10), ("rabbitmq", 10)])
-def test_poison_that_kills_its_process_is_buried_alone(
+def test_poison_that_kills_its_process_is_dead_lettered_alone(
     kind: str, concurrency: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     url = f"sqlite:{tmp_path}/test.db?lease=0.3" if kind == "sqlite" else request.getfixturevalue("rabbitmq_url")
@@ -50,7 +50,7 @@ def test_poison_that_kills_its_process_is_buried_alone(
         deaths += 1
     print(f"{kind}, concurrency {concurrency}: {deaths} deaths")
     assert done.returncode == 0, done.stderr
-    # Then all innocents are handled, and the poison alone is buried, with the reason
+    # Then all innocents are handled, and the poison alone is dead-lettered, with the reason
     handled = {int(line) for line in (tmp_path / "handled").read_text().split()}
     assert handled == set(range(MESSAGES)) - {POISON}
     assert command.depth(exchange, "q.dead") == 1
@@ -85,7 +85,7 @@ async def test_a_graceful_stop_is_no_death_however_often(
     brokers = Brokers(Settings(brokers={"main": url_of(kind, request, tmp_path)}))
     async with working(brokers, handler) as (channel,):
         await until(lambda: len(set(handled)) == 10, "all are handled", 60)
-    assert (channel.counts.buried, channel.counts.failed) == (0, 0)
+    assert (channel.counts.dead_lettered, channel.counts.failed) == (0, 0)
     await brokers.close()
 
 
@@ -114,7 +114,7 @@ def test_a_handler_that_blocks_the_loop_runs_once_and_its_neighbours_are_not_to_
     done = command.run("run", "victim", "--until-idle")
     assert done.returncode == 0, done.stderr
     assert "is lost" in done.stderr and "stands still" in done.stderr
-    # Then that is said, nothing is buried, and what was done by then is not done again
+    # Then that is said, nothing is dead-lettered, and what was done by then is not done again
     handled = [int(line) for line in done.stdout.split()]
     assert set(handled) == set(range(200)), (command.depth(exchange, "q"), done.stderr)
     assert len(handled) == 200, sorted(n for n in set(handled) if handled.count(n) > 1)

@@ -45,7 +45,7 @@ REPLAYED = "SELECT count(*) FROM message JOIN queue USING (queue) WHERE id = 'q'
 class Graveyard(CommandLine):
     """Commands on a broker with queues q and other, and dead letters in the first."""
 
-    def bury(self, *messages: Message, error: Exception | None = None) -> None:
+    def dead_letter(self, *messages: Message, error: Exception | None = None) -> None:
         """As a channel does."""
         letters = [dead_letter(message, "q", error or ValueError("bad number")) for message in messages]
 
@@ -100,8 +100,8 @@ def test_where_there_are_none_it_says_so_and_a_queue_that_is_not_there_is_a_mist
 
 
 def test_list_shows_a_line_each_oldest_first_and_they_stay_where_they_are(cli: Graveyard) -> None:
-    cli.bury(*numbered(1, 2))
-    cli.bury(*numbered(3), error=Reject("it is\nthree"))
+    cli.dead_letter(*numbered(1, 2))
+    cli.dead_letter(*numbered(3), error=Reject("it is\nthree"))
     for _ in range(2):
         listed = cli.run("dead", "list", "CTH", "q")
         table = [line.split(maxsplit=4) for line in listed.stdout.splitlines()]
@@ -112,22 +112,22 @@ def test_list_shows_a_line_each_oldest_first_and_they_stay_where_they_are(cli: G
         assert listed.stderr == ""
 
 
-def test_what_the_broker_itself_has_buried_has_a_reason_and_can_be_replayed(cli: Graveyard) -> None:
-    async def bury(transport: Connection) -> None:  # as RabbitMQ does behind its x-delivery-limit: as it is
+def test_what_the_broker_itself_has_dead_lettered_has_a_reason_and_can_be_replayed(cli: Graveyard) -> None:
+    async def dead_letter(transport: Connection) -> None:  # as RabbitMQ does behind its x-delivery-limit: as it is
         await transport.declare("CTH", "q" + DEAD, bound=False)
         await transport.send("CTH", "q" + DEAD, numbered(1))
 
-    cli._on_broker(bury)
+    cli._on_broker(dead_letter)
     shown = cli.run("dead", "show", "CTH", "q").stdout
-    assert re.search("dead-reason +returned", shown) and "the broker itself has buried it" in shown
+    assert re.search("dead-reason +returned", shown) and "the broker itself has dead-lettered it" in shown
     assert cli.ids("--reason", "returned") == ["id-1"]
     assert cli.said("dead", "replay", "CTH", "q") == "replayed 1 dead letter of CTH/q\n"
 
 
 def test_the_options_choose_by_reason_age_text_and_id_and_limit_how_many(cli: Graveyard) -> None:
-    cli.bury(*numbered(1, 2))
-    cli.bury(*numbered(3), error=Reject("it is three"))
-    cli.bury(Message(body=b"\xff", exchange="CTH", id="id-30"), error=KeyError("n"))
+    cli.dead_letter(*numbered(1, 2))
+    cli.dead_letter(*numbered(3), error=Reject("it is three"))
+    cli.dead_letter(Message(body=b"\xff", exchange="CTH", id="id-30"), error=KeyError("n"))
     assert cli.ids("--reason", "rejected") == ["id-3"]
     assert cli.ids("--reason", "valueerror") == ["id-1", "id-2"]
     assert cli.ids("--reason", "builtins.KeyError") == ["id-30"]
@@ -149,7 +149,7 @@ def test_show_tells_everything_of_one_and_no_letter_can_forge_what_it_prints(cli
     try:
         raise ValueError("one\x1btwo")
     except ValueError as error:
-        cli.bury(message, error=error)
+        cli.dead_letter(message, error=error)
     shown = cli.run("dead", "show", "CTH", "q").stdout
     assert "\x1b" not in shown and "a\\x1b[2J" in shown
     for text in ("header own", "yes", "ValueError", "test_dead.py", "raise ValueError", '    "a": [', "by - to CTH"):
@@ -159,7 +159,7 @@ def test_show_tells_everything_of_one_and_no_letter_can_forge_what_it_prints(cli
 
 @pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("show", "-n", "500")])
 def test_what_nobody_reads_to_its_end_ends_without_a_word(cli: Graveyard, arguments: tuple[str, ...]) -> None:
-    cli.bury(*(Message(body=b'"%s"' % (b"x" * 2000), exchange="CTH") for _ in range(100)))
+    cli.dead_letter(*(Message(body=b'"%s"' % (b"x" * 2000), exchange="CTH") for _ in range(100)))
     command, *options = arguments
     with cli.piped("dead", command, "CTH", "q", *options) as process:
         assert process.stdout and process.stderr
@@ -173,7 +173,7 @@ def test_what_somebody_else_holds_is_said_and_put_back_when_that_ends(
     cli: Graveyard, number: signal.Signals | None
 ) -> None:
     cli.url = cli.environment["MQASYNC_BROKER"] = cli.url.replace("lease=1", "lease=60")
-    cli.bury(*numbered(1, 2))
+    cli.dead_letter(*numbered(1, 2))
     (reader, writer) = os.pipe()
     holding = cli.start("dead", "export", "CTH", "q", stdout=writer)  # nobody reads
     os.close(writer)
@@ -226,7 +226,7 @@ def held(cli: Graveyard) -> int:
 def test_replay_goes_to_that_id_alone_as_a_first_attempt_without_the_headers_of_a_dead_letter(cli: Graveyard) -> None:
     cli.file("handler.py", HANDLER)
     letter = Message(body=b"{}", exchange="CTH", id="one", attempt=6, headers={"own": "1"}, producer="feed", key="k")
-    cli.bury(letter, *numbered(2))
+    cli.dead_letter(letter, *numbered(2))
     assert cli.said("dead", "replay", "CTH", "q", "--message", "on") == "replayed 1 dead letter of CTH/q\n"
     assert (cli.depth("CTH", "other"), cli.depth("CTH", "q"), cli.dead()) == (0, 1, 1)
     handled = cli.run("run", "handler", "--until-idle").stdout
@@ -240,7 +240,7 @@ def test_replay_of_what_fails_again_meanwhile_ends(cli: Graveyard) -> None:
     )
     running = cli.start("run", "handler")
     running.says("on main")
-    cli.bury(*numbered(*range(300)))
+    cli.dead_letter(*numbered(*range(300)))
     said = cli.said("dead", "replay", "CTH", "q")
     assert int(said.split()[1]) == 300
     cli.until_depth("CTH", "q" + DEAD, 300)
@@ -248,7 +248,7 @@ def test_replay_of_what_fails_again_meanwhile_ends(cli: Graveyard) -> None:
 
 def test_replay_killed_half_way_and_run_again_loses_nothing(cli: Graveyard) -> None:
     messages = numbered(*range(200))
-    cli.bury(*messages)
+    cli.dead_letter(*messages)
     with sqlite3.connect(cli.directory / "messages.db", timeout=20) as db:
         db.execute(SLOW)
         db.commit()
@@ -268,7 +268,7 @@ def test_replay_killed_half_way_and_run_again_loses_nothing(cli: Graveyard) -> N
 
 
 def test_edit_replays_the_body_that_was_saved_and_keeps_the_letter_otherwise(cli: Graveyard) -> None:
-    cli.bury(*numbered(1, 2))
+    cli.dead_letter(*numbered(1, 2))
     for editor, said, code in (("true", "unchanged", 0), ("touch", "unchanged", 0), ("false", "Editing failed", 1)):
         cli.environment["EDITOR"] = editor
         assert said in cli.said("dead", "edit", "CTH", "q", "--message", "id-1", code=code)
@@ -284,7 +284,7 @@ def test_edit_replays_the_body_that_was_saved_and_keeps_the_letter_otherwise(cli
 
 
 def test_an_edited_body_is_not_lost_when_somebody_else_took_the_letter_meanwhile(cli: Graveyard) -> None:
-    cli.bury(*numbered(1))
+    cli.dead_letter(*numbered(1))
     script = cli.file("editor.sh", f"#!/bin/sh\nsed -i s/1/17/ $1\n{sys.executable} -m mqasync dead drop CTH q --yes\n")
     script.chmod(0o755)
     cli.environment["EDITOR"] = str(script)
@@ -302,7 +302,7 @@ def test_what_is_exported_comes_back_the_same_by_import(cli: Graveyard) -> None:
         Message(body=b"\xff\n", exchange="CTH", id="raw"),
         Message(body=b"", exchange="CTH", id=""),
     ]
-    cli.bury(*messages)
+    cli.dead_letter(*messages)
     exported = cli.run("dead", "export", "CTH", "q").stdout
     lines = [json.loads(line) for line in exported.splitlines()]
     assert lines[0]["body"] == {"n": 1} and lines[0]["producer"] == "feed" and lines[0]["headers"]["dead-reason"]
@@ -328,7 +328,7 @@ def test_a_line_that_export_has_not_written_is_named(cli: Graveyard, line: str) 
 
 
 def test_export_ends_quietly_when_nobody_reads_any_more_and_drop_needs_a_file(cli: Graveyard) -> None:
-    cli.bury(*numbered(*range(150)))
+    cli.dead_letter(*numbered(*range(150)))
     with cli.piped("dead", "export", "CTH", "q") as process:
         assert process.stdout and process.stdout.readline()
         process.stdout.close()
@@ -339,7 +339,7 @@ def test_export_ends_quietly_when_nobody_reads_any_more_and_drop_needs_a_file(cl
 
 
 def test_drop_asks_at_a_terminal_and_refuses_where_there_is_none(cli: Graveyard) -> None:
-    cli.bury(*numbered(1, 2, 3))
+    cli.dead_letter(*numbered(1, 2, 3))
     assert "pass --yes" in cli.said("dead", "drop", "CTH", "q", code=2)
     assert cli.dead() == 3
     for answer, left in ((b"n\n", 3), (b"y\n", 1)):

@@ -63,7 +63,7 @@ async def publish_ids(brokers: Brokers, exchange: str, *ids: str) -> None:
 
 def settled(channel: Channel) -> int:
     counts = channel.counts
-    return counts.handled + counts.repeated + counts.buried
+    return counts.handled + counts.repeated + counts.dead_lettered
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

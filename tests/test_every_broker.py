@@ -54,7 +54,7 @@ def test_a_service_is_checked_watched_and_its_dead_letters_are_replayed(cli: Com
     # Then the state says what became of them
     status = json.loads(told("status", "mine", "--json"))
     (row,) = status["queues"]
-    assert (row["waiting"] + row["delayed"], row["dead"], row["buried"]) == (0, 2, 2)
+    assert (row["waiting"] + row["delayed"], row["dead"], row["dead_lettered"]) == (0, 2, 2)
     assert row["consumers"] in (1, None) and "more than one" in row["last error"]
     (process,) = status["processes"]
     assert process["process"].endswith(f":{service.process.pid}")

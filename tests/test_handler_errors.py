@@ -95,7 +95,7 @@ def test_any_exception_costs_the_attempts_of_its_message_and_nothing_else(cli: C
     service(cli, HANDLER.format(bad=bad, concurrency=1, retries=1))
     numbers(cli, 6)
     done = cli.run("run", "victim", "--until-idle")
-    # Then the others are handled and these are tried twice, and buried with what was raised
+    # Then the others are handled and these are tried twice, and dead-lettered with what was raised
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "handled 0", "handled 2", "handled 4"]
     found = letters(cli, "--reason", kind)

@@ -55,7 +55,7 @@ async def test_health_tells_whether_consumers_really_consume() -> None:
     async with Runner([service], Settings(brokers={"main": "memory:health"})) as runner:
         await until(lambda: runner.health().ready, "it is ready")
         await runner.brokers.publish(Message(body=b"1", exchange="in"))
-        await until(lambda: runner.health().consumers["in/q"].buried == 1, "what is no dict is buried")
+        await until(lambda: runner.health().consumers["in/q"].dead_lettered == 1, "what is no dict is dead-lettered")
         health = runner.health()
         assert health.brokers["main"].state == "connected"
         assert "InvalidMessage" in health.consumers["in/q"].last_error

@@ -96,7 +96,7 @@ def test_probes_and_prometheus_are_told_how_the_process_is(cli: CommandLine, por
     assert now[("mqasync_messages_in_flight", "in", "step")] == 1
     assert now[("mqasync_lag_seconds", "in", "step")] > 0
     assert now[("mqasync_messages_failed_total", "in", "step")] == 1
-    assert now[("mqasync_messages_buried_total", "in", "step")] == 1
+    assert now[("mqasync_messages_dead_lettered_total", "in", "step")] == 1
     assert now[("mqasync_messages_published_total", "in", "step", "out")] == 1
     assert now[("mqasync_handler_seconds_count", "in", "step")] == 2
     assert now[("mqasync_broker_connected", "main")] == 1

@@ -142,7 +142,7 @@ async def test_a_handler_that_puts_it_out_fails_and_the_next_one_gets_plain_text
     assert {type(message.key) for message in received} == {str}
     assert [message.headers for message in received] == [{"n": "red"}] * 4
     assert len({id(message.headers) for message in received}) == 4, "nobody gets another's objects"
-    assert [letter.headers["dead-message"] for letter in service.buried] == [
+    assert [letter.headers["dead-message"] for letter in service.dead_lettered] == [
         "key is 7; it takes text, a UUID or an IP address"
     ]
 
@@ -176,7 +176,7 @@ def cli(tmp_path: Path) -> CommandLine:
     return command_line
 
 
-def test_whatever_stands_in_a_store_can_be_looked_at_buried_and_purged(cli: CommandLine) -> None:
+def test_whatever_stands_in_a_store_can_be_looked_at_dead_lettered_and_purged(cli: CommandLine) -> None:
     """Given rows in a queue that cannot be read, when they are peeked at, handled and purged."""
     peeked = cli.run("peek", "E", "q", "--json")
     assert (peeked.returncode, peeked.stderr) == (0, "")

@@ -107,10 +107,10 @@ class Site:
         self.service: Running = cli.start("run", "mine", *options, "--http", self.url.removeprefix("http://"))
         self.service.says("consumer out/sink")
 
-    def bury(self, *ids: str) -> None:
+    def dead_letter(self, *ids: str) -> None:
         """Messages that fail."""
         asyncio.run(publish(self.cli.url, [Message(body=BODY, exchange="in", id=id) for id in ids]))
-        eventually(lambda: self.cli.depth("in", "step.dead") == len(ids), "they are buried")
+        eventually(lambda: self.cli.depth("in", "step.dead") == len(ids), "they are dead-lettered")
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -155,7 +155,7 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chrome]
 @pytest.mark.usefixtures("graphviz")
 def test_the_page_shows_rates_and_dead_letters_and_replays_them(cli: CommandLine, browser: Chrome) -> None:
     site = Site(cli, "--http-replay")
-    site.bury(STRANGE, "plain")
+    site.dead_letter(STRANGE, "plain")
     wait = WebDriverWait(browser, 20)
 
     def text(id: str) -> str:
@@ -247,7 +247,7 @@ async def test_curves_tell_what_was_handled_and_what_waited(monkeypatch: pytest.
 
 def test_nobody_but_the_page_replays(cli: CommandLine) -> None:
     site = Site(cli, "--http-replay")
-    site.bury("one", "other")
+    site.dead_letter("one", "other")
     path, token = "/dead/in/step/replay", site.token()
     for headers in (
         {},
@@ -273,7 +273,7 @@ def test_nobody_but_the_page_replays(cli: CommandLine) -> None:
 
 def test_a_name_that_a_stranger_made_point_here_gets_no_token_and_no_body(cli: CommandLine) -> None:
     site = Site(cli, "--http-replay")
-    site.bury("one")
+    site.dead_letter("one")
     port = site.url.rpartition(":")[2]
     for host in ("127.0.0.1", "[::1]", "localhost", socket.gethostname()):
         assert site.token(f"{host}:{port}"), host
@@ -285,7 +285,7 @@ def test_a_name_that_a_stranger_made_point_here_gets_no_token_and_no_body(cli: C
 
 def test_without_the_switch_nothing_is_replayed_and_no_body_is_shown(cli: CommandLine) -> None:
     site = Site(cli)
-    site.bury(STRANGE)
+    site.dead_letter(STRANGE)
     assert site.token() == ""
     assert site.ask("/dead/in/step/replay", "POST", X_Mqasync_Token="", Origin=site.url)[0] == 403
     (letter,) = json.loads(site.ask("/dead/in/step")[1])["letters"]

@@ -137,7 +137,7 @@ def test_there_are_at_least_thirty_poisons() -> None:
     assert len(POISON) >= 25
 
 
-async def test_every_poison_is_buried_what_is_odd_is_handled_and_nobody_reconnects(
+async def test_every_poison_is_dead_lettered_what_is_odd_is_handled_and_nobody_reconnects(
     rabbitmq_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     exchange = f"E{new_id()}"
@@ -164,18 +164,18 @@ async def test_every_poison_is_buried_what_is_odd_is_handled_and_nobody_reconnec
         for properties in ODD.values():
             await stranger.publish(properties, body=b"odd")
 
-    # Then the innocent and the odd are handled, every poison is buried
-    buried = len(POISON) + len(LARGE)
+    # Then the innocent and the odd are handled, every poison is dead-lettered
+    dead_lettered = len(POISON) + len(LARGE)
 
     def done() -> bool:
-        return len(handled) >= len(POISON) + len(ODD) and channel.counts.buried >= buried
+        return len(handled) >= len(POISON) + len(ODD) and channel.counts.dead_lettered >= dead_lettered
 
-    await until(done, f"{buried} are buried and the others handled")
+    await until(done, f"{dead_lettered} are dead-lettered and the others handled")
     bodies = [message.body for message in handled]
     assert (bodies.count(b"innocent"), bodies.count(b"odd")) == (len(POISON), len(ODD))
     assert all(0 < message.time < 1e11 and 1 <= message.attempt <= 1_000_000 for message in handled)
     assert not [name for message in handled for name in message.headers if name.startswith(("CC", "x-"))]
-    assert await depth(transport, exchange, "q" + DEAD) == buried
+    assert await depth(transport, exchange, "q" + DEAD) == dead_lettered
     # And the connection is the same as before
     assert await brokers.route(exchange).connected() is transport
     said = [record.getMessage() for record in caplog.records]
@@ -183,7 +183,7 @@ async def test_every_poison_is_buried_what_is_odd_is_handled_and_nobody_reconnec
     # And they can be read there, with the reason
     subscription = await transport.subscribe(exchange, "q" + DEAD, 100)
     dead: list[Message] = []
-    while len(dead) < buried:
+    while len(dead) < dead_lettered:
         dead += [delivery.message for delivery in await subscription.receive(100, 5.0)]
     assert {message.body for message in dead} == {BODY, b"large"}
     reasons = [message.headers["dead-message"] for message in dead]

@@ -59,7 +59,7 @@ async def test_who_listens_hears_of_every_process_what_it_does_and_at_which_rate
                 return any(report.rates["in/q"] > 1 for report in reports.now())
 
             await until(rated, "the rate is told")
-            await until(lambda: total("handled") == 101 and total("buried") == 1, "everything is counted")
+            await until(lambda: total("handled") == 101 and total("dead_lettered") == 1, "everything is counted")
             assert total("failed") == 1
             (error,) = {r.consumers["in/q"].last_error for r in reports.now()} - {""}
             assert "ValueError: negative" in error

@@ -68,7 +68,7 @@ async def test_what_the_handler_returns_comes_back_and_what_it_raises_is_raised(
             await request(exchange, {"n": 1}, to="nobody", timeout=30)
         counts = runner.channels[0].counts
         await until(lambda: counts.failed == 2, "both failures are counted")
-        assert (counts.retried, counts.buried) == (0, 0), "who asked knows, and decides"
+        assert (counts.retried, counts.dead_lettered) == (0, 0), "who asked knows, and decides"
 
 
 async def test_a_generator_replies_with_a_list_and_only_its_outputs_are_published(url: str, exchange: str) -> None:
@@ -118,7 +118,7 @@ async def test_nobody_who_answers_is_a_timeout_and_a_late_answer_harms_nobody(ur
 
 
 @pytest.mark.parametrize("reply_to", ["gone", "not/a name"])
-async def test_a_failure_that_nobody_waits_for_any_more_is_buried(url: str, exchange: str, reply_to: str) -> None:
+async def test_a_failure_that_nobody_waits_for_is_dead_lettered(url: str, exchange: str, reply_to: str) -> None:
     @consumer(exchange=exchange, id="q", retries=0)
     async def fail(body: dict[str, int]) -> None:
         raise Reject("no")
@@ -126,7 +126,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_buried(url: str, exch
     async with running(url, fail) as runner:
         message = Message(body=b"{}", exchange=exchange, headers={REPLY_TO: reply_to})
         await runner.brokers.publish(message)
-        await until(lambda: runner.channels[0].counts.buried == 1, "it is buried")
+        await until(lambda: runner.channels[0].counts.dead_lettered == 1, "it is dead-lettered")
         transport = await runner.brokers.route(exchange).connected()
         assert await depth(transport, exchange, "q" + DEAD) == 1
 

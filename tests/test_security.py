@@ -324,7 +324,7 @@ async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_noth
     async def copy(event: dict[str, str], message: Message) -> Any:
         if event["do"] == "retry" and message.attempt == 1:
             raise ValueError("once")
-        if event["do"] == "bury":
+        if event["do"] == "dead-letter":
             raise Reject("as it says")
         forged = {"CC": victim, "BCC": victim, "mqasync-id": "forged", "mqasync-attempt": "7", "CCTV": "kept"}
         return Out(event, headers=message.headers | (forged if event["do"] == "forge" else {}))
@@ -340,7 +340,7 @@ async def test_copied_and_forged_headers_reach_no_other_queue_and_count_for_noth
         queue = await stranger.declare_queue(victim)
         await (await brokers.route(second).connected()).declare(second, "raw")
         # When a stranger forges what he can
-        for do in ("copy", "retry", "bury", "forge"):
+        for do in ("copy", "retry", "dead-letter", "forge"):
             body = b'{"do": "%s"}' % do.encode()
             await put(stranger, first, body, headers=headers | {"mqasync-id": do}, **odd)
         headers |= {"mqasync-id": "attempt", "mqasync-attempt": 2**62}

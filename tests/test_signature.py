@@ -123,4 +123,4 @@ async def test_a_default_is_replaced_by_what_lifespan_yields_and_constraints_are
             await service.publish("numbers", -1)
             await service.quiet()
     assert called == [(3, good, "the database", 7)]
-    assert [letter.headers["dead-reason"] for letter in service.buried] == ["InvalidMessage"]
+    assert [letter.headers["dead-reason"] for letter in service.dead_lettered] == ["InvalidMessage"]

@@ -97,7 +97,7 @@ async def test_a_queue_that_exists_is_consumed_as_it_is_and_retries_stay_in_it(
     async with working(brokers, handler):
         (dead,) = await dead_letters(brokers, exchange, "q", 1)
     await brokers.close()
-    # Then it is retried there, and buried in a queue of our own
+    # Then it is retried there, and dead-lettered in a queue of our own
     assert attempts == [("feed.csv", 1), ("feed.csv", 2)]
     assert dead.body == S3_EVENT
 

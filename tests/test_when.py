@@ -43,7 +43,7 @@ async def test_a_retry_comes_back_after_its_time_and_spends_no_attempt(brokers: 
     times, attempts = zip(*began, strict=True)
     assert attempts == (1, 1, 1)
     assert all(later - sooner >= 0.25 for sooner, later in pairwise(times))
-    assert (channel.counts.failed, channel.counts.retried, channel.counts.buried) == (0, 2, 0)
+    assert (channel.counts.failed, channel.counts.retried, channel.counts.dead_lettered) == (0, 2, 0)
 
 
 async def test_a_batch_is_retried_as_a_whole_and_comes_back_once(brokers: Brokers, exchange: str) -> None:
@@ -128,7 +128,7 @@ async def test_what_is_older_than_max_age_is_not_handled_and_the_rest_of_its_bat
     assert batches == [[1, 2, 3]]
     assert (dead.body, dead.headers["dead-reason"]) == (b'{"n": 0}', "expired")
     assert "601 s ago; max_age is 600 s" in dead.headers["dead-message"]
-    assert channel.counts.expired == channel.counts.buried == 1
+    assert channel.counts.expired == channel.counts.dead_lettered == 1
     # When it is replayed, then it is as young as the others
     assert time.time() - revived(dead).time < PATIENCE
 
@@ -149,7 +149,7 @@ async def test_no_more_handlers_begin_than_the_rate_says(brokers: Brokers, excha
     assert all(later - sooner >= 0.99 for sooner, later in zip(began, began[2:], strict=False))
 
 
-async def test_what_reject_on_names_is_buried_at_once_in_a_group_too(exchange: str, url: str) -> None:
+async def test_what_reject_on_names_is_dead_lettered_at_once_in_a_group_too(exchange: str, url: str) -> None:
     # Given the option in config.yml, and the class one that the named one is the base of
     settings = Settings(brokers={"main": url}, consumers={f"{exchange}/q": {"reject_on": ["LookupError"]}})
 

@@ -1,4 +1,4 @@
-"""TemporaryQueue: a queue that lives as long as who looks at it (replies, status); nothing is retried or buried."""
+"""TemporaryQueue: a queue that lives as long as its reader (replies, status); nothing is retried or dead-lettered."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import msgspec
 from ..brokers.broker import Broker
 from ..brokers.publisher import unfit
 from ..complaints import printable
-from ..core.dead_letter import PREFIX, buried_at, revived
+from ..core.dead_letter import PREFIX, dead_lettered_at, revived
 from ..errors import ConfigurationError, MqasyncError
 from ..handlers.codec import not_json
 from ..handlers.outbox import Outbox
@@ -30,8 +30,8 @@ from .output import show as show_rows
 LETTER = "dead letter"
 CHOICE = (
     click.option("--reason", default="", help="Those whose error is called so: rejected, ValueError, or a part."),
-    duration("--older", help="Those buried longer ago than this: 1h."),
-    duration("--newer", help="Those buried less long ago than this."),
+    duration("--older", help="Those dead-lettered longer ago than this: 1h."),
+    duration("--newer", help="Those dead-lettered more recently than this."),
     click.option("--text", default="", help="Those with this in body, id or what the error said."),
     click.option("--message", metavar="ID", default="", help="The one with this id; how it begins is enough."),
 )
@@ -146,7 +146,7 @@ def row(message: Message) -> dict[str, Any]:
     headers = message.headers
     return {
         "id": message.id,
-        "age": age(time.time() - buried_at(message)),
+        "age": age(time.time() - dead_lettered_at(message)),
         "attempts": int(headers.get("dead-attempts", message.attempt)),
         "reason": headers.get("dead-reason"),
         "error": " ".join(headers.get("dead-message", "").split())[:START],
@@ -155,13 +155,13 @@ def row(message: Message) -> dict[str, Any]:
 
 
 def lines(message: Message) -> list[str]:
-    """One dead letter in full: who put it out, why and where it was buried, own headers, traceback, body."""
-    buried, headers = buried_at(message), dict(message.headers)
+    """One dead letter in full: its producer, when and why it was dead-lettered, headers, traceback and body."""
+    since, headers = dead_lettered_at(message), dict(message.headers)
     trace = headers.pop("dead-traceback", "")
     facts = {
         "message": message.id,
         "published": f"{moment(message.time)} by {message.producer or '-'} to {message.exchange}",
-        "buried": f"{moment(buried)}, {age(time.time() - buried)} ago",
+        "dead_lettered": f"{moment(since)}, {age(time.time() - since)} ago",
         **({} if message.key is None else {"key": message.key}),
         **{name if name.startswith(PREFIX) else f"header {name}": text for name, text in headers.items()},
     }

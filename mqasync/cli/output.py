@@ -28,10 +28,10 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, empty: str) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The rows as lines, below one with their keys; numbers to the right, None as a dash."""
+    """The rows as lines, below a line with their keys, in which _ is -; numbers to the right, None as a dash."""
     columns = []
     for name in rows[0] if rows else ():
-        texts = [name, *(cell(row[name]) for row in rows)]
+        texts = [name.replace("_", "-"), *(cell(row[name]) for row in rows)]
         side = ">" if any(isinstance(row[name], int | float) for row in rows) else "<"
         width = max(map(len, texts))
         columns.append([f"{text:{side}{width}}" for text in texts])

@@ -148,26 +148,26 @@ def bindings(runner: Runner) -> list[str]:
         rows.append(row(f"producer {feed.name}", f"publishes to {exchange}{every}", exchange))
     for channel in runner.channels:
         to = ", ".join(channel.step.consumer.options.to)
-        rows.append(row(f"consumer {channel.name}", f"puts out to {to}" if to else "", channel.exchange))
+        rows.append(row(f"consumer {channel.name}", f"publishes to {to}" if to else "", channel.exchange))
     return table(rows)[1:]
 
 
 def summary(runner: Runner) -> list[str]:
     """What was done, a line for each producer and queue."""
     rows: list[dict[str, Any]] = [
-        {"": f"  {feed.name}", "published": feed.outputs.total(), "handled": "", "retried": "", "buried": ""}
+        {"": f"  {feed.name}", "published": feed.outputs.total(), "handled": "", "retried": "", "dead_lettered": ""}
         for feed in runner.feeds
     ]
     notes = []
     for channel in runner.channels:
         counts, published = channel.counts, channel.step.outputs.total()
-        told = {name: getattr(counts, name) for name in ("handled", "retried", "buried")}
+        told = {name: getattr(counts, name) for name in ("handled", "retried", "dead_lettered")}
         rows.append({"": f"  {channel.name}", "published": published, **told})
         if counts.repeated:
             were = "was" if counts.repeated == 1 else "were"
             repeated = counted(counts.repeated, "repeated message")
             notes.append(f"{repeated} of {channel.name} {were} not handled again")
-        if counts.buried:
+        if counts.dead_lettered:
             where = f"in the dead letters of {channel.name}"
-            notes.append(f"{counts.buried:,} {where}; last: {counts.last_error}")
+            notes.append(f"{counts.dead_lettered:,} {where}; last: {counts.last_error}")
     return [*table(rows), *notes]

@@ -33,7 +33,7 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
     """Show the queues of each MODULE, or all that the brokers tell of, and the processes that work on them.
 
     Per queue: messages waiting, delayed and dead, consumers, and, summed over the running processes since
-    their start, messages a second, in hand, retried, buried, seconds since the oldest in hand was published,
+    their start, messages a second, in flight, retried, dead-lettered, seconds since the oldest in hand was published,
     the last error. It listens for a few seconds to what the processes report.
     """
     consumed = {(consumer.exchange, consumer.id) for service in services for consumer in service.consumers}

@@ -56,7 +56,7 @@ class Channel:
     """One consumer at work, from `start` to `drain`: up to `concurrency` attempts at what one receiver brings.
 
     Every delivery is settled once: acknowledged after its step has returned, given back for a
-    later attempt, or buried and then acknowledged. `quarantine` is shared by the channels of a process.
+    later attempt, or dead-lettered and then acknowledged. `quarantine` is shared by the channels of a process.
     `seen` remembers what was handled, for a consumer with `dedup`; it is closed by `drain`. `around` is
     wrapped around Step.run, the last one outermost. `context` holds the context variables that handlers see.
     """
@@ -341,7 +341,7 @@ class Channel:
             await self._one_by_one(job, deliveries)  # one bad message does not take the others with it
 
     async def _fail(self, delivery: Delivery, outcome: Outcome) -> None:
-        """The error goes to who asked; if nobody has, or is there any more, the message is retried or buried."""
+        """The error goes to who asked; if nobody has, or is there any more, the message is retried or dead-lettered."""
         assert outcome.error
         message = delivery.message
         id = reply_to(message)

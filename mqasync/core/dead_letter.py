@@ -1,4 +1,4 @@
-"""Dead letters: what a message carries when it is buried; where it is sent is settlement.py's business."""
+"""Dead letters: what a message carries when it is dead-lettered; where it is sent is settlement.py's business."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
 
 
 def explained(message: Message) -> Message:
-    """A dead letter; with a reason, if it has none because the broker itself has buried it."""
+    """A dead letter; with a reason, if it has none because the broker itself has dead-lettered it."""
     if "dead-reason" in message.headers:
         return message
-    why = "the broker itself has buried it: it came back too often without being settled"
+    why = "the broker itself has dead-lettered it: it was delivered too often without being acknowledged"
     return msgspec.structs.replace(message, headers=message.headers | {"dead-reason": "returned", "dead-message": why})
 
 
 def revived(message: Message) -> Message:
     """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt.
 
-    What has expired is as if it were published now, or it would be buried again.
+    What has expired is as if it were published now, or it would be dead-lettered again.
     """
     published = time.time() if message.headers.get("dead-reason") == EXPIRED else message.time
     own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX) and name != ALONE}
     return msgspec.structs.replace(message, headers=own, attempt=1, returned=0, time=published)
 
 
-def buried_at(message: Message) -> float:
-    """When a dead letter was buried, in seconds since 1970; when it was published, where it does not tell."""
+def dead_lettered_at(message: Message) -> float:
+    """When a message was dead-lettered, in seconds since 1970; when it was published, where it does not tell."""
     try:
         return float(message.headers["dead-last-time"])
     except (KeyError, ValueError):

@@ -4,7 +4,7 @@ A message that kills its process takes along what the process has in hand, and n
 count what a drain has put back as well. So what has come back SUSPECT_RETURNS times, the connections that this process
 has lost and outlived not counted, is exchanged for a fresh copy, whose header says that it is about to run alone, for
 the first time. A copy that comes back was in hand when the process died, and is exchanged for the next one; from the
-second on none of them waits in hand for another. Only what comes back after MAX_ALONE of them is buried.
+second on none of them waits in hand for another. Only what comes back after MAX_ALONE of them is dead-lettered.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def problem(delivery: Delivery) -> MessageError | None:
 
 
 def worn(delivery: Delivery) -> bool:
-    """True if its broker may bury it soon for its many returns, which are nobody's fault."""
+    """True if its broker may dead-letter it soon for its many returns, which are nobody's fault."""
     return delivery.returned >= MAX_RETURNS and not suspect(delivery) and not problem(delivery)
 
 

@@ -1,4 +1,4 @@
-"""Settlement: how each delivery of a channel is settled: ack, retry, bury, release; nothing is received here."""
+"""Settlement: how each delivery of a channel is settled: ack, retry, dead-letter, release; nothing is received here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLUSH_SECONDS = 5.0
 MAX_KEPT = 10_000  # outcomes of deliveries that the connection was lost of; the oldest go first
 
 Observe = Callable[[str, Message], None]
-"""Told what became of each message: "acknowledged", "retried" or "buried"."""
+"""Told what became of each message: "acknowledged", "retried" or "dead_lettered"."""
 
 
 Key = tuple[str, int, float]
@@ -53,8 +53,8 @@ class Counts(msgspec.Struct):
     handled: int = 0
     failed: int = 0  # attempts that did not succeed
     retried: int = 0
-    buried: int = 0
-    expired: int = 0  # buried, and not handled: older than `max_age`
+    dead_lettered: int = 0
+    expired: int = 0  # dead-lettered, and not handled: older than `max_age`
     returned: int = 0  # came back without having been settled
     repeated: int = 0  # known to `dedup`, and not handled again
     last_error: str = ""
@@ -145,8 +145,8 @@ class Settlement:
         what = f"{self._exchange}/{self._id}: message {message.id:.100}, attempt {message.attempt}: {describe(error)}"
         hopeless = outcome.kind == "rejected" or all(isinstance(one, options.reject_on) for one in inner(error))
         if problem or hopeless or message.attempt > options.retries:
-            self.complaints.say(f"{what}; buried")
-            await self._bury(delivery, error)
+            self.complaints.say(f"{what}; moved to the dead-letter queue")
+            await self._dead_letter(delivery, error)
             return
         delay = pause(message.attempt, options.backoff, options.max_backoff)
         self.complaints.say(f"{what}; next attempt in {delay:.1f} s")
@@ -207,18 +207,18 @@ class Settlement:
         return True
 
     def answered(self, delivery: Delivery, error: BaseException) -> None:
-        """Not handled, and who asked for it knows: neither retried nor buried."""
+        """Not handled, and who asked for it knows: neither retried nor dead-lettered."""
         self.counts.failed += 1
         self.counts.last_error = describe(error)
         self._finish([delivery])
 
-    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
+    async def _dead_letter(self, delivery: Delivery, error: BaseException) -> None:
         """Publish the dead letter, and acknowledge the message when the broker has it."""
         dead = dead_letter(delivery.message, self._id, error)
         await self.declare_dead()  # somebody may have deleted it
         await self._broker.call(lambda transport: transport.send(self._exchange, self._id + DEAD, [dead]))
-        self.counts.buried += 1
-        self._observe("buried", dead)
+        self.counts.dead_lettered += 1
+        self._observe("dead_lettered", dead)
         self._ack_soon([delivery])
 
     async def declare_dead(self) -> None:

@@ -190,7 +190,7 @@ def _producer(feed: Feed) -> ProducerHealth:
 
 
 def output(name: str, to: str) -> str:
-    """The name of the rate at which exchange/id puts out to an exchange."""
+    """The name of the rate at which exchange/id publishes to an exchange."""
     return f"{name} to {to}"
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
-from ..core.dead_letter import buried_at, explained, revived
+from ..core.dead_letter import dead_lettered_at, explained, revived
 from ..errors import ConfigurationError
 from ..handlers.codec import not_json
 from ..message import Message
@@ -91,7 +91,7 @@ async def all_of(found: AsyncIterator[Iterable[T]]) -> list[T]:
 class Choice(msgspec.Struct, kw_only=True):
     """Which messages, mostly dead letters, are meant: those that fit everything given, at most `limit`.
 
-    `reason`: in what the error is called. `older`, `newer`: buried longer ago than so many seconds, or less long.
+    `reason`: in what the error is called. `older`, `newer`: dead-lettered more or less than so many seconds ago.
     `text`: in body, id or what the error said. `message`: the id, or how the id begins. `ids`: only these.
     """
 
@@ -110,7 +110,7 @@ class Choice(msgspec.Struct, kw_only=True):
 
     def fits(self, message: Message) -> bool:
         """Whether `message` is meant. Case does not matter."""
-        age = time.time() - buried_at(message)
+        age = time.time() - dead_lettered_at(message)
         kind = " ".join(message.headers.get(name, "") for name in ("dead-reason", "dead-exception"))
         said = f"{message.id}\n{message.headers.get('dead-message', '')}\n{message.body.decode(errors='replace')}"
         return (

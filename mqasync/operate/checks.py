@@ -46,7 +46,7 @@ class Checks:
         self._settings = settings = brokers.settings
         self._wait = wait
         self._queues: set[Queue] = set()  # that are declared here
-        self._fed: dict[str, list[str]] = {}  # who puts out to an exchange
+        self._fed: dict[str, list[str]] = {}  # who publishes to an exchange
         for service in services:
             if service.lifespan:
                 lifespan_settings(service, settings)

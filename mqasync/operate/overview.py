@@ -36,7 +36,7 @@ class QueueRow(msgspec.Struct, frozen=True, rename=SHOWN_AS):
     rate: float
     held: int
     retried: int
-    buried: int
+    dead_lettered: int
     oldest: float | None
     broker: str
     last_error: str
@@ -93,7 +93,7 @@ async def _row(brokers: Brokers, exchange: str, id: str, reports: Collection[Rep
         rate=sum(report.rates.get(name, 0.0) for report in reports if name in report.consumers),
         held=sum(consumer.held for consumer in working),
         retried=sum(consumer.retried for consumer in working),
-        buried=sum(consumer.buried for consumer in working),
+        dead_lettered=sum(consumer.dead_lettered for consumer in working),
         oldest=max((consumer.oldest for consumer in working if consumer.oldest is not None), default=None),
         broker=broker.name,
         last_error=next((consumer.last_error for consumer in working if consumer.last_error), ""),

@@ -211,5 +211,5 @@ def warn(consumers: Sequence[Binding], brokers: Brokers) -> None:
     heard |= {name for name, own in brokers.settings.exchanges.items() if own.requires or own.optional}
     for consumer in consumers:
         for exchange in set(consumer.options.to) - heard:
-            what = "nothing here consumes: unless another service does, its messages are retried, then buried"
-            log.warning("%s/%s puts out to %r, which %s", consumer.exchange, consumer.id, exchange, what)
+            what = "nothing here consumes: unless another service does, its messages are retried, then dead-lettered"
+            log.warning("%s/%s publishes to %r, which %s", consumer.exchange, consumer.id, exchange, what)

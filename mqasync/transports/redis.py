@@ -74,7 +74,7 @@ return #ids
 """
 
 # KEYS: stream, delayed. ARGV: seconds, messages; those delayed are made unique by 36 characters before them.
-# Also without memory: what was retried or buried makes room.
+# Also without memory: what was retried or dead-lettered makes room.
 SEND = """#!lua flags=allow-oom
 local time = redis.call('TIME')
 for n = 2, #ARGV do

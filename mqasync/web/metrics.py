@@ -20,7 +20,7 @@ CONSUMERS = (
     (COUNTER, "messages_handled", "handled", "Messages handled and acknowledged."),
     (COUNTER, "messages_failed", "failed", "Attempts to handle a message that did not succeed."),
     (COUNTER, "messages_retried", "retried", "Messages given back for a later attempt."),
-    (COUNTER, "messages_buried", "buried", "Messages put among the dead letters."),
+    (COUNTER, "messages_dead_lettered", "dead_lettered", "Messages moved to the dead-letter queue."),
     (COUNTER, "messages_expired", "expired", "Messages put among the dead letters since they were too old."),
     (COUNTER, "messages_returned", "returned", "Messages that came back: a process or a connection was lost."),
     (COUNTER, "messages_repeated", "repeated", "Messages that dedup knew, and that were not handled again."),

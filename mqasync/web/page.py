@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 from ..brokers.broker import Broker
 from ..brokers.queues import stats
 from ..config.settings import Settings
-from ..core.dead_letter import buried_at
+from ..core.dead_letter import dead_lettered_at
 from ..describe.drawing import svg
 from ..describe.pipeline import CONSUMER, EXCHANGE, PRODUCER, Node, joined
 from ..errors import MqasyncError
@@ -170,7 +170,7 @@ def letter(message: Message, body: bool) -> dict[str, Any]:
     headers = message.headers
     return {
         "id": message.id,
-        "age": max(0.0, time.time() - buried_at(message)),
+        "age": max(0.0, time.time() - dead_lettered_at(message)),
         "reason": headers.get("dead-reason", ""),
         "error": headers.get("dead-message", "")[:START],
         "body": message.body.decode(errors="replace")[:START] if body else None,

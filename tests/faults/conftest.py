@@ -93,8 +93,8 @@ class Record:
         for load in loads:
             queues = {name: depth for name, depth in load.depths.items() if name != "dead"}
             assert set(queues.values()) == {0}, f"{queues} are left on {load.loop_name}"
-            buried = len(load.ledger.buried) - load.deleted_dead
-            assert load.depths["dead"] >= buried, "what was buried is among the dead letters"
+            dead_lettered = len(load.ledger.dead_lettered) - load.deleted_dead
+            assert load.depths["dead"] >= dead_lettered, "what was dead-lettered is in the dead-letter queue"
         assert recovery is None or recovery <= within, f"it took {recovery:.1f} s, {within:g} s are allowed"
 
 

@@ -45,14 +45,14 @@ class Ledger:
     def __init__(self) -> None:
         self.confirmed: set[int] = set()
         self.processed: Counter[int] = Counter()
-        self.buried: Counter[int] = Counter()
+        self.dead_lettered: Counter[int] = Counter()
         self.slowed = 0  # times that a handler was slow on purpose
         self.times: list[float] = []  # when messages were processed, by time.monotonic()
 
     @property
     def lost(self) -> set[int]:
-        """Confirmed, but neither processed nor buried."""
-        return self.confirmed - self.processed.keys() - self.buried.keys()
+        """Confirmed, but neither processed nor dead-lettered."""
+        return self.confirmed - self.processed.keys() - self.dead_lettered.keys()
 
     @property
     def repeated(self) -> int:
@@ -148,7 +148,8 @@ class Load:
     def __str__(self) -> str:
         ledger = self.ledger
         return (
-            f"{len(ledger.confirmed):,} confirmed, {len(ledger.processed):,} processed, {len(ledger.buried):,} buried,"
+            f"{len(ledger.confirmed):,} confirmed, {len(ledger.processed):,} processed,"
+            f" {len(ledger.dead_lettered):,} dead-lettered,"
             f" {len(ledger.lost):,} not yet either, {ledger.repeated:,} processed again"
         )
 
@@ -234,8 +235,8 @@ class Load:
         return Channel(Step(one, brokers.publish, {}), brokers.route(one.exchange), self._observe)
 
     def _observe(self, event: str, message: Message) -> None:
-        if event == "buried":
-            self.ledger.buried[json.loads(message.body)["n"]] += 1
+        if event == "dead_lettered":
+            self.ledger.dead_lettered[json.loads(message.body)["n"]] += 1
 
     async def _publish_all(self) -> None:
         for n in self._numbers:

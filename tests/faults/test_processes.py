@@ -60,5 +60,5 @@ def test_a_process_that_ends_in_the_middle_loses_nothing(
         service.ends()
     load.finish()
     load.ledger.processed = handled(tmp_path)
-    load.ledger.buried.clear()
+    load.ledger.dead_lettered.clear()
     record(kind, f"{fault}, 3 times", [load], None)

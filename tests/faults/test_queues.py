@@ -49,7 +49,7 @@ def test_what_an_administrator_deletes_is_made_anew_and_consumed_again(server: R
                 load.until_confirmed(0.12 * number)
                 pause(load, f"before the {what} is deleted")
                 if what.startswith("dead letter"):
-                    load.deleted_dead = len(load.ledger.buried)
+                    load.deleted_dead = len(load.ledger.dead_lettered)
                 administer(server, lambda channel, load=load, delete=delete: delete(channel, load))  # type: ignore[misc]
                 load.hold.set()
         back = time.monotonic()

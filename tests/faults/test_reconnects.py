@@ -103,7 +103,7 @@ async def test_a_lost_connection_that_its_process_outlives_puts_nobody_among_the
         outlived.set()
         await until(lambda: len(handled) > before, "one is handled")  # noqa: B023
     # Then all are handled, and nobody is to blame
-    assert not receiving.done() and (channel.counts.buried, channel.counts.failed) == (0, 0)
+    assert not receiving.done() and (channel.counts.dead_lettered, channel.counts.failed) == (0, 0)
     dead = await channel.broker.call(lambda transport: transport.stats(handler.exchange, "q" + DEAD))
     assert dead and dead.total == 0
     await channel.drain(1.0)
