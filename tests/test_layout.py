@@ -47,10 +47,10 @@ FOLDERS = {
     "describe": 236,
     "observe": 453,
     "operate": 335,
-    "service": 702,
+    "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_013
+MAX_LINES = 9_018
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

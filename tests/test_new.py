@@ -30,6 +30,14 @@ def test_a_new_service_is_checked_runs_and_passes_its_tests_with_nothing_else_do
     assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout
 
 
+@pytest.mark.parametrize("what", ["hunts", "hunts:find"])
+def test_a_service_that_is_run_from_above_its_directory_says_where_to_go(cli: CommandLine, what: str) -> None:
+    assert cli.run("new", "hunts").returncode == 0
+    done = cli.run("run", what)
+    sentence = "mqasync: 'hunts' is a directory with the service in it: cd hunts first\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
+
+
 @pytest.mark.parametrize("name", ["service", "found", "Match", "h2"])
 def test_no_name_of_a_service_is_in_the_way_of_its_own_code(cli: CommandLine, name: str) -> None:
     assert cli.run("new", name).returncode == 0

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -68,6 +69,10 @@ def _discover(name: str) -> list[tuple[Declared, str]]:
         like = module_name.removeprefix("./").removesuffix(".py").replace("/", ".") or "services.hello"
         raise ConfigurationError(f"{name!r} is not the name of a module; write it as import does: {like}")
     module = _import(module_name)
+    same_below = f"{module_name}.{module_name.rpartition('.')[2]}"
+    if module.__spec__ and not module.__spec__.origin and find_spec(same_below):  # a directory without __init__.py
+        there = module_name.replace(".", "/")
+        raise ConfigurationError(f"{module_name!r} is a directory with the service in it: cd {there} first")
     if colon:
         choices = {key: value for key, value in vars(module).items() if isinstance(value, Binding | Source)}
         if wanted not in choices:
