@@ -260,6 +260,19 @@ async def test_a_server_without_statistics_is_warned_about_and_carries_messages_
         assert numbers(await receive(await transport.subscribe("E", "tap", 10), 1)) == [4]
         await transport.delete("E", "q")
         assert await depth(transport, "E", "q") == 0
+        # what somebody else finds in a queue of his
+        await (await connect(server.url, {"E": {"queues": {"q": {"queue": "legacy"}}}})).declare("E", "q")
+        found: list[bytes] = []
+
+        async def find(frame: stompman.MessageFrame) -> None:
+            found.append(frame.body)
+
+        async with stompman.Client([stompman.ConnectionParameters("127.0.0.1", server.port, "", "")]) as client:
+            await client.send(b"his", "/queue/legacy", receipt_timeout=PATIENCE)
+            his = await client.subscribe("/queue/legacy", find, on_suppressed_exception=print)
+            await until(lambda: b"his" in found, "his own")
+            await his.unsubscribe()
+        assert found == [b"his"]
 
 
 async def test_a_server_without_a_store_is_warned_about_and_one_with_it_is_not(

@@ -11,6 +11,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+import stompman
 from aio_pika.abc import AbstractChannel
 from redis.asyncio import Redis
 
@@ -24,10 +25,11 @@ from mqasync.transport import DEAD
 from .brokers import RabbitMQ
 from .commands import CommandLine
 from .conftest import Connect
+from .servers.activemq import ActiveMQ
 from .servers.redis import DurableRedis
 from .test_documents import BLOCK, ROOT
 from .test_rabbitmq import arguments_of
-from .waiting import depth, until
+from .waiting import PATIENCE, depth, until
 from .working import dead_letters, idle, until_depth, working
 
 
@@ -308,6 +310,7 @@ def absent(what: str) -> tuple[str, str]:
     [
         ("rabbitmq_server", absent("queue 'not.there'")),
         ("sqs_server", absent("queue 'not.there'")),
+        ("activemq_server", absent("queue 'not.there'")),
         ("kafka_server", (OK, "will be made by the first run")),  # a group
         ("redis_broker", absent("stream 'not.there'")),
     ],
@@ -326,6 +329,62 @@ async def test_a_check_makes_nothing_where_config_yml_names_a_queue(
     assert result == finding[0] and detail.endswith(finding[1])
     assert await transport.queues() == before
     assert [await transport.stats(exchange, id) for id in ("q", "q" + DEAD)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "url_of, name", [("sqs_server", "{}_-q"), ("activemq_server", "Consumer.q.VirtualTopic.{}")], indirect=["url_of"]
+)
+async def test_what_is_published_where_only_a_queue_of_others_is_consumed_is_unroutable_from_the_start(
+    url_of: str, name: str, connect: Connect, exchange: str
+) -> None:
+    await (await connect(url_of)).declare(f"{exchange}theirs", "q")
+    queues = {f"{exchange}/q": QueueSettings(queue=name.format(f"{exchange}theirs"))}
+    brokers = Brokers(Settings(brokers={"main": url_of}, queues=queues))
+    async with working(brokers, idle(exchange)):
+        with pytest.raises(Unroutable):
+            await brokers.publish(Message(body=b"1", exchange=exchange))
+    await brokers.close()
+
+
+async def test_a_queue_of_activemq_is_consumed_as_it_is_and_what_fails_waits_or_is_buried_in_queues_of_our_own(
+    activemq_server: ActiveMQ, exchange: str
+) -> None:
+    # Given a queue with text and bytes of somebody who does not use mqasync
+    legacy = f"legacy.{exchange}"
+    server = stompman.ConnectionParameters("127.0.0.1", activemq_server.port, "", "")
+    async with stompman.Client([server]) as client:
+        for do, text in (("well", True), ("fail", False), ("wait", True), ("reject", False)):
+            headers = {"do": do, "correlation-id": "7", "type": "order"}
+            body = json.dumps("ü" if text else do).encode()
+            await client.send(
+                body, f"/queue/{legacy}", headers=headers, add_content_length=not text, receipt_timeout=PATIENCE
+            )
+    handled: list[tuple[str, int, str]] = []
+
+    @consumer(exchange=exchange, id="work", backoff=0.01)
+    async def work(body: str, message: Message) -> None:
+        do = message.headers["do"]
+        assert (message.headers["correlation-id"], message.headers["type"]) == ("7", "order")
+        handled.append((do, message.attempt, body))
+        match do, message.attempt:
+            case "fail", 1:
+                raise ValueError("once")
+            case "wait", 1 if len([one for one in handled if one[0] == "wait"]) == 1:
+                raise Retry(0.1)
+            case "reject", _:
+                raise Reject("never")
+
+    # When a consumer is given that queue, then each message goes its way
+    queues = {f"{exchange}/work": QueueSettings(queue=legacy)}
+    brokers = Brokers(Settings(brokers={"main": activemq_server.url}, queues=queues))
+    async with working(brokers, work) as (channel,):
+        await until(lambda: len(handled) == 6, "all are handled")
+        await until_depth(channel, 0)
+        (dead,) = await dead_letters(brokers, exchange, "work", 1)
+    await brokers.close()
+    waited = [("wait", 1, "ü"), ("wait", 1, "ü"), ("well", 1, "ü")]
+    assert sorted(handled) == [("fail", 1, "fail"), ("fail", 2, "fail"), ("reject", 1, "reject"), *waited]
+    assert (dead.body, dead.headers["dead-reason"]) == (b'"reject"', "rejected")
 
 
 def test_who_publishes_to_an_exchange_that_is_to_exist_is_told_that_it_does_not(

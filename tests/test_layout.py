@@ -27,8 +27,9 @@ BROKERS = {
     "nats": (["nats"], 221),
     "sqs": (["sqs"], 206),  # two services and what binds them, and FIFO
     # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
-    # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way
-    "activemq": (["activemq"], 343),
+    # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way;
+    # 10 use queues that exist
+    "activemq": (["activemq"], 353),
     # its topics and groups are no queues: declaring one, deleting one and noticing that somebody else has takes 90 of
     # these lines; 70 are for rebalances and for commits with notes, so that only what was running comes again; 8 are
     # for batches of our own, with which to publish takes three quarters of the time; 59 get and send tokens, and hear a
@@ -41,7 +42,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2195,
+    "transports": 2205,
     "transports/common": 384,
     "cli": 1105,
     "describe": 236,
@@ -50,7 +51,7 @@ FOLDERS = {
     "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_018
+MAX_LINES = 9_030
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

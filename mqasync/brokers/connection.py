@@ -20,6 +20,7 @@ from ..errors import BrokerBusy, BrokerLost, NoSuchQueue, Unroutable
 from ..message import Message
 from ..transport import Options, QueueStats, Transport
 from ..transports.common.envelope import DUE
+from ..transports.common.url import existing
 from .calls import CALL_SECONDS, Calls, abandon
 from .inbox import Inbox
 
@@ -31,8 +32,9 @@ BUSY_PAUSE = 0.5  # seconds before a portion that the broker is too busy for is 
 class Connection:
     """One transport at work. After the first BrokerLost everything raises it."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, options: Options | None = None) -> None:
         self.features, self.warning = transport.features, ""
+        self._options = options or {}
         self._transport = transport
         self._calls = Calls(transport)
         self._known: dict[tuple[str, str], float] = {}  # queues that are there, and when that was seen
@@ -57,7 +59,7 @@ class Connection:
         temporary = temporary and self.features.temporary
         await self._calls.call(self._transport.declare(exchange, id, bound, temporary), CALL_SECONDS)
         self._known[exchange, id] = time.monotonic()
-        if bound:
+        if bound and not existing(self._options, exchange, id):  # that need not get what is published
             self._bound[exchange] = time.monotonic()
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
@@ -163,4 +165,4 @@ def split(messages: Sequence[Message], batch: int, most: float) -> Iterator[Sequ
 
 def load(url: str, options: Options | None = None) -> Connection:
     """The connection to the broker at `url`, not opened yet. Raises ConfigurationError."""
-    return Connection(transports.load(url, options))
+    return Connection(transports.load(url, options), options)

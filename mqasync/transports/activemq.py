@@ -20,8 +20,8 @@ What it cannot do: count messages that came back because a process died. Delete 
     "VirtualTopic.exchange" and "Expiring.id.VirtualTopic.exchange", of the connection that declared it, and ends with
     its subscription or that connection, at once and with what is in it; ActiveMQ may drop the oldest where its limit
     for pending messages of a topic is reached. Without statisticsBrokerPlugin in activemq.xml: say that nobody
-    listens (what is published then is lost), list queues or tell whether one is there, count more than 400 messages,
-    send to a temporary queue.
+    listens (what is published then is lost), list queues or tell whether one is there (one that config.yml names is
+    made then), count more than 400 messages, send to a temporary queue.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ..message import Message
 from ..transport import DEAD, Delivery, Errors, Features, Options, QueueStats
 from .common.buffer import Buffer
 from .common.envelope import TIME, from_ascii, to_ascii
-from .common.url import Address, Key, check_options, parse
+from .common.url import Address, Key, check_options, existing, missing, parse
 
 FORM = "activemq://user:password@host:port"
 OPTIONS = {
@@ -66,6 +66,7 @@ RESERVED = re.compile(
     r"|original-destination|persistent|priority|receipt|redelivered|reply-to|selector|subscription|timestamp"
     rf"|transaction|transformation(-error)?|type|(JMS|AMQ_).*|{DUE}|{MARKER}"
 )
+BY_SENDERS = re.compile("content-type|correlation-id|reply-to|type|JMSXGroup.*")  # of those, never by ActiveMQ
 HEADERS = 4_000  # bytes of them in a message, what is too much goes before its body; it takes 10 KB in each
 ABOUT = "ActiveMQ.Statistics.Destination"
 ABOUT_BROKER = "/topic/ActiveMQ.Statistics.Broker"  # a topic: without the plugin it is only dropped
@@ -255,7 +256,8 @@ def to_frame(destination: str, message: Message, more: dict[str, str]) -> Any:
 
 def to_message(exchange: str, frame: Frame) -> Message:
     """The message, published by mqasync or by anyone else."""
-    headers = {name: text for name, text in frame.headers.items() if not RESERVED.fullmatch(name)}
+    told = frame.headers.items()
+    headers = {name: text for name, text in told if BY_SENDERS.fullmatch(name) or not RESERVED.fullmatch(name)}
     headers.setdefault(TIME, frame.headers.get("timestamp", "")[:-3])  # that in milliseconds
     return from_ascii(exchange, headers, frame.body, frame.headers.get("message-id", ""))
 
@@ -284,7 +286,7 @@ class ActiveMQTransport:
             raise ConfigurationError(f"'/{self._address.path}' has no meaning in an ActiveMQ URL, which reads {FORM}")
         if not (self._address.user + self._address.password).isprintable():
             raise ConfigurationError("user and password of an ActiveMQ URL are one line of printable characters")
-        self._options = check_options(options, OPTIONS, "ActiveMQ")
+        self._options = check_options(options, OPTIONS, "ActiveMQ", ["queue"])
         self._publisher, self.consumer = Connection(self._lost), Connection(self._lost)
         self.subscriptions: list[ActiveMQSubscription] = []
         self._addresses: dict[tuple[str, str], str] = {}  # where to send, by exchange and id
@@ -337,9 +339,10 @@ class ActiveMQTransport:
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
         """Make a queue that a killed broker still has: ActiveMQ remembers only one that has had a message.
 
-        Who looks into a queue makes it as well; that is enough while the broker takes no message.
+        Who looks into a queue makes it as well; that is enough while the broker takes no message. One that
+        config.yml names gets none: where statistics tell that it is missing, that is refused.
         """
-        name = self._addresses[exchange, id] = (passing if temporary else queue)(exchange, id)
+        name = self._addresses[exchange, id] = (passing if temporary else self._queue)(exchange, id)
         if temporary:
             if not bound and not self._statistics:
                 raise BrokerRefused(
@@ -349,11 +352,19 @@ class ActiveMQTransport:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(FULL_SECONDS):
-                if not self._statistics or not await self._about(name):
+                there, theirs = self._statistics and await self._about(name), existing(self._options, exchange, id)
+                if theirs and self._statistics and not there:
+                    raise missing(f"queue {theirs!r}")
+                if not theirs and not there:
                     headers = {"destination": name, MARKER: "1", "persistent": "true"}
                     await self._publisher.request(STOMP.SendFrame(headers=headers))
                 return
         await self._count(name, browser="true")
+
+    def _queue(self, exchange: str, id: str) -> str:
+        """The queue that config.yml names, or ours."""
+        theirs = existing(self._options, exchange, id)
+        return f"/queue/{theirs}" if theirs else queue(exchange, id)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """Send to the topic."""
@@ -368,7 +379,7 @@ class ActiveMQTransport:
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Send to the queue."""
-        await self.put(self._addresses.get((exchange, id), queue(exchange, id)), messages, delay)
+        await self.put(self._addresses.get((exchange, id), self._queue(exchange, id)), messages, delay)
 
     async def put(self, destination: str, messages: Sequence[Message], delay: float = 0.0) -> None:
         """Send there, many in a transaction; flow control may stop it until somebody consumes."""
@@ -383,7 +394,7 @@ class ActiveMQTransport:
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> ActiveMQSubscription:
         """Consume from the queue and from its delayed messages."""
-        address = self._addresses.get((exchange, id), queue(exchange, id))
+        address = self._addresses.get((exchange, id), self._queue(exchange, id))
         return await self._consume(exchange, address, {delayed(address): WINDOW, address: prefetch})
 
     async def _consume(self, exchange: str, address: str, windows: dict[str, int]) -> ActiveMQSubscription:
@@ -392,7 +403,8 @@ class ActiveMQTransport:
                 return subscription
         subscription = ActiveMQSubscription(self, exchange, address)
         self.subscriptions.append(subscription)
-        options = {name: str(value).lower() for name, value in self._options.get(exchange, {}).items()}
+        given = self._options.get(exchange, {}).items()
+        options = {name: str(value).lower() for name, value in given if name in OPTIONS}
         for destination, window in windows.items():
             headers = {**options, "ack": "client-individual", "activemq.prefetchSize": str(window)}
             subscription.names.append(await self.consumer.subscribe(destination, subscription.arrived, **headers))
@@ -400,12 +412,13 @@ class ActiveMQTransport:
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Without statistics no more than ActiveMQ shows of each queue."""
-        name, late, other = queue(exchange, id), delayed(queue(exchange, id)), passing(exchange, id)
+        name, other = self._queue(exchange, id), passing(exchange, id)
+        late = delayed(name)
         if not self._statistics:
             ours = f"{MARKER} IS NULL"
             return QueueStats(*[await self._count(one, browser="true", selector=ours) for one in (name, late)])
         there = await self._about(name, late, other)
-        self._addresses[exchange, id] = name if name in there else other
+        self._addresses[exchange, id] = other if name not in there and other in there else name
         size, consumers = there.get(name, (0, there.get(other, (0, 0))[1]))
         if name not in there and not consumers:
             return None
@@ -432,7 +445,7 @@ class ActiveMQTransport:
 
     async def delete(self, exchange: str, id: str) -> None:
         """Take everything out of the queue that nobody holds; a temporary one is gone."""
-        address = self._addresses.get((exchange, id), queue(exchange, id))
+        address = self._addresses.get((exchange, id), self._queue(exchange, id))
         for subscription in [one for one in self.subscriptions if one.address == address]:
             await subscription.close()
             subscription.buffer.lose(NoSuchQueue(f"the queue of {id!r} at exchange {exchange!r} was deleted"))
