@@ -157,15 +157,18 @@ async def test_a_message_of_any_client_is_read_and_ours_can_be_selected_by_its_h
             receipt_timeout=PATIENCE,
         )
         # When both publish
-        headers = {"mqasync-attempt": "x", "mqasync-time": "nan", "shape": "round", "persistent": "true"}
+        headers = {"mqasync-attempt": "x", "mqasync-time": "nan", "persistent": "true"}
+        own = {"shape": "round", "type": "order", "correlation-id": "7", "reply-to": "/queue/back"}
         for more in ({}, {"mqasync-due": "now"}, {"mqasync-packed": "[[", "mqasync-before": "-9"}):
-            await client.send(b"", f"/topic/VirtualTopic.{exchange}", headers=headers | more, receipt_timeout=PATIENCE)
+            await client.send(
+                b"", f"/topic/VirtualTopic.{exchange}", headers=headers | own | more, receipt_timeout=PATIENCE
+            )
         blue, red = "blue: \\ sky", "red"
         colours = [Message(body=b"1", exchange=exchange, headers={"colour": colour}) for colour in (red, blue)]
         await transport.publish(exchange, colours)
         # Then each reads the other's
         for strange in [delivery.message for delivery in await receive(queue, 5)][:3]:
-            assert (strange.attempt, strange.headers, strange.body) == (1, {"shape": "round"}, b"")
+            assert (strange.attempt, strange.headers, strange.body) == (1, own, b"")
             assert abs(strange.time - time.time()) < PATIENCE
             assert strange.id.startswith("ID:")
         await until(lambda: bool(shown), "the selected one came")

@@ -137,6 +137,27 @@ async def go_their_ways(brokers: Brokers, exchange: str, send: Send) -> None:
     assert (rejected.headers["dead-reason"], rejected.headers["do"]) == ("rejected", "reject")
 
 
+async def test_a_queue_of_activemq_that_exists_is_consumed_with_text_and_bytes_in_it(
+    activemq_server: ActiveMQ, exchange: str, tmp_path: Path
+) -> None:
+    legacy = f"legacy.{exchange}"
+    configuration = {"consumers": {f"{exchange}/q": {"queue": legacy}}}
+    async with stompman.Client([stompman.ConnectionParameters("127.0.0.1", activemq_server.port, "", "")]) as client:
+
+        async def send(body: bytes, headers: dict[str, str]) -> None:
+            bytes = headers["do"] in ("fail", "unpack")  # others are text messages
+            await client.send(body, f"/queue/{legacy}", headers=headers, add_content_length=bytes)
+
+        async def show(frame: stompman.MessageFrame) -> None: ...
+
+        looking = await client.subscribe(
+            f"/queue/{legacy}", show, on_suppressed_exception=print, receipt_timeout=PATIENCE
+        )
+        await looking.unsubscribe()  # who looks makes it
+        async with configured(tmp_path, activemq_server.url, configuration) as brokers:
+            await go_their_ways(brokers, exchange, send)
+
+
 async def test_a_stream_of_redis_that_exists_is_read_by_a_group_of_its_own_and_nothing_of_it_is_deleted(
     redis_broker: DurableRedis, exchange: str, tmp_path: Path
 ) -> None:
@@ -344,47 +365,6 @@ async def test_what_is_published_where_only_a_queue_of_others_is_consumed_is_unr
         with pytest.raises(Unroutable):
             await brokers.publish(Message(body=b"1", exchange=exchange))
     await brokers.close()
-
-
-async def test_a_queue_of_activemq_is_consumed_as_it_is_and_what_fails_waits_or_is_buried_in_queues_of_our_own(
-    activemq_server: ActiveMQ, exchange: str
-) -> None:
-    # Given a queue with text and bytes of somebody who does not use mqasync
-    legacy = f"legacy.{exchange}"
-    server = stompman.ConnectionParameters("127.0.0.1", activemq_server.port, "", "")
-    async with stompman.Client([server]) as client:
-        for do, text in (("well", True), ("fail", False), ("wait", True), ("reject", False)):
-            headers = {"do": do, "correlation-id": "7", "type": "order"}
-            body = json.dumps("ü" if text else do).encode()
-            await client.send(
-                body, f"/queue/{legacy}", headers=headers, add_content_length=not text, receipt_timeout=PATIENCE
-            )
-    handled: list[tuple[str, int, str]] = []
-
-    @consumer(exchange=exchange, id="work", backoff=0.01)
-    async def work(body: str, message: Message) -> None:
-        do = message.headers["do"]
-        assert (message.headers["correlation-id"], message.headers["type"]) == ("7", "order")
-        handled.append((do, message.attempt, body))
-        match do, message.attempt:
-            case "fail", 1:
-                raise ValueError("once")
-            case "wait", 1 if len([one for one in handled if one[0] == "wait"]) == 1:
-                raise Retry(0.1)
-            case "reject", _:
-                raise Reject("never")
-
-    # When a consumer is given that queue, then each message goes its way
-    queues = {f"{exchange}/work": QueueSettings(queue=legacy)}
-    brokers = Brokers(Settings(brokers={"main": activemq_server.url}, queues=queues))
-    async with working(brokers, work) as (channel,):
-        await until(lambda: len(handled) == 6, "all are handled")
-        await until_depth(channel, 0)
-        (dead,) = await dead_letters(brokers, exchange, "work", 1)
-    await brokers.close()
-    waited = [("wait", 1, "ü"), ("wait", 1, "ü"), ("well", 1, "ü")]
-    assert sorted(handled) == [("fail", 1, "fail"), ("fail", 2, "fail"), ("reject", 1, "reject"), *waited]
-    assert (dead.body, dead.headers["dead-reason"]) == (b'"reject"', "rejected")
 
 
 def test_who_publishes_to_an_exchange_that_is_to_exist_is_told_that_it_does_not(
