@@ -109,6 +109,23 @@ async def test_an_output_that_the_configuration_knows_of_is_no_warning(url: str,
     assert (("ok", "out/later", NOTHING_YET) in found) == bool(own.requires)
 
 
+async def test_a_typo_in_the_names_of_config_yml_is_a_warning(url: str) -> None:
+    settings = Settings(
+        brokers={"main": url},
+        exchanges={"in": ExchangeSettings(), "our": ExchangeSettings(optional=True)},
+        consumers={"in/step": {"retries": 1}, "in/stop": {"retries": 2}},
+    )
+    brokers = Brokers(settings)
+    of_services, of_brokers = [await Checks(services, brokers, 10.0).run() for services in (SERVICES, [])]
+    await brokers.close()
+    but = "in config.yml, but no handler here names it; they name"
+    assert [tuple(msgspec.structs.astuple(finding)) for finding in of_services[-2:]] == [
+        ("warning", "our", f"it is below exchanges {but} in, out"),
+        ("warning", "in/stop", f"it is below consumers {but} in/step"),
+    ]
+    assert [finding.result for finding in of_brokers] == ["ok"], "without services nobody knows what is used"
+
+
 async def test_a_broker_that_does_not_list_its_queues_leaves_it_open_who_consumes(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Checks: whether brokers and queues are fit for services, as findings; nothing is shown here, no queue is made."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 
@@ -45,6 +45,7 @@ class Checks:
     def __init__(self, services: Sequence[Service], brokers: Brokers, wait: float) -> None:
         self._settings = settings = brokers.settings
         self._wait = wait
+        self._services = services
         self._queues: set[Queue] = set()  # that are declared here
         self._fed: dict[str, list[str]] = {}  # who publishes to an exchange
         for service in services:
@@ -66,7 +67,18 @@ class Checks:
 
     async def run(self) -> list[Finding]:
         """All findings, by broker. Raises ConfigurationError for files that a broker's URL names."""
-        return list(chain.from_iterable(await asyncio.gather(*map(self._broker, self._in_use))))
+        return [*chain.from_iterable(await asyncio.gather(*map(self._broker, self._in_use))), *self._unused()]
+
+    def _unused(self) -> Iterator[Finding]:
+        """Exchanges and consumers that only config.yml names, perhaps with a typo."""
+        consumers = [f"{one.exchange}/{one.id}" for service in self._services for one in service.consumers]
+        named: dict[str, Iterable[str]] = {"exchanges": self._settings.exchanges, "consumers": self._settings.consumers}
+        for section, used in ("exchanges", self._exchanges), ("consumers", sorted(consumers)):
+            for name in sorted({*named[section]}.difference(used) if self._services else ()):
+                detail = (
+                    f"it is below {section} in config.yml, but no handler here names it; they name {', '.join(used)}"
+                )
+                yield Finding(WARNING, name, detail)
 
     async def _broker(self, broker: Broker) -> list[Finding]:
         about = f"broker {broker.name}"
