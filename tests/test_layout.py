@@ -47,11 +47,11 @@ FOLDERS = {
     "cli": 1105,
     "describe": 236,
     "observe": 453,
-    "operate": 335,
+    "operate": 345,
     "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_030
+MAX_LINES = 9_040
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},
