@@ -1,4 +1,4 @@
-"""mqasync: asyncio microservices over message queues that exist. The public names, nothing else."""
+"""mqasync: asyncio microservices on existing message brokers. The public names, nothing else."""
 
 from .errors import (
     BrokerError,

@@ -1,4 +1,4 @@
-"""Complaints: warnings about what fails, at most one a second, the same one a minute; no other logging."""
+"""Complaints: warnings about failures, at most one a second, and the same one once a minute; no other logging."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ SAME_PAUSE_SECONDS = 60.0
 
 
 class Complaints:
-    """Warns on behalf of one channel, and counts what it keeps to itself."""
+    """Logs the warnings of one channel, and counts those that it does not log."""
 
     def __init__(self) -> None:
         self._said_at = -PAUSE_SECONDS
@@ -18,9 +18,9 @@ class Complaints:
         self._last = ""
 
     def say(self, text: str, error: BaseException | None = None) -> bool:
-        """Warn, with the error's traceback if there is one; whether it was said.
+        """Warn, with the error's traceback if there is one; returns whether it was logged.
 
-        Only count if the last warning was less than PAUSE_SECONDS ago, or this one SAME_PAUSE_SECONDS.
+        It is only counted if the last warning was less than PAUSE_SECONDS ago, or the same one SAME_PAUSE_SECONDS.
         """
         now = time.monotonic()
         if now - self._said_at < (SAME_PAUSE_SECONDS if text == self._last else PAUSE_SECONDS):
@@ -33,5 +33,5 @@ class Complaints:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, whatever a stranger wrote into an id: control characters as Python escapes them."""
+    """`text` on one line, whatever a foreign message has as its id: control characters as Python escapes them."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

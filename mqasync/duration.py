@@ -1,4 +1,4 @@
-"""Durations ("10m") and rates ("4/m") as people write them, to seconds; nothing else."""
+"""Converts durations ("10m") and rates ("4/m"), as people write them, to seconds; nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every exception mqasync raises, by whose fault it is; no other module defines one."""
+"""All exceptions that mqasync raises, by cause; no other module defines one."""
 
 import re
 
@@ -9,16 +9,16 @@ AN_OS_ERROR = re.compile(r"""(?:\b\w*Error)?\(-?\d+, (["'])(.*?)\1\)""")
 
 
 class MqasyncError(Exception):
-    """Base of every exception here, so that one `except` can catch them all. Its text shows no secret."""
+    """The base of all exceptions of mqasync, so that one `except` can catch them. Its text contains no secret."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(hide(text) if isinstance(text, str) else text for text in arguments))
 
 
 class ConfigurationError(MqasyncError):
-    """The user's mistake in code, config.yml, environment or command line; the text names the value.
+    """A user's mistake in code, config.yml, environment or command line; the text names the value.
 
-    `keys` is where in config.yml, if it is there; loading the file turns them into a line number.
+    `keys` is the way to it in config.yml, if it is there; loading the file turns them into a line number.
     """
 
     def __init__(self, problem: str, *keys: str) -> None:
@@ -27,21 +27,21 @@ class ConfigurationError(MqasyncError):
 
 
 class MessageError(MqasyncError):
-    """The fault lies in one message; the others are not affected."""
+    """Something is wrong with one message; other messages are not affected."""
 
 
 class Reject(MessageError):
-    """Raise it in a handler: the message goes to the dead letters at once, without a retry."""
+    """Raise it in a handler to move the message to the dead-letter queue immediately, without a retry."""
 
 
 class Retry(MessageError):
-    """Raise it in a handler: the message comes back after `delay`, "60s" or a number of seconds or a little later.
+    """Raise it in a handler to requeue the message with a `delay`: "60s", or a number of seconds, or a little longer.
 
-    It is no failed attempt and spends none, however often; the consumer's `max_age` can bound that.
+    It does not count as an attempt, however often it is raised; the consumer's `max_age` can limit that.
     """
 
     def __init__(self, delay: float | str, reason: str = "") -> None:
-        super().__init__(reason or f"once more in {delay}")
+        super().__init__(reason or f"requeued with a delay of {delay}")
         self.delay = delay
 
 
@@ -50,11 +50,11 @@ class Expired(MessageError):
 
 
 class InvalidMessage(MessageError):
-    """A body does not decode, or is not what the handler's annotation says; never retried."""
+    """The body cannot be decoded, or does not match the handler's annotation; never retried."""
 
 
 class MessageTooLarge(MessageError):
-    """A body or its headers are larger than the broker takes; raised before anything is sent."""
+    """The body or the headers are larger than the broker accepts; raised before anything is sent."""
 
 
 class Unroutable(MessageError):
@@ -62,31 +62,34 @@ class Unroutable(MessageError):
 
 
 class RequestFailed(MessageError):
-    """The handler that was asked by a Requester raised; the text quotes what."""
+    """The handler of a request (see Requester) raised an exception; the text quotes it."""
 
 
 class BrokerError(MqasyncError):
-    """The fault lies with the broker or the way to it. Where a client library names a Python object it says words."""
+    """Something is wrong with the broker or the connection to it.
+
+    Of Python objects in a client library's text only the words are kept.
+    """
 
     def __init__(self, problem: str = "") -> None:
         super().__init__(AN_OS_ERROR.sub(r"\2", AN_OBJECT.sub(r"\1", problem)))
 
 
 class BrokerLost(BrokerError):
-    """The connection, channel or file is gone for now; the core connects again and repeats."""
+    """The connection, channel or file is lost for now; the core reconnects and repeats the call."""
 
 
 class NoSuchQueue(BrokerLost):
-    """One queue is gone, the connection is not; the core declares the queue again."""
+    """A queue does not exist any more, but the connection does; the core declares the queue again."""
 
 
 class BrokerBusy(BrokerError):
-    """The broker does not let us in or take a message for now (a full queue); the core repeats it after a pause."""
+    """The broker accepts no connection or no message for now (a full queue); the core tries again after a pause."""
 
 
 class BrokerDamaged(BrokerError):
-    """What the broker stores is damaged: nothing helps but a person, and the text says what to do; the process ends."""
+    """The broker's storage is damaged and a person must repair it: the text says how, and the process ends."""
 
 
 class BrokerRefused(BrokerError):
-    """The broker said no for good: wrong password, missing permission, a queue with other arguments."""
+    """The broker refused permanently: wrong password, missing permission, a queue with other arguments."""

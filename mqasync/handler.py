@@ -1,6 +1,6 @@
-"""What users declare, as data: a Binding of a handler, a Source; nothing here connects or runs by itself.
+"""Consumers and producers as users declare them: Binding and Source, as data; nothing here connects or runs.
 
-The decorated object is still the plain coroutine function: `await enrich({...})` in a test
+A decorated function can still be called as the plain coroutine function: `await enrich({...})` in a test
 touches no broker.
 """
 
@@ -22,26 +22,26 @@ from .transport import check_name
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CONCURRENCY = 30  # handlers at once where a consumer says nothing (docs/performance.md)
+CONCURRENCY = 30  # handlers that run concurrently where a consumer does not say (docs/performance.md)
 
 
 class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a consumer works; the decorator sets it, config.yml overrides it. Times in seconds.
+    """The options of a consumer: the decorator sets them, config.yml overrides them. Times are in seconds.
 
-    `to`: exchanges for what the handler puts out. `concurrency`: handlers running at once
-    (default 30; 1 for batches). `prefetch`: deliveries held (default 60, or else twice what can run at once;
+    `to`: exchanges to which the handler's outputs are published. `concurrency`: how many handlers run concurrently
+    (default 30; 1 for batches). `prefetch`: messages in flight (default 60, or else twice what can run concurrently;
     both were chosen by measurement, docs/performance.md).
-    `timeout`: bound on one run of the handler. `retries`: attempts after the first.
+    `timeout`: limit for one run of the handler. `retries`: attempts after the first: 5 retries are up to 6 attempts.
     `backoff`: longest wait before the first retry, doubled for each further one.
     `max_backoff`: longest wait before any retry.
     `batch_size`: for `list[T]` handlers, how many messages at most.
     `batch_wait`: for `list[T]` handlers, how long the first message waits for others.
-    `dedup`: how long the ids of handled messages are remembered; a repeated one is not handled again
-    (docs/delivery.md). `ordered`: "key" handles messages of one key one after another, as they
-    came, while those of other keys run beside them (docs/delivery.md).
-    `max_age`: what was published longer ago is not handled, but goes to the dead letters as "expired".
-    `rate`: so many handlers begin at most, in each process: "4/m" is 4 a minute.
-    `reject_on`: exceptions after which a message goes to the dead letters at once, without a retry.
+    `dedup`: how long the ids of handled messages are remembered; duplicates are not handled again
+    (docs/delivery.md). `ordered`: "key" handles the messages of one key one at a time, in the order in which they
+    arrived, and those of other keys concurrently (docs/delivery.md).
+    `max_age`: messages that were published longer ago are not handled, but dead-lettered as "expired".
+    `rate`: how many handlers may begin in a period, in each process: "4/m" is 4 a minute.
+    `reject_on`: exceptions after which a message is dead-lettered immediately, without a retry.
     """
 
     to: tuple[str, ...] = ()
@@ -103,15 +103,15 @@ def _exception(given: Any) -> type[Exception]:
 
 
 class Binding:
-    """A handler bound to an exchange and an id: what a consumer is, before anything runs.
+    """A handler bound to an exchange and an id: a consumer as data, before anything runs.
 
-    Keyword arguments are those of ConsumerOptions. Raises ConfigurationError for a name or value that cannot be.
+    The other keyword arguments are ConsumerOptions. Raises ConfigurationError for an invalid name or value.
     """
 
     def __init__(self, *, exchange: str, id: str, **given: Any) -> None:
         if unknown := sorted(given.keys() - set(ConsumerOptions.__struct_fields__)):
             known = ", ".join(ConsumerOptions.__struct_fields__)
-            raise ConfigurationError(f"{unknown[0]!r} is not an option of a consumer: {known}")
+            raise ConfigurationError(f"{unknown[0]!r} is not an option of a consumer; valid options: {known}")
         self.exchange = check_name("exchange", exchange)
         self.id = check_name("id", id)
         self.options = options(given)
@@ -127,17 +127,17 @@ class Binding:
         return other
 
     async def process(self, message: Any) -> Any:
-        """Handle one body; what it returns or yields is published to the exchanges in `to`."""
+        """Override this to handle one body; outputs are published to the exchanges in `to`."""
         raise NotImplementedError
 
 
 class Decorated(Generic[P, R]):
-    """What a decorator returns: a description that is still callable as the plain function, its `handler`."""
+    """What a decorator returns: a description of the function `handler`, which can be called like that function."""
 
     handler: Callable[..., Any]
 
     def _decorate(self, function: Callable[P, R]) -> None:
-        """Describe this one. Raises ConfigurationError unless it is a coroutine function or async generator."""
+        """Describe `function`. Raises ConfigurationError unless it is a coroutine function or async generator."""
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             raise ConfigurationError(f"{where(function)} is not a coroutine function: write 'async def'")
         self.handler = function
@@ -178,10 +178,10 @@ def producer(
 
     Without `every` it runs once, until it is exhausted (or for ever). `every` is a duration
     ("10m": now, then again ten minutes after the start of the last run) or a cron expression
-    ("0 6 * * *"), local time or that of `timezone` ("Europe/Berlin"); over a change of summer time each of its
-    times comes exactly once. A run that fails begins anew at its next time, or without `every` after a pause: give what
-    has a natural key an id of its own, `Out(body, id=...)`, and repetitions are recognised. Its parameters
-    get by name what `lifespan()` yields.
+    ("0 6 * * *") in local time or that of `timezone` ("Europe/Berlin"); when summer time begins or ends, each of
+    its times still comes exactly once. After a failed run it runs again at its next time, or without `every` after a
+    pause: give data with a natural key its own id, `Out(body, id=...)`, and duplicates are recognised. Its parameters
+    get what `lifespan()` yields, by name.
     """
     return lambda function: Source(function, exchange=exchange, id=id, every=every, timezone=timezone)
 

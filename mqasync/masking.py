@@ -1,4 +1,4 @@
-"""Secrets made unreadable in the texts that people see; which texts those are is not known here."""
+"""Masks secrets in texts that people see; which texts those are is decided elsewhere."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from urllib.parse import unquote, unquote_plus
 import msgspec
 
 MASK = "***"
-LEAST = 4  # characters of a secret that is masked wherever it stands; a shorter one is part of too many words
+LEAST = 4  # characters of a secret that is masked in every text; a shorter one is part of too many words
 SECRET_KEY = re.compile(r"pass|secret|token|credential|api_?key", re.IGNORECASE)
 # what stands before a secret in a URL, and the secret; a password that was not quoted may hold / and @
 IN_URL = (
@@ -23,7 +23,7 @@ IN_URL = (
 
 
 class Concealed(msgspec.Struct):
-    """What this process keeps secret, and the pattern of it in texts."""
+    """The secrets of this process, and the pattern that finds them in texts."""
 
     secrets: set[str] = set()
     pattern: re.Pattern[str] = re.compile("(?!)")  # nothing
@@ -44,7 +44,7 @@ def conceal(secret: str) -> None:
 
 
 def conceal_in(url: str) -> None:
-    """Conceal the password and other secrets of a URL; not a password that is the user's name, which is shown."""
+    """Conceal the password and other secrets of a URL, except a password equal to the user name, which is shown."""
     for known in IN_URL:
         for found in known.finditer(url):
             if found["secret"] != found.groupdict().get("user"):
@@ -53,7 +53,7 @@ def conceal_in(url: str) -> None:
 
 
 def _spelled(character: str) -> str:
-    """A pattern of `character` as texts, URLs, JSON and reprs of reprs spell it."""
+    """A pattern for all the ways in which texts, URLs, JSON and reprs of reprs write `character`."""
     if character.isascii() and character.isalnum():
         return character
     octets = character.encode("utf-8", "surrogatepass")
@@ -65,12 +65,12 @@ def _spelled(character: str) -> str:
 
 
 def hide(text: str) -> str:
-    """`text` without what is concealed."""
+    """`text` with all concealed secrets masked."""
     return _concealed.pattern.sub(MASK, text)
 
 
 def _hide_in(record: logging.LogRecord) -> bool:
-    """A filter that lets every record pass, its secrets hidden whoever formats it."""
+    """A logging filter that lets every record pass, with its secrets masked for every formatter."""
     record.msg, record.args = hide(record.getMessage()), ()
     if record.exc_info:
         record.exc_text = hide("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))

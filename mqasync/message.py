@@ -1,4 +1,4 @@
-"""Message and Out, the frozen data that travels; nothing here knows a broker or a handler."""
+"""Message and Out, the immutable data that is published and handled; nothing here knows a broker or a handler."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ NAMESPACE = uuid.UUID("6f1c0c5a-93b5-4f0e-8f5b-6d7161737963")
 
 
 def new_id() -> str:
-    """A message id that nobody has used: a random UUID (RFC 9562, version 4), in half the time of uuid.uuid4()."""
+    """A new, unique message id: a random UUID (RFC 9562, version 4), in half the time of uuid.uuid4()."""
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def output_id(*parts: object) -> str:
-    """The id of an output: the same parts always give the same id, so a repeated message is recognised."""
+    """The id of an output: the same parts always give the same id, so that duplicates are recognised."""
     return str(uuid.uuid5(NAMESPACE, "/".join(map(str, parts))))
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One message as brokers carry it, its body still bytes.
 
-    `id` stays the same through retries and re-publishing: recognise duplicates by it.
-    `producer` is the id of the producer or consumer that put it out. `time` is when it was
+    `id` stays the same when the message is retried or published again: recognise duplicates by it.
+    `producer` is the id of the producer or consumer that published it. `time` is when it was
     first published, in seconds since 1970 (UTC). `attempt` is 1 the first time it is handled.
-    `headers` are text by text. `key` says which messages belong together (a partition key).
-    `returned` is how often it came back without being settled, its process dead or its connection lost, where
-    the broker counts that. `priority`, 0 to 9: what is higher is received before what waits, where the broker can.
+    `headers` map text to text. `key` says which messages belong together (a partition key).
+    `returned` is the delivery count: how often it was redelivered because its process died or its connection was
+    lost before it was acknowledged, where the broker counts that. `priority`, 0 to 9: messages with a higher one
+    are received first, where the broker has priorities.
     """
 
     body: bytes
@@ -52,16 +53,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 HIGHEST = 9  # priority
 
 NaturalKey = str | uuid.UUID | IPv4Address | IPv6Address
-"""What names a thing already: it travels as text."""
+"""A name that something already has, such as an IP address. It is published as text."""
 
 
 class Out(msgspec.Struct, frozen=True):
-    """What a handler or producer returns or yields when the body alone does not say enough.
+    """What a handler or producer returns or yields when a message needs more than a body.
 
-    `exchange` overrides the decorator's; `id` replaces the derived id, for data that has a
-    natural key (a line of a file, a record number), so that reading it again repeats the ids.
-    `id` and `key` become text; `headers` are text by text; `priority` (see Message) is that of what was handled,
-    where nothing is said. Anything else is a ConfigurationError where it is put out, as an Out inside another is.
+    `exchange` overrides that of the decorator; `id` replaces the derived id, for data that has a
+    natural key (a line of a file, a record number): reading it again then gives the same ids.
+    `id` and `key` become text; `headers` map text to text; `priority` (see Message) is by default that of the
+    handled message. Anything else raises ConfigurationError when it is published, and so does an Out inside an Out.
     """
 
     body: Any

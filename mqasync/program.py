@@ -1,6 +1,6 @@
-"""What users write with: @consumer, Consumer and Producer, in modules for `mqasync run` or in their own program.
+"""The public API for users: @consumer, Consumer and Producer, in modules for `mqasync run` or in their own programs.
 
-What does their work is imported when they begin with it: importing mqasync is quick and has no effects.
+The modules that do the work are imported when it begins: importing mqasync is quick and has no side effects.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ R = TypeVar("R")
 Bodies = Iterable[Any] | AsyncIterable[Any]
 
 GRACE = 30.0
-"""Seconds that running handlers get to finish when the work ends."""
+"""Seconds that running handlers get to finish at a graceful shutdown."""
 
 
 class Client:
-    """What is open inside `async with`, and has brokers there, each connected by the first message.
+    """Has brokers inside `async with`, each connected by the first message.
 
     `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
     """
@@ -81,11 +81,11 @@ class Producer(Client):
         priority: int = 0,
         timeout: float | str = 30.0,
     ) -> str:
-        """Publish one body and return the message id once the broker has it safely.
+        """Publish one body and return the message id when the broker has confirmed it.
 
-        Raises Unroutable when no queue is bound to the exchange, BrokerLost when the broker stays
-        away for `timeout` seconds (the message may or may not be there: repeat it with its `id`),
-        MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or what is no text.
+        Raises Unroutable when no queue is bound to the exchange, BrokerLost when the broker does not confirm within
+        `timeout` seconds (it may or may not have the message: publish it again with the same `id`),
+        MessageTooLarge, and ConfigurationError for a body that cannot be encoded, or a header that is not text.
         """
         brokers, limit = self._brokers, seconds(timeout)
         out = Out(body, key=key, headers={} if headers is None else headers, id=id, priority=priority)
@@ -99,10 +99,10 @@ class Producer(Client):
         return message.id
 
     async def produce_many(self, bodies: Bodies, *, timeout: float | str = 30.0) -> int:
-        """Publish each of `bodies`, many at a time, and return their number once the broker has them all safely.
+        """Publish each of `bodies`, many at a time, and return their number when the broker has confirmed them all.
 
-        An item that is an Out says more than the body: key, headers, id, exchange. Raises what `produce` raises,
-        for the first one that fails; those before it are safe, and some after it may be there as well.
+        An item can be an Out, which adds key, headers, id or exchange to the body. Raises what `produce` raises, for
+        the first one that fails; those before it are confirmed, and some after it may have been published as well.
         """
         brokers, count = self._brokers, 0
         async with Outbox(seconds(timeout)) as outbox:
@@ -113,13 +113,13 @@ class Producer(Client):
 
 
 class Consumer(Binding):
-    """A handler bound to an exchange and an id, by overriding `process`; consumers of one id share its queue.
+    """A handler bound to an exchange and an id: override `process`. Consumers with the same id share a queue.
 
-    Keyword arguments are those of ConsumerOptions. Raises ConfigurationError for a name or value that cannot be.
+    The other keyword arguments are ConsumerOptions. Raises ConfigurationError for an invalid name or value.
     """
 
     async def consume(self, *, config: str | None = None, broker: str | None = None) -> None:
-        """Receive and handle until this coroutine is cancelled; then drain, put back the rest and return.
+        """Receive and handle messages until this coroutine is cancelled; then drain, requeue the rest and return.
 
         `config` is the path of a config.yml, `broker` a URL that replaces its default broker.
         """
@@ -161,11 +161,12 @@ def consumer(
 ) -> Callable[[Callable[P, R]], Handler[P, R]]:
     """Bind an async function or async generator to the queue (exchange, id); see ConsumerOptions.
 
-    Each process handles 30 messages at once and holds 60, unless `concurrency` and `prefetch` say otherwise.
+    Each process runs 30 handlers concurrently and has 60 messages in flight at most, unless `concurrency` and
+    `prefetch` say otherwise.
 
-    The first parameter's annotation says how the body is decoded (dict without one); a second
-    one annotated `Message` gets the message; others get by name what the module's `lifespan()`
-    yields. Raises ConfigurationError.
+    The annotation of the first parameter says to what the body is decoded (a dict without one); a second
+    parameter annotated `Message` gets the message; the others get what the module's `lifespan()` yields, by name.
+    Raises ConfigurationError.
     """
     given = dict(
         to=to, concurrency=concurrency, prefetch=prefetch, timeout=timeout, retries=retries, backoff=backoff,
@@ -176,7 +177,7 @@ def consumer(
 
 
 async def each(bodies: Bodies) -> AsyncIterator[Any]:
-    """The items of either kind of iterable."""
+    """The items of an iterable or an async iterable."""
     if isinstance(bodies, AsyncIterable):
         async for body in bodies:
             yield body

@@ -1,4 +1,4 @@
-"""Running a service in memory for its tests: publish in, wait, look at what came out; no real broker.
+"""Runs a service in memory for its tests: publish, wait, look at its outputs; no real broker.
 
 A pytest plugin: the fixture `mqasync_service` starts services and drains them after the test.
 """
@@ -22,14 +22,14 @@ from .service.runner import Runner
 
 
 class Recorder(Brokers):
-    """Brokers that remember what was published, and to which nobody has to listen."""
+    """Brokers that record what was published; no exchange needs a queue."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.published: dict[str, list[Message]] = defaultdict(list)
 
     def publish(self, message: Message) -> asyncio.Future[None]:
-        """Publish; nobody listening is fine in a test."""
+        """Publish; an exchange without a queue is fine in a test."""
         self.published[message.exchange].append(message)
         if message.exchange not in self.settings.exchanges:
             self.settings.exchanges[message.exchange] = ExchangeSettings(optional=True)
@@ -37,7 +37,7 @@ class Recorder(Brokers):
 
 
 class RunningService:
-    """A service at work in memory.
+    """A service that runs in memory.
 
     `acknowledged`, `retried` and `dead_lettered` are its messages so far; the headers of a dead letter say why.
     """
@@ -50,17 +50,17 @@ class RunningService:
         self.dead_lettered: list[Message] = []
 
     def observe(self, event: str, message: Message) -> None:
-        """Told by the channels what became of each message."""
+        """Called by the channels with what became of each message."""
         getattr(self, event).append(message)
 
     async def publish(self, exchange: str, body: Any, *, key: NaturalKey | None = None, **headers: str) -> str:
-        """Publish one body as a producer called `test` would; returns the message id."""
+        """Publish one body as a producer with the id `test` would; returns the message id."""
         message = outgoing(Out(body, key=key, headers=headers), exchange, "test")
         await self._brokers.publish(message)
         return message.id
 
     async def quiet(self, within: float = 5.0) -> None:
-        """Wait until all queues are empty and nothing is in hand. Raises TimeoutError after `within` seconds."""
+        """Wait until all queues are empty and nothing is in flight. Raises TimeoutError after `within` seconds."""
         async with asyncio.timeout(within):
             await self.runner.idle()
 
@@ -74,7 +74,7 @@ class RunningService:
 
 
 StartService = Callable[..., Awaitable[RunningService]]
-"""What the fixture is: a call with the arguments of run_service."""
+"""The type of the fixture: call it with the arguments of run_service."""
 
 
 @asynccontextmanager
@@ -83,10 +83,10 @@ async def run_service(
     config: Mapping[str, Mapping[str, Any]] | None = None,
     backoff: float = 0.0,
 ) -> AsyncIterator[RunningService]:
-    """Run modules (by name), consumers and producers in memory; their retries wait `backoff` seconds at most.
+    """Run modules (by name), consumers and producers in memory; retries wait `backoff` seconds at most.
 
     `config` is what `services:` in config.yml would say: settings for lifespan(), by module name.
-    Producers are not started: publish what they would. Raises what the service's start raises.
+    Producers are not started: publish what they would publish. Raises what the start of the service raises.
     """
     names = [item if isinstance(item, str) else item.__name__ for item in what if isinstance(item, str | ModuleType)]
     services = discover(names) if names else []
@@ -105,7 +105,7 @@ async def run_service(
         yield running
 
 
-try:  # its own kind of fixture works in both of its modes
+try:  # pytest-asyncio's own fixtures work in both of its modes
     from pytest_asyncio import fixture
 except ImportError:
     from pytest import fixture  # type: ignore[no-redef]
