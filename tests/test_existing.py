@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aio_pika
+import nats
 import pytest
 import stompman
 from aio_pika.abc import AbstractChannel
@@ -26,6 +27,7 @@ from .brokers import RabbitMQ
 from .commands import CommandLine
 from .conftest import Connect
 from .servers.activemq import ActiveMQ
+from .servers.nats import NATS
 from .servers.redis import DurableRedis
 from .test_documents import BLOCK, ROOT
 from .test_rabbitmq import arguments_of
@@ -101,6 +103,20 @@ async def test_a_queue_that_exists_is_consumed_as_it_is_and_what_fails_goes_to_q
     assert arguments_of(rabbitmq_server, legacy) == before
     theirs = [line for line in rabbitmq_server.control("list_bindings").splitlines() if line.startswith(exchange)]
     assert theirs == [line for line in bindings.splitlines() if line.startswith(exchange)]
+
+
+async def test_who_publishes_where_only_a_queue_of_others_is_consumed_is_told_that_nothing_is_bound(
+    rabbitmq_server: RabbitMQ, exchange: str, tmp_path: Path
+) -> None:
+    configuration = {"consumers": {f"{exchange}/q": {"queue": f"legacy.{exchange}"}}}
+    async with stranger(rabbitmq_server.url) as channel:
+        await channel.declare_queue(f"legacy.{exchange}")
+        async with (
+            configured(tmp_path, rabbitmq_server.url, configuration) as brokers,
+            working(brokers, idle(exchange)),
+        ):
+            with pytest.raises(Unroutable):
+                await brokers.publish(Message(body=b"1", exchange=exchange))
 
 
 Send = Callable[[bytes, dict[str, str]], Awaitable[object]]
@@ -193,6 +209,57 @@ async def test_a_stream_of_redis_that_exists_is_read_by_a_group_of_its_own_and_n
         (group,) = await stranger.xinfo_groups(stream)
         assert (group["name"], group["pending"], group["lag"]) == (f"{exchange}.q".encode(), 0, 0)
         assert await stranger.xlen(f"mqasync:{{{exchange}}}:q") == 0
+
+
+async def test_a_consumer_of_nats_that_exists_is_asked_as_it_is_and_nothing_of_it_is_changed(
+    nats_server: NATS, exchange: str, tmp_path: Path
+) -> None:
+    async with await nats.connect(nats_server.url) as client:
+        # Given a stream and a consumer whose leases are short and who hands out two at a time
+        stranger = client.jetstream()
+        await stranger.add_stream(name=exchange, subjects=[f"{exchange}.>"])
+        before = await stranger.add_consumer(
+            exchange, durable_name="work", filter_subject=f"{exchange}.high", ack_wait=0.6, max_ack_pending=2
+        )
+        configuration = {"consumers": {f"{exchange}/q": {"queue": f"{exchange}/work"}}}
+        async with configured(tmp_path, nats_server.url, configuration) as brokers:
+            await stranger.publish(f"{exchange}.low", b"for nobody")
+            await go_their_ways(
+                brokers, exchange, lambda body, headers: stranger.publish(f"{exchange}.high", body, headers=headers)
+            )
+            # And a handler takes longer than a lease, then nobody else gets the message
+            handled: list[int] = []
+
+            @consumer(exchange=exchange, id="q")
+            async def slow(body: int) -> None:
+                handled.append(body)
+                await asyncio.sleep(1.5)
+
+            async with working(brokers, slow) as (channel,):
+                await stranger.publish(f"{exchange}.high", b"1")
+                await until(lambda: channel.counts.handled == 1, "the slow one is handled")
+                await until_depth(channel, 0)
+            assert handled == [1]
+            with pytest.raises(Unroutable):
+                await brokers.publish(Message(body=b"1", exchange=exchange))
+        after = await stranger.consumer_info(exchange, "work")
+        assert (after.config, after.num_ack_pending, after.num_pending) == (before.config, 0, 0)
+        assert (await stranger.stream_info(exchange)).state.messages == 7
+
+
+async def test_a_consumer_of_nats_that_would_lose_messages_is_one_sentence(
+    nats_server: NATS, cli: CommandLine, exchange: str
+) -> None:
+    async with await nats.connect(nats_server.url) as client:
+        await client.jetstream().add_stream(name=exchange)
+        await client.jetstream().add_consumer(exchange, durable_name="work", max_deliver=5)
+        cli.environment["MQASYNC_BROKER"] = nats_server.url
+        cli.file("mine.py", SERVICE.replace("EXCHANGE", exchange))
+        cli.file("config.yml", json.dumps({"consumers": {f"{exchange}/work": {"queue": f"{exchange}/work"}}}))
+        done = await asyncio.to_thread(cli.run, "run", "mine")
+    assert done.returncode == 2
+    assert f"{exchange}/work would lose messages: it exists with max_deliver 5 instead of -1" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_binding_keys_choose_what_a_consumer_gets_and_the_key_of_an_output_is_its_routing_key(
@@ -334,6 +401,7 @@ def absent(what: str) -> tuple[str, str]:
         ("activemq_server", absent("queue 'not.there'")),
         ("kafka_server", (OK, "will be made by the first run")),  # a group
         ("redis_broker", absent("stream 'not.there'")),
+        ("nats_server", absent("queue 'not.there' of the form STREAM/CONSUMER")),
     ],
     indirect=["url_of"],
 )

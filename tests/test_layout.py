@@ -23,8 +23,8 @@ BROKERS = {
     # of which 38 are Lua, 16 what dedup remembers, 16 ask Sentinels, and 34 read a stranger's stream and its entries
     "redis": (["redis"], 240),
     # nats-py is guarded against headers, servers without TLS, answers that never come; 39 lines fetch and publish in
-    # half of the time that its own calls for JetStream take
-    "nats": (["nats"], 221),
+    # half of the time that its own calls for JetStream take; 19 ask a consumer of a stranger
+    "nats": (["nats"], 240),
     "sqs": (["sqs"], 206),  # two services and what binds them, and FIFO
     # 100 are STOMP itself: stompman's client takes 350 us for a message of 256 bytes and blocks 0.2 s for one of 1 MB,
     # knows no receipt for a COMMIT, and connects again by itself, when it repeats what was under way;
@@ -42,7 +42,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2205,
+    "transports": 2224,
     "transports/common": 384,
     "cli": 1105,
     "describe": 236,
@@ -51,7 +51,7 @@ FOLDERS = {
     "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_040
+MAX_LINES = 9_059
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

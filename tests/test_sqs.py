@@ -96,6 +96,8 @@ async def test_a_queue_that_exists_is_consumed_as_it_is_and_retries_stay_in_it(
 
     async with working(brokers, handler):
         (dead,) = await dead_letters(brokers, exchange, "q", 1)
+        with pytest.raises(Unroutable):
+            await brokers.publish(Message(body=b"{}", exchange=exchange))
     await brokers.close()
     # Then it is retried there, and dead-lettered in a queue of our own
     assert attempts == [("feed.csv", 1), ("feed.csv", 2)]

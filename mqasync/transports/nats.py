@@ -7,6 +7,7 @@ URL: nats://user:password@host:port, or natss:// for TLS, always verified. After
     cafile, certfile, keyfile.
 Options: by exchange, settings of its stream: num_replicas, max_age (seconds), max_bytes, max_msgs, compression
     (none or s2). A stream that is full takes no more; max_age drops what is older, acknowledged or not.
+    `queue` of a consumer names a stream and a durable consumer that exist: STREAM/CONSUMER, see docs/existing.md.
 Delivery: a stream for each exchange, mqasync-EXCHANGE, and a durable pull consumer of it for each id; dots in their
     names are written "~". A message is kept in a file until every queue has acknowledged it. Anybody can publish to
     the subject mqasync.EXCHANGE. A delivery is leased: who holds it longer without extending it shares it with the
@@ -45,12 +46,14 @@ from ..errors import BrokerBusy, BrokerRefused, ConfigurationError, NoSuchQueue
 from ..message import Message
 from ..transport import Delivery, Features, Options, QueueStats
 from .common.envelope import from_ascii, to_ascii
-from .common.url import Key, check_options, check_same, parse
+from .common.url import Key, check_options, check_same, existing, missing, parse
 
 FORM = "nats://user:password@host:port"
 URL_KEYS = {"token": Key(""), "lease": Key(30.0, 0.1), "sync": Key("", choices=("always",))}
 NUMBERS = dict.fromkeys(("num_replicas", "max_age", "max_bytes", "max_msgs"), Key(1, 1))
 OPTIONS = NUMBERS | {"compression": Key("none", choices=("none", "s2"))}
+THEIRS = re.compile(r"([^\s./\\*>]+)/([^\s./\\*>]+)")  # a stream and a consumer
+SAFE = {"deliver_subject": None, "ack_policy": "explicit", "max_deliver": -1}  # a consumer that exists has to have
 TEMPORARY_SECONDS = 60.0
 ANSWER_SECONDS = 8.0  # less than the core waits: a server that starts or has no leader may never answer
 RESERVED_BYTES = 128 * 1024  # at most so much of a message are headers: those of the core, of a dead letter
@@ -108,7 +111,7 @@ class WatchedClient(Client):
 class NATSTransport:
     """One connection to one NATS server."""
 
-    features = Features(counts_returns=True, max_bytes=896 * 1024, max_delay=0, temporary=True)
+    features = Features(counts_returns=True, max_bytes=896 * 1024, max_delay=0, temporary=True, beside=True)
     errors = (
         (BrokerRefused, ("uthorization Violation", "uthentication", "err_code=10039", "err_code=10076")),
         (NoSuchQueue, (js.NotFoundError, js.NoStreamResponseError, core.NoRespondersError, "Error: code=None")),
@@ -125,7 +128,7 @@ class NATSTransport:
             raise ConfigurationError(f"a NATS URL has no path, and {FORM} or ?token=... says who we are")
         secrets = {"user": user, "password": password} if user else {"token": token}
         self._secrets: dict[str, Any] = {name: partial(self._told, text) for name, text in secrets.items()}
-        self._options = check_options(options, OPTIONS, "NATS")
+        self._options = check_options(options, OPTIONS, "NATS", ["queue"])
         self._client = WatchedClient()
         self._batches: dict[str, asyncio.Queue[Msg]] = {}  # answers to what was published, by where they go
         self._numbers = itertools.count()
@@ -175,8 +178,9 @@ class NATSTransport:
 
         A full stream takes no more, and drops nothing (discard).
         """
-        stream, consumer = names(exchange, id)
+        (stream, consumer), theirs = names(exchange, id), await self._theirs(exchange, id)
         wanted: dict[str, Any] = {"retention": "interest", **self._options.get(exchange, {})}
+        wanted.pop("queues", None)
         try:
             found = await self._js.stream_info(stream)
         except js.NotFoundError:
@@ -189,9 +193,23 @@ class NATSTransport:
             deliver_policy="new",
             ack_wait=self._address.settings["lease"],
             max_ack_pending=-1,  # what waits for its time counts there
-            filter_subjects=[subject(exchange, id), *([subject(exchange)] if bound else [])],
+            filter_subjects=[subject(exchange, id), *([subject(exchange)] if bound and not theirs else [])],
             inactive_threshold=TEMPORARY_SECONDS if temporary else None,
         )
+
+    async def _theirs(self, exchange: str, id: str) -> list[Any]:
+        """What JetStream tells of a stranger's consumer that config.yml names, if it does.
+
+        Raises BrokerRefused where it is missing or would lose messages.
+        """
+        if not (name := existing(self._options, exchange, id)):
+            return []
+        with suppress(js.NotFoundError):
+            if named := THEIRS.fullmatch(name):
+                found = await self._js.consumer_info(named[1], named[2])
+                check_same(f"{name} would lose messages: it", vars(found.config), SAFE)
+                return [found]
+        raise missing(f"queue {name!r} of the form STREAM/CONSUMER")
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
         """To the subject of all bound queues."""
@@ -240,15 +258,16 @@ class NATSTransport:
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> NATSSubscription:
         """Be ready to fetch."""
-        info = await self._js.consumer_info(*names(exchange, id))
+        infos = [await self._js.consumer_info(*names(exchange, id)), *await self._theirs(exchange, id)]
         brought, inbox = asyncio.Queue[Msg](), self._client.new_inbox()
         hearing = await self._client.subscribe(inbox, cb=brought.put, pending_bytes_limit=0)
-        return NATSSubscription(exchange, self._client, info, hearing, brought)
+        return NATSSubscription(exchange, self._client, infos, hearing, brought)
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
         """Count what is not settled; what is put back until it is due counts as held by somebody."""
-        found = await self._js.consumer_info(*names(exchange, id))
-        return QueueStats(found.num_pending + found.num_ack_pending)
+        theirs = await self._theirs(exchange, id)
+        found = [await self._js.consumer_info(*names(exchange, id)), *theirs]
+        return QueueStats(sum(one.num_pending + one.num_ack_pending for one in found))
 
     async def queues(self) -> list[tuple[str, str]] | None:
         """Every consumer of every stream of ours."""
@@ -269,19 +288,27 @@ class NATSTransport:
 
 
 class NATSSubscription:
-    """Fetches as much as the core asks for; JetStream leases it to us."""
+    """Fetches as much as the core asks for of what is ours, or else of a stranger's; JetStream leases it to us."""
 
-    def __init__(self, exchange: str, client: Any, info: Any, hearing: Any, brought: asyncio.Queue[Msg]) -> None:
-        self.lease: float | None = info.config.ack_wait
+    def __init__(self, exchange: str, client: Any, infos: Any, hearing: Any, brought: asyncio.Queue[Msg]) -> None:
+        leases = (wait for info in infos for wait in (info.config.ack_wait, *(info.config.backoff or ())))
+        self.lease: float | None = min(leases)
         self._exchange, self._client, self._hearing, self._brought = exchange, client, hearing, brought
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"
+        *self._first, self._last = [f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}" for info in infos]
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Fetch what there is. nats-py's fetch takes three tasks for each message."""
-        wanted = b'{"batch": %d, "no_wait": true, "expires": %d}' % (limit, max(timeout, 0.05) * 1e9)
+        """Fetch what there is, and wait for it at the last of the consumers."""
+        for one in self._first:
+            if found := await self._fetch(one, limit, 0.0):
+                return found
+        return await self._fetch(self._last, limit, max(timeout, 0.05))
+
+    async def _fetch(self, consumer: str, limit: int, timeout: float) -> list[Delivery]:
+        """Do it by hand: nats-py's fetch takes three tasks for each message."""
+        wanted = b'{"batch": %d, "no_wait": true, "expires": %d}' % (limit, timeout * 1e9)
         found: list[Msg] = []
         self._client._resp_map[self._hearing.subject] = asyncio.current_task()  # for `closed`
-        await self._client.publish(self._next, wanted, self._hearing.subject)
+        await self._client.publish(consumer, wanted, self._hearing.subject)
         async with asyncio.timeout(timeout + ANSWER_SECONDS):
             while len(found) < limit and (one := await self._brought.get()).reply:
                 found.append(one)
