@@ -20,8 +20,8 @@ BROKERS = {
     "memory": (["memory"], 150),
     "sqlite": (["sqlite"], 150),
     "postgres": (["postgres"], 150),
-    # of which 38 are Lua, 16 what dedup remembers, 16 ask Sentinels, and 34 read a stranger's stream and its entries
-    "redis": (["redis"], 240),
+    # of which 38 are Lua, 16 what dedup remembers, 16 ask Sentinels, and 37 read a stranger's stream and its entries
+    "redis": (["redis"], 243),
     # nats-py is guarded against headers, servers without TLS, answers that never come; 39 lines fetch and publish in
     # half of the time that its own calls for JetStream take; 19 ask a consumer of a stranger
     "nats": (["nats"], 240),
@@ -42,7 +42,7 @@ BROKERS = {
 }
 FOLDERS = {
     ".": 700,
-    "transports": 2224,
+    "transports": 2227,
     "transports/common": 384,
     "cli": 1105,
     "describe": 236,
@@ -51,7 +51,7 @@ FOLDERS = {
     "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_059
+MAX_LINES = 9_062
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

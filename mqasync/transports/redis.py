@@ -43,6 +43,7 @@ from .common.url import Address, Key, check_options, existing, missing, parse, v
 FORM = "redis://user:password@host:port/database"
 KEYS = {"lease": Key(30.0, least=0.1)}
 REPLY_SECONDS = 60.0  # that large messages may take on a slow line; the core asks meanwhile by ping
+MOST_COUNTED = 1_000  # entries of a stranger's stream that Redis itself cannot count
 SEEN_SECONDS = 2.0  # a Redis that does not answer must not stall a queue for the sake of dedup
 MAX_CONNECTIONS = 10_000  # redis-py lends one to each command; its own limit of 100 would count as an outage
 WE = "mqasync"  # the group of every stream of ours, and the one consumer: nobody needs to know who holds what
@@ -214,7 +215,7 @@ class RedisTransport:
     async def _theirs(self, exchange: str, id: str) -> tuple[str, list[str]]:
         """The group of the queue, and the stranger's stream that config.yml names, if it does."""
         theirs = existing(self._options, exchange, id)
-        if theirs and not await self.redis.exists(theirs):
+        if theirs and await self.redis.type(theirs) != b"stream":
             raise missing(f"stream {theirs!r}")
         return (f"{exchange}.{id}", [theirs]) if theirs else (WE, [])
 
@@ -245,7 +246,9 @@ class RedisTransport:
             told = {told["name"].decode(): told for told in await self.redis.xinfo_groups(one)}.get(group)
             if told is None:
                 return None
-            lag = await self.redis.xlen(one) if told["lag"] is None else told["lag"]  # Redis may have lost count
+            if (lag := told["lag"]) is None:  # Redis has lost count, since some were deleted
+                unread = await self.redis.xrange(one, b"(" + told["last-delivered-id"], count=MOST_COUNTED)
+                lag = len(unread or ())
             waiting += told["pending"] + lag
         found = QueueStats(waiting, await self.redis.zcard(delayed))
         return found if await self.redis.exists(stream) else None
