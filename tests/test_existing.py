@@ -112,6 +112,18 @@ async def test_a_key_of_redis_that_is_no_stream_is_named(redis_broker: DurableRe
         await transport.declare("events", "q")
 
 
+async def test_dead_letters_are_shown_also_where_what_others_made_is_gone(
+    redis_broker: DurableRedis, connect: Connect, cli: CommandLine, exchange: str
+) -> None:
+    transport = await connect(redis_broker.url)
+    await transport.declare(exchange, "work" + DEAD, bound=False)
+    await transport.send(exchange, "work" + DEAD, [Message(body=b"1", exchange=exchange, id="kept")])
+    cli.environment["MQASYNC_BROKER"] = redis_broker.url
+    cli.file("config.yml", json.dumps({"consumers": {f"{exchange}/work": {"queue": "not.there"}}}))
+    done = await asyncio.to_thread(cli.run, "dead", "list", exchange, "work", "--json")
+    assert "kept" in done.stdout, done.stderr
+
+
 async def test_who_publishes_where_only_a_queue_of_others_is_consumed_is_told_that_nothing_is_bound(
     rabbitmq_server: RabbitMQ, exchange: str, tmp_path: Path
 ) -> None:

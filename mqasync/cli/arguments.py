@@ -127,7 +127,10 @@ class Place(msgspec.Struct, frozen=True):
         """
         async with connected(self.settings, self.wait, self.exchange) as brokers:
             broker = brokers.route(self.exchange)
-            if not any([await stats(broker, self.exchange, id) for id in (self.id, *ids)]):
+            for id in (*ids, self.id):  # of which what others made may be gone
+                if await stats(broker, self.exchange, id):
+                    break
+            else:
                 raise ConfigurationError(f"there is no queue {self} on {broker.address}{await _there_are(broker)}")
             yield broker
 
