@@ -283,8 +283,8 @@ def test_null_is_no_nan_and_everything_else_is_encoded_as_it_is(body: Any, encod
     [
         (Struct | Data, "Type unions"),
         (WithUnion, "Type unions"),
-        (WithPydanticDataclass, "msgspec would leave out the checks of <class '.*Checked'>, which is pydantic's"),
-        (WithPydanticField, "msgspec would leave out the checks of FieldInfo"),
+        (WithPydanticDataclass, "msgspec would skip the checks of <class '.*Checked'>, which is pydantic's"),
+        (WithPydanticField, "msgspec would skip the checks of FieldInfo"),
         (Unresolved, "name 'Nowhere' is not defined"),
         (UnresolvedStruct, "name 'Nowhere' is not defined"),
         (NoFields, "<class '.*NoFields'> has no fields with types, and is not made from text"),

@@ -479,7 +479,7 @@ async def test_a_broker_that_comes_and_goes_is_told_in_pairs_and_seldom(caplog: 
         await broker.call(lambda transport: transport.queues())
     await brokers.close()
     about = f"broker main at {broker.address}"
-    assert caplog.messages == [f"{about} is lost: gone; connecting again", f"{about} is connected again"]
+    assert caplog.messages == [f"{about} is disconnected: gone; reconnecting", f"{about} is connected again"]
 
 
 @pytest.mark.parametrize("ordered", ["id", True, 1, ""])

@@ -81,7 +81,7 @@ def test_what_is_no_text_is_refused_in_one_sentence(given: dict[str, Any], probl
 
 @pytest.mark.parametrize("body", [Out(1), [Out(1), Out(2)], (Out(1),)])
 def test_an_out_inside_another_or_in_a_list_is_refused(body: Any) -> None:
-    with pytest.raises(ConfigurationError, match="an Out is put out inside another one, or in a list"):
+    with pytest.raises(ConfigurationError, match="an Out cannot be inside another Out or in a list"):
         outgoing(Out(body), "E", "p")
 
 

@@ -89,7 +89,7 @@ async def test_where_a_broker_has_none_it_is_said_once(
                 await publish(brokers, exchange, b"1", priority=2)
         await until(lambda: got == [2, 2], "they come all the same")
     await brokers.close()
-    said = f"the broker of {exchange!r} has no priorities: what has one waits its turn"
+    said = f"the broker of exchange {exchange!r} has no priorities: messages with one wait their turn"
     assert [record.message for record in caplog.records if "priorities" in record.message] == [said]
 
 

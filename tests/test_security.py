@@ -106,7 +106,7 @@ KEYS = "URL; there are: heartbeat, management, cafile, certfile, keyfile"
         ("{url}?cafile=ca.pem&certfile=other-client.pem", "it ended the TLS handshake: unknown ca; certfile="),
         (
             "{plain}?" + OURS,
-            "what listens there does not speak TLS: use the scheme without TLS, or the port that has it",
+            "what listens there does not speak TLS: use the URL scheme without TLS, or the port with TLS",
         ),
         ("{url}?cafile=text", "cafile 'text' is not a certificate in PEM"),
         ("{url}?cafile=nowhere", "cafile is 'nowhere', which is not a file"),

@@ -1,1 +1,1 @@
-"""One configured broker kept connected: what the core does once for all transports; no handler is called."""
+"""Keeps the configured brokers connected, and does once what all transports need; no handler is called."""

@@ -1,11 +1,11 @@
-"""How long to wait before trying again: exponential backoff with full jitter; nothing waits here.
+"""How long to wait before the next try: exponential backoff with full jitter; nothing waits here.
 
 Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
 
 import random
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds, for what is lost or busy
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds, for a broker that is lost or busy
 
 
 def pause(failures: int, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> float:

@@ -1,6 +1,6 @@
-"""Broker: one configured broker kept connected, and all of them by exchange; no protocol, no handler.
+"""Broker keeps one configured broker connected, Brokers finds it by exchange; no protocol, no handler.
 
-Transports connect once and say when they are lost; connecting again, waiting and repeating
+A transport connects once and raises when the connection is lost; reconnecting, waiting and repeating calls
 are done here, for all of them.
 """
 
@@ -24,12 +24,12 @@ from .publisher import Publisher
 log = logging.getLogger("mqasync")
 T = TypeVar("T")
 
-SILENT_SECONDS = 5.0  # who waits longer for an answer is told why
+SILENT_SECONDS = 5.0  # a call that waits longer for an answer is warned about, once
 CLOSE_SECONDS = 5.0
 
 
 class Broker:
-    """One broker of config.yml; opened when first used, opened again when lost.
+    """One broker of config.yml; connected when first used, reconnected when the connection is lost.
 
     Raises ConfigurationError for a wrong URL or option.
     """
@@ -48,8 +48,8 @@ class Broker:
         self._connecting = asyncio.Lock()
         self._complaints = Complaints()
         self._failures = 0
-        self._said = False  # that it does not work
-        self.trouble = ""  # why not, until it does
+        self._said = False  # logged that it does not work
+        self.trouble = ""  # why it does not work, until it does
         self._ever_connected = False
         self._silent = self._closed = False
         self.reconnects = 0
@@ -65,16 +65,16 @@ class Broker:
         return "silent" if self._silent else "connected"
 
     async def connected(self) -> Connection:
-        """The open transport; waits until the broker answers.
+        """The open connection; waits until the broker answers.
 
         On the first connect it raises BrokerRefused, or ConfigurationError for files that the URL names.
-        After `close` it raises BrokerLost: who was left behind must not open the broker again.
+        After `close` it raises BrokerLost: a handler that was left behind must not open the broker again.
         """
         if self._transport is None:
             async with self._connecting:
                 while self._transport is None:
                     if self._closed:
-                        raise BrokerLost("the broker was closed")
+                        raise BrokerLost("the connection to the broker was closed")
                     self._transport = await self._connect()
         return self._transport
 
@@ -87,7 +87,7 @@ class Broker:
         except (BrokerLost, BrokerBusy, BrokerRefused, ConfigurationError) as error:
             await transport.close()
             if not self._ever_connected and isinstance(error, BrokerRefused):
-                raise self._refused(error) from None  # libraries repeat what they were told
+                raise self._refused(error) from None  # libraries repeat the password in their own errors
             if not self._ever_connected and isinstance(error, ConfigurationError):
                 raise
             self._failed(error, "cannot be reached: {}; trying again")
@@ -102,30 +102,30 @@ class Broker:
         return transport
 
     def lost(self, transport: Connection, error: BrokerLost) -> None:
-        """Tell that `transport` failed with `error`: the next use connects anew."""
+        """Report that `transport` failed with `error`: the next use reconnects."""
         if self._transport is not transport or isinstance(error, NoSuchQueue):
-            return  # somebody else told already, or it is there
+            return  # reported before, or the connection is not lost
         self._transport = None
-        self._failed(error, "is lost: {}; connecting again")
+        self._failed(error, "is disconnected: {}; reconnecting")
         task = asyncio.ensure_future(transport.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     def _failed(self, error: Exception, what: str) -> None:
-        """Say once that it does not work; if it flaps, not more often than Complaints do."""
+        """Warn once that it does not work; if it flaps, not more often than Complaints does."""
         self._failures += 1
         self.trouble = str(error)
         text = f"broker {self.name} at {self.address} {what.format(error)}"
         self._said = self._said or self._complaints.say(text)
 
     def _works(self) -> None:
-        """Something was done: say so, if it was said that it does not work."""
+        """A call succeeded: log that it works again, if it was logged that it does not."""
         if self._said:
             log.warning("broker %s at %s is connected again", self.name, self.address)
         self._failures, self._said, self.trouble = 0, False, ""
 
     async def call(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `operation` on the open transport, again until it is neither lost nor put off on the way."""
+        """Run `operation` on the open connection, and repeat it while that is lost or the broker is busy."""
         refusals = 0
         while True:
             transport = await self.connected()
@@ -137,7 +137,7 @@ class Broker:
             except BrokerLost as error:
                 self.lost(transport, error)
             except BrokerRefused as error:
-                raise self._refused(error) from None  # libraries repeat what they were told
+                raise self._refused(error) from None  # libraries repeat the password in their own errors
             except BrokerBusy as error:
                 refusals += 1
                 self._complaints.say(f"broker {self.name} at {self.address}: {error}; trying again")
@@ -150,10 +150,10 @@ class Broker:
                 watch.cancel()
 
     def _complain(self, transport: Connection) -> None:
-        """Say once that the broker is silent, and why if it has told."""
+        """Warn once that the broker does not answer, and why, if it said so."""
         if not self._silent:
             self._silent = True
-            why = f"blocked by it: {transport.blocked}" if transport.blocked else "the connection is up"
+            why = f"it is blocked: {transport.blocked}" if transport.blocked else "the connection is up"
             what = f"has not answered for {SILENT_SECONDS:g} s ({why}); waiting"
             log.warning("broker %s at %s %s", self.name, self.address, what)
 
@@ -166,7 +166,7 @@ class Broker:
         return BrokerRefused(f"broker {self.name} at {self.address}: {error}")
 
     async def close(self) -> None:
-        """Let go of the broker, within seconds; publishes that are still waiting fail. Safe twice."""
+        """Close the connection, within seconds; publishes that still wait fail. It can be called twice."""
         self._closed = True
         await self._publisher.close()
         transport, self._transport = self._transport, None
@@ -177,7 +177,7 @@ class Broker:
 
 
 class Brokers:
-    """All brokers of one process, by exchange; each is opened when first used."""
+    """All brokers of one process, by exchange; each is connected when first used."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -194,11 +194,11 @@ class Brokers:
         return self.opened[name]
 
     def publish(self, message: Message) -> asyncio.Future[None]:
-        """Publisher.publish, by way of the exchange that the message names."""
+        """Publisher.publish to the exchange of the message."""
         return self.route(message.exchange).publish(message.exchange, message)
 
     async def send(self, message: Message, id: str) -> bool:
-        """Publisher.send to that one queue of the exchange that the message names."""
+        """Publisher.send to one queue of the exchange of the message."""
         return await self.route(message.exchange).send(message.exchange, id, message)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Calls: one transport's calls, bounded and their errors translated, until its end; what they do is not known here."""
+"""Calls: the calls to one transport, with time limits and translated errors; what they do is not known here."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ T = TypeVar("T")
 
 CALL_SECONDS = 10.0  # for every call but publish, send, receive and subscribe
 PING_SECONDS = 5.0  # between two pings, and for the answer to one
-PINGS = 3  # so many without an answer end the transport
-NO_TLS = "the scheme without TLS, or the port that has it"
+PINGS = 3  # so many in a row without an answer end the transport
+NO_TLS = "the URL scheme without TLS, or the port with TLS"
 ENDED = "the connection ended"
 WORDLESS: dict[type, str] = {asyncio.CancelledError: ENDED, Exception: ENDED, TimeoutError: "no answer in time"}
 
 
 class Calls:
-    """Calls to one transport. After the first BrokerLost or BrokerDamaged, or three silent pings, all raise it."""
+    """Calls to one transport. After the first BrokerLost or BrokerDamaged, or three unanswered pings, all raise it."""
 
     def __init__(self, transport: Transport) -> None:
-        self.blocked = ""  # why the broker takes no messages for now
+        self.blocked = ""  # why the broker accepts no messages for now
         self._transport = transport
-        self._end: MqasyncError | None = None  # why nothing works any more
-        self._under_way: dict[asyncio.Future[Any], asyncio.Future[None]] = {}  # and who waits for each
+        self._end: MqasyncError | None = None  # why the connection has ended
+        self._under_way: dict[asyncio.Future[Any], asyncio.Future[None]] = {}  # with the future that waits for each
 
     def check(self) -> None:
         """Raise BrokerLost if this connection has ended."""
@@ -47,7 +47,7 @@ class Calls:
             abandon(task)  # client libraries swallow cancellations: it is not awaited
 
     async def result(self, task: asyncio.Future[T], limit: float | None = None) -> T:
-        """See call; but `task` goes on where this is cancelled or interrupted."""
+        """Like call, but `task` goes on when this is cancelled or interrupted."""
         loop = asyncio.get_running_loop()
         waiter = self._under_way[task] = loop.create_future()
         task.add_done_callback(lambda _: wake(waiter))
@@ -65,19 +65,19 @@ class Calls:
             self.check()
         try:
             return task.result()
-        except (Exception, asyncio.CancelledError) as error:  # libraries cancel who waits for a lost connection
+        except (Exception, asyncio.CancelledError) as error:  # libraries cancel what waits for a lost connection
             ours = translated(error, self._transport.errors)
         if isinstance(ours, BrokerLost | BrokerDamaged) and not isinstance(ours, NoSuchQueue):
             self.end(ours)
         raise ours from None
 
     def interrupt(self, task: asyncio.Future[Any]) -> None:
-        """Cancel who waits for the result of `task`, not the task."""
+        """Cancel the caller that waits for the result of `task`, but not the task."""
         if waiter := self._under_way.get(task):
             waiter.cancel()
 
     def end(self, error: MqasyncError) -> None:
-        """Nothing works any more: all calls under way are given up, and raise BrokerLost."""
+        """The connection has ended: all calls under way are given up and raise `error`."""
         if self._end is None:
             self._end = error
             for task, waiter in list(self._under_way.items()):
@@ -85,7 +85,7 @@ class Calls:
                 wake(waiter)
 
     async def ping(self) -> None:
-        """Ask for signs of life until there are none, which ends the transport."""
+        """Ping the broker until it does not answer any more, which ends the transport."""
         silent = 0
         while silent < PINGS:
             asked = time.monotonic()
@@ -108,7 +108,7 @@ class Calls:
 
 
 def translated(error: BaseException, errors: Errors) -> MqasyncError:
-    """`error` of a client library in our words: its first line, which is all that may be shown of it."""
+    """`error` of a client library as one of ours, with the first line of its text: no more of it may be shown."""
     if isinstance(error, MqasyncError):
         return error
     lines = str(error).strip().splitlines()
@@ -123,7 +123,7 @@ def translated(error: BaseException, errors: Errors) -> MqasyncError:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and what it came from, each once: those of libraries that raise stored errors can go in a circle."""
+    """`error` and its causes, each once: libraries that raise stored errors can make a circle of them."""
     seen: list[BaseException] = []
     while error and error not in seen:
         seen.append(error)
@@ -132,13 +132,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def wake(waiter: asyncio.Future[None]) -> None:
-    """Wake whoever waits for it."""
+    """Let the caller that waits for it continue."""
     if not waiter.done():
         waiter.set_result(None)
 
 
 def abandon(task: asyncio.Future[Any] | None) -> None:
-    """Cancel it without waiting for its end, and let nobody hear how it ended."""
+    """Cancel the task without waiting for its end, and ignore its error."""
     if task and task.done():
         unheard(task)  # now: the loop may end before it calls back
     elif task:
@@ -147,6 +147,6 @@ def abandon(task: asyncio.Future[Any] | None) -> None:
 
 
 def unheard(ended: asyncio.Future[Any]) -> None:
-    """Let nobody hear how it ended, which asyncio would complain of."""
+    """Retrieve its error, or asyncio would log that nobody did."""
     if not ended.cancelled():
         ended.exception()

@@ -1,6 +1,7 @@
-"""Connection: one transport from open() to its end, with what no transport does itself; no reconnecting here.
+"""Connection: one transport from open() to its end, and what it need not do itself; no reconnecting here.
 
-It remembers what is declared and bound, splits what is too much for one call, and delays what the broker cannot.
+It remembers which queues are declared and bound, splits calls that are too large, and does the delays that are too
+long for the broker.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from ..transports.common.url import existing
 from .calls import CALL_SECONDS, Calls, abandon
 from .inbox import Inbox
 
-KNOWN_SECONDS = 10.0  # how long it is believed that a queue is there, or that one is bound
-CLOSE_SECONDS = 3.0  # for what is put back at the end
-BUSY_PAUSE = 0.5  # seconds before a portion that the broker is too busy for is sent again
+KNOWN_SECONDS = 10.0  # how long it is remembered that a queue exists, or that one is bound
+CLOSE_SECONDS = 3.0  # for requeuing at the end
+BUSY_PAUSE = 0.5  # seconds before a portion is sent again for which the broker was too busy
 
 
 class Connection:
-    """One transport at work. After the first BrokerLost everything raises it."""
+    """One open transport. After the first BrokerLost every call raises it."""
 
     def __init__(self, transport: Transport, options: Options | None = None) -> None:
         self.features, self.warning = transport.features, ""
         self._options = options or {}
         self._transport = transport
         self._calls = Calls(transport)
-        self._known: dict[tuple[str, str], float] = {}  # queues that are there, and when that was seen
+        self._known: dict[tuple[str, str], float] = {}  # existing queues, and when that was seen
         self._bound: dict[str, float] = {}  # exchanges with a queue, and when that was seen
         self._inboxes: list[Inbox] = []
         self._pinging: asyncio.Task[None] | None = None
@@ -45,7 +46,7 @@ class Connection:
 
     @property
     def blocked(self) -> str:
-        """Why the broker takes no messages for now, where it says so; else empty."""
+        """Why the broker accepts no messages for now, where it says so; else empty."""
         return self._calls.blocked
 
     async def open(self) -> None:
@@ -63,11 +64,11 @@ class Connection:
             self._bound[exchange] = time.monotonic()
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        """Return when the broker has all of them safely. Raises Unroutable, BrokerBusy and BrokerLost."""
+        """Return when the broker has confirmed all of them. Raises Unroutable, BrokerBusy and BrokerLost."""
         try:
             if time.monotonic() - self._bound.get(exchange, -KNOWN_SECONDS) >= KNOWN_SECONDS:
                 if not await self._calls.call(self._transport.bound(exchange), CALL_SECONDS):
-                    raise Unroutable("nobody is bound")
+                    raise Unroutable("no queue is bound")
                 self._bound[exchange] = time.monotonic()
             await self._each(messages, lambda some: self._transport.publish(exchange, some))
         except (NoSuchQueue, Unroutable) as error:
@@ -75,10 +76,10 @@ class Connection:
             raise Unroutable(f"no queue is bound to exchange {exchange!r}") from error
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        """To that one queue, to be received `delay` seconds from now or a second later. Raises NoSuchQueue."""
+        """Publish to one queue, to be received in `delay` seconds, or up to a second later. Raises NoSuchQueue."""
         if time.monotonic() - self._known.get((exchange, id), -KNOWN_SECONDS) >= KNOWN_SECONDS:
             if await self.stats(exchange, id) is None:
-                raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
+                raise NoSuchQueue(f"exchange {exchange!r} has no queue {id!r}")
             self._known[exchange, id] = time.monotonic()
         step = min(delay, self.features.max_delay)
         if step < delay:
@@ -95,7 +96,7 @@ class Connection:
     ) -> None:
         """One call for each portion of the messages, one after another: brokers may keep their order.
 
-        Once one portion is accepted, what the broker is too busy for is repeated here, lest a portion is sent twice.
+        Once the broker has accepted one portion, BrokerBusy is retried here, so that no portion is sent twice.
         """
         for place, some in enumerate(split(messages, self.features.batch, self.features.batch_bytes)):
             while True:
@@ -116,24 +117,24 @@ class Connection:
         return inbox
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """What is in a queue now; None if there is no such queue."""
+        """How many messages are in a queue now; None if it does not exist."""
         with suppress(NoSuchQueue):
             return await self._calls.call(self._transport.stats(exchange, id), CALL_SECONDS)
         return None
 
     async def queues(self) -> list[tuple[str, str]] | None:
-        """(exchange, id) of every queue; None where the broker does not tell."""
+        """(exchange, id) of every queue; None where the broker cannot list them."""
         return await self._calls.call(self._transport.queues(), CALL_SECONDS)
 
     async def delete(self, exchange: str, id: str) -> None:
-        """The queue and what is in it are gone; nothing where it is not there."""
+        """Delete the queue with its messages; no error if it does not exist."""
         self._known.pop((exchange, id), None)
         self._bound.pop(exchange, None)
         with suppress(NoSuchQueue):
             await self._calls.call(self._transport.delete(exchange, id), CALL_SECONDS)
 
     async def close(self) -> None:
-        """Put back what is unsettled and let go of everything, within seconds. Safe twice and in an outage."""
+        """Requeue unsettled messages and close everything, within seconds. Can be called twice, and in an outage."""
         if self._closed:
             return
         self._closed = True
@@ -143,7 +144,7 @@ class Connection:
         await self._within(CALL_SECONDS, self._transport.close())
 
     async def _within(self, limit: float, *operations: Coroutine[Any, Any, None]) -> None:
-        """Run them side by side, and give up after `limit` seconds what has not ended; failures are let go."""
+        """Run them concurrently, and abandon those that have not ended after `limit` seconds; errors are ignored."""
         tasks = [asyncio.ensure_future(operation) for operation in operations]
         if tasks:
             await asyncio.wait(tasks, timeout=limit)

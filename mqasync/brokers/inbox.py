@@ -1,4 +1,4 @@
-"""Inbox: what one subscription brings, counted, delayed and settled once each; no connection is made here."""
+"""Inbox: the deliveries of one subscription, counted, delayed and settled once each; no connection is made here."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ..transports.common.envelope import DUE
 from .backoff import pause
 from .calls import CALL_SECONDS, Calls, unheard
 
-EARLY_SECONDS = 1.0  # what comes so little before that time is handled
-LONGEST_DELAY = 400 * 86_400.0  # a later time in that header is a stranger's
+EARLY_SECONDS = 1.0  # a message that comes so little before its time is handled
+LONGEST_DELAY = 400 * 86_400.0  # a later time in that header is not ours
 
 Settle = Callable[[Sequence[Delivery]], Coroutine[Any, Any, None]]
 SendBack = Callable[[Sequence[Message], float], Awaitable[None]]
-"""Connection.send of messages to the queue of this inbox, so many seconds late."""
+"""Connection.send of messages to the queue of this inbox, with a delay in seconds."""
 
 
 class Inbox:
-    """One subscription: each delivery that it brings is settled once, with what `receive` says of numbers and time."""
+    """One subscription: it keeps to the prefetch, holds back early arrivals, and settles each delivery once."""
 
     def __init__(
         self, calls: Calls, inner: Subscription, features: Features, prefetch: int, send_back: SendBack
     ) -> None:
         self.lease = inner.lease
-        self.left = False  # it is closed, and everything was settled
+        self.left = False  # it is closed, and everything is settled
         self._calls, self._inner = calls, inner
         self._prefetch = prefetch
         self._send_back = send_back
         self._held: dict[Delivery, None] = {}  # oldest first
-        self._surplus: list[Delivery] = []  # held, and brought beyond the limit
+        self._surplus: list[Delivery] = []  # held, and received beyond the limit
         self._receiving: asyncio.Future[list[Delivery]] | None = None
         self._closed = False
         self._changed = asyncio.Event()
@@ -50,18 +50,18 @@ class Inbox:
 
     @property
     def held(self) -> KeysView[Delivery]:
-        """What is not settled, oldest first."""
+        """The unsettled deliveries, oldest first."""
         return self._held.keys()
 
     @property
     def room(self) -> int:
-        """How many more may come before one is settled."""
+        """How many more may be received before one is settled."""
         return self._prefetch - len(self._held)
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Wait up to `timeout` seconds for the first, then return what there is, at most `limit`.
+        """Wait up to `timeout` seconds for the first message, then return those available, at most `limit`.
 
-        At most `prefetch` are unsettled. After close() it returns nothing, at once. Raises NoSuchQueue and BrokerLost.
+        At most `prefetch` are unsettled. After close() it immediately returns nothing. Raises NoSuchQueue, BrokerLost.
         """
         deadline = time.monotonic() + timeout
         while not self._closed:
@@ -81,11 +81,11 @@ class Inbox:
         return []
 
     async def _take(self, limit: int, timeout: float) -> None:
-        """One receive of the transport; it is never cancelled, and may go on when this one is or was closed."""
+        """One receive of the transport; it is not cancelled with this call, and the next call goes on with it."""
         if self._receiving is None:
             self._calls.check()
             self._receiving = asyncio.ensure_future(self._inner.receive(limit, timeout))
-            self._receiving.add_done_callback(unheard)  # where nobody receives any more
+            self._receiving.add_done_callback(unheard)  # if no call waits for it any more
         try:
             deliveries = await self._calls.result(self._receiving)
         except asyncio.CancelledError:
@@ -112,27 +112,27 @@ class Inbox:
                 await self.exchange([delivery], [delivery.message], delay)
 
     def _delay(self, delivery: Delivery) -> float:
-        """How many seconds too early it has come; what said so is taken out of its headers."""
+        """How many seconds too early it has come; removes the header that says so."""
         headers = dict(delivery.message.headers)
         due = headers.pop(DUE)
         delivery.message = replace(delivery.message, headers=headers)
         if self._postpone:
-            delivery.returned = max(0, delivery.returned - 1)  # that it was too early is no return
+            delivery.returned = max(0, delivery.returned - 1)  # being too early does not count
         with suppress(ValueError):
             delay = float(due) - time.time()
             return delay if (0 if self._postpone else EARLY_SECONDS) < delay < LONGEST_DELAY else 0.0
         return 0.0
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done for good. An ack may get lost (then the message comes back). Raises BrokerLost."""
+        """Acknowledge. An acknowledgement may get lost: then the message is redelivered. Raises BrokerLost."""
         await self._settle(deliveries, self._inner.ack)
 
     async def exchange(self, deliveries: Sequence[Delivery], messages: Sequence[Message], delay: float = 0.0) -> None:
-        """Done for good, as `messages` are in this queue alone instead, one for each of them. Raises BrokerLost.
+        """Replace deliveries in this queue by `messages`, one for each: publish these, then acknowledge those.
 
-        They come in `delay` seconds or a second later.
+        They can be received in `delay` seconds, or up to a second later. Raises BrokerLost.
 
-        Nothing is sent for those that were settled before: that would make a second message of one.
+        Nothing is published for deliveries that are settled already: that would duplicate the message.
         """
         pairs = zip(deliveries, messages, strict=True)
         if again := [message for delivery, message in pairs if delivery in self._held]:
@@ -140,7 +140,7 @@ class Inbox:
             await self.ack(deliveries)
 
     async def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Back to the queue at once, not counted as an attempt. Raises BrokerLost."""
+        """Requeue immediately; it does not count as an attempt. Raises BrokerLost."""
         await self._settle(deliveries, self._inner.release)
 
     async def _settle(self, deliveries: Iterable[Delivery], call: Settle) -> None:
@@ -154,13 +154,13 @@ class Inbox:
     async def _settle_some(self, call: Settle, some: Sequence[Delivery]) -> None:
         try:
             await self._repeated(lambda: self._calls.call(call(some), CALL_SECONDS))
-        finally:  # what belongs to a queue that is gone, too: `receive` has to go on, and get to know that
+        finally:  # also if the queue is gone: `receive` has to go on, and find that out
             for delivery in some:
                 self._held.pop(delivery, None)
             self._changed.set()
 
     async def _repeated(self, call: Callable[[], Awaitable[None]]) -> None:
-        """`call` until the broker takes it."""
+        """Repeat `call` while the broker is busy."""
         refusals = 0
         while True:
             try:
@@ -176,14 +176,14 @@ class Inbox:
             await self._calls.call(self._inner.extend(some), CALL_SECONDS)
 
     async def keep(self) -> None:
-        """Renew the leases of all that is held, long before they end, until cancelled."""
+        """Renew the leases of all unsettled deliveries, long before they end, until cancelled."""
         while self.lease is not None:
             await asyncio.sleep(self.lease / 3)
             with suppress(BrokerError):  # receive will notice
                 await self.extend(self.held)
 
     async def close(self) -> None:
-        """Stop receiving, at once; settling stays possible. Safe twice and in an outage."""
+        """Stop receiving immediately; settling stays possible. It can be called twice, and in an outage."""
         if self._leaving is None:
             self._closed = True
             self._changed.set()
@@ -194,13 +194,13 @@ class Inbox:
             self._leaving = asyncio.create_task(self._leave())
 
     async def _leave(self) -> None:
-        """Put back what comes too late, and close the transport's subscription when all was settled."""
+        """Requeue what comes too late, and close the transport's subscription when everything is settled."""
         with suppress(BrokerError):
             if self._receiving:
-                with suppress(BrokerError):  # of a cancelled one, too
+                with suppress(BrokerError):  # also that of a cancelled receive
                     await self._take(0, 0.0)
             await self.release(self._surplus)
-            if isinstance(self._inner, Pushed):  # or it fills up while handlers end, and nobody else gets that
+            if isinstance(self._inner, Pushed):  # or it fills up while handlers end, with messages for others
                 with suppress(BrokerError):
                     await self._calls.call(self._inner.stop(), CALL_SECONDS)
             while self._held:
@@ -210,7 +210,7 @@ class Inbox:
         self.left = True
 
     async def give_up(self) -> None:
-        """Close it, and put back what is unsettled."""
+        """Close it, and requeue unsettled messages."""
         await self.close()
         assert self._leaving
         with suppress(BrokerError):

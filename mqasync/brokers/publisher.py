@@ -1,4 +1,4 @@
-"""Publisher: concurrent publishes to an exchange go to the broker together; no connection is made here."""
+"""Publisher: sends concurrent publishes to an exchange to the broker together; no connection is made here."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .connection import Connection
 log = logging.getLogger("mqasync")
 
 BATCH = 256  # messages in one transport.publish
-BATCHES = 64  # such calls under way for one exchange; what comes meanwhile waits and goes together
+BATCHES = 64  # such calls under way for one exchange; later messages wait and are sent together
 MAX_HEADER_BYTES = 64 * 1024  # all of a message's headers fit in one AMQP frame of 128 KiB
 
 Waiting = list[tuple[Message, asyncio.Future[None]]]
 Lane = tuple[str, str | None]
-"""An exchange, and where it routes by key, the key: what goes together has the same way, and the same outcome."""
+"""An exchange, and where it routes by key, the key: messages sent together are routed alike, with one outcome."""
 T = TypeVar("T")
 
 
@@ -31,7 +31,7 @@ class Call(Protocol):
     """Broker.call."""
 
     async def __call__(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `operation` on the open connection, again whenever that is lost on the way."""
+        """Run `operation` on the open connection, and repeat it when that is lost on the way."""
 
 
 class Publisher:
@@ -42,17 +42,17 @@ class Publisher:
         self._exchanges = exchanges
         self._required = {exchange: own.requires for exchange, own in exchanges.items() if own.requires}
         self._requiring = asyncio.Lock()
-        self._prioritized = False  # something has a priority
-        self._said = False  # that it has none here
+        self._prioritized = False  # a message had a priority
+        self._said = False  # logged that the broker has no priorities
         self._by_key = {exchange for exchange, own in exchanges.items() if "type" in own.options}
         self._waiting: dict[Lane, Waiting] = defaultdict(list)
         self._under_way: dict[Lane, set[asyncio.Task[None]]] = defaultdict(set)
 
     def publish(self, exchange: str, message: Message) -> asyncio.Future[None]:
-        """A future that is done when the broker has the message; it waits while the broker is away.
+        """A future that is done when the broker has confirmed the message; it waits while the broker is away.
 
         It fails with Unroutable (unless the exchange is `optional` in config.yml), MessageTooLarge,
-        ConfigurationError for text that UTF-8 cannot carry, BrokerRefused, or BrokerLost after close().
+        ConfigurationError for text that UTF-8 cannot encode, BrokerRefused, or BrokerLost after close().
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._prioritized = self._prioritized or message.priority > 0
@@ -64,7 +64,7 @@ class Publisher:
         return future
 
     def _flush(self, lane: Lane) -> None:
-        """Begin a call for what waits, and for what comes before the call begins: in this turn of the loop."""
+        """Begin a call for the waiting messages, and those that are added in this turn of the event loop."""
         under_way = self._under_way[lane]
         if self._waiting[lane] and len(under_way) < BATCHES:
             task = asyncio.create_task(self._publish(lane))
@@ -73,7 +73,7 @@ class Publisher:
 
     def _published(self, lane: Lane, task: asyncio.Task[None]) -> None:
         under_way = self._under_way[lane]
-        full = len(under_way) == BATCHES  # else a call has begun, or is about to, for whatever waits
+        full = len(under_way) == BATCHES  # else a call has begun, or is about to, for all that waits
         under_way.discard(task)
         if full:
             self._flush(lane)
@@ -81,7 +81,7 @@ class Publisher:
             del self._under_way[lane], self._waiting[lane]
 
     async def _publish(self, lane: Lane) -> None:
-        """One call to the transport, and its outcome told to everybody who waits for it."""
+        """One call to the transport, and its outcome for every future that waits for it."""
         exchange = lane[0]
         waiting = self._waiting[lane]
         batch, self._waiting[lane] = waiting[:BATCH], waiting[BATCH:]
@@ -92,7 +92,7 @@ class Publisher:
                 await self._require(transport, exchange)
             if self._prioritized and not (self._said or transport.features.priorities):
                 self._said = True
-                log.warning("the broker of %r has no priorities: what has one waits its turn", exchange)
+                log.warning("the broker of exchange %r has no priorities: messages with one wait their turn", exchange)
             if messages := carriable(batch, transport.features.max_bytes):
                 await transport.publish(exchange, messages)
 
@@ -105,18 +105,18 @@ class Publisher:
         except Exception as failure:
             error = failure
         except asyncio.CancelledError:
-            error = BrokerLost(f"the broker of {exchange!r} was closed before it confirmed")
+            error = BrokerLost(f"the connection was closed before the broker of {exchange!r} confirmed the message")
         tell(batch, error)
 
     async def _require(self, transport: Connection, exchange: str) -> None:
-        """Once, before the first publish to the exchange: what it `requires` in config.yml is there."""
+        """Once, before the first publish to the exchange: declare the queues that it `requires` in config.yml."""
         async with self._requiring:
             for id in self._required.get(exchange, ()):
                 await transport.declare(exchange, id)
             self._required.pop(exchange, None)
 
     async def send(self, exchange: str, id: str, message: Message) -> bool:
-        """Transport.send of one message; False when there is no such queue. Raises MessageTooLarge."""
+        """Transport.send of one message; False if the queue does not exist. Raises MessageTooLarge."""
 
         async def operation(transport: Connection) -> bool:
             if problem := unfit(message, transport.features.max_bytes):
@@ -130,9 +130,9 @@ class Publisher:
         return await self._call(operation)
 
     async def close(self) -> None:
-        """Give up what is not confirmed; those who wait for it are told."""
+        """Give up publishes that are not confirmed: they fail."""
         for lane, under_way in list(self._under_way.items()):
-            closed = BrokerLost(f"the broker of {lane[0]!r} was closed before it confirmed")
+            closed = BrokerLost(f"the connection was closed before the broker of {lane[0]!r} confirmed the message")
             tell(self._waiting.pop(lane, []), closed)
             tasks = list(under_way)
             for task in tasks:
@@ -141,7 +141,7 @@ class Publisher:
 
 
 def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
-    """The messages of a batch that somebody still waits for and the broker can carry; the others' futures fail."""
+    """The messages of a batch that are still awaited and that the broker can carry; the others' futures fail."""
     for message, future in batch:
         if not future.done() and (problem := unfit(message, max_bytes)):
             future.set_exception(problem)
@@ -149,7 +149,7 @@ def carriable(batch: Waiting, max_bytes: int) -> Sequence[Message]:
 
 
 def tell(batch: Waiting, error: Exception | None) -> None:
-    """The outcome, to everybody who still waits for it."""
+    """Give the outcome to every future that still waits for it."""
     for future in (future for _, future in batch if not future.done()):
         if error:
             future.set_exception(error)
@@ -163,7 +163,7 @@ def unfit(message: Message, max_bytes: float = math.inf) -> MqasyncError | None:
         headers = *message.headers, *message.headers.values()
         size = len("".join((message.id, message.producer, message.key or "", *headers)).encode())
     except (UnicodeEncodeError, AttributeError, TypeError) as error:
-        return ConfigurationError(f"id, key and headers are text that UTF-8 can carry: {error}")
+        return ConfigurationError(f"id, key and headers must be text that UTF-8 can encode: {error}")
     if size > MAX_HEADER_BYTES:
         return MessageTooLarge(f"headers of {size:,} bytes for {message.exchange!r}; {MAX_HEADER_BYTES:,} are allowed")
     if len(message.body) > max_bytes:

@@ -1,4 +1,4 @@
-"""Asking a broker about its queues, and telling a user's from mqasync's own; nothing is declared or received."""
+"""Asks a broker about its queues, and knows which are the user's own; nothing is declared or received."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ async def queues(broker: Broker) -> list[Queue] | None:
 
 
 def is_users(exchange: str, id: str) -> bool:
-    """Whether a queue is one that a user named: neither dead letters nor mqasync's own."""
+    """Whether a queue is one that a user named: neither a dead-letter queue nor mqasync's own."""
     return not id.endswith(DEAD) and not exchange.startswith(OURS)
 
 
 def is_tap(id: str) -> bool:
-    """Whether a person only looks on there."""
+    """Whether it is the queue of `mqasync tap`, where a person only watches."""
     return id.startswith(TAP)

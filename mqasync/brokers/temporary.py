@@ -15,21 +15,21 @@ from .broker import Broker
 from .connection import Connection
 from .inbox import Inbox
 
-OURS = "mqasync."  # so begin the exchanges of replies and reports
-TAP = "tap-"  # so begin the ids of queues at which a person only looks on
+OURS = "mqasync."  # the names of exchanges for replies and reports begin so
+TAP = "tap-"  # the ids of queues where a person only watches begin so
 PREFETCH = 100
 RECEIVE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 
-SWEEP_SECONDS = 100.0  # between two looks for queues of processes that were killed
-PROBES = 3  # so many without an answer are the sign of that
-PROBE = "mqasync-probe"  # header of a message that asks whether anybody receives
+SWEEP_SECONDS = 100.0  # between two searches for queues of processes that were killed
+PROBES = 3  # so many that were not received are the sign of that
+PROBE = "mqasync-probe"  # header of a message that checks whether anybody receives
 
 Take = Callable[[Sequence[Delivery]], Awaitable[None]]
 
 
 class TemporaryQueue:
-    """`async with TemporaryQueue(...)`: inside, `take` gets what comes, which is acknowledged when it returns.
+    """`async with TemporaryQueue(...)`: inside, `take` gets the messages; they are acknowledged when it returns.
 
     Nothing published after entering is missed, except while the broker is away or restarts. With bound=False
     only Transport.send reaches the queue. Entering raises BrokerRefused.
@@ -76,18 +76,18 @@ class TemporaryQueue:
 
 
 async def sweep(broker: Broker) -> None:
-    """Delete the temporary queues of killed processes where the broker does not, again and again until cancelled."""
+    """Where the broker does not, delete the temporary queues of killed processes, regularly until cancelled."""
     probes: dict[tuple[str, str], int] = {}
-    with suppress(BrokerRefused):  # somebody else may be allowed to
+    with suppress(BrokerRefused):  # another process may have the permission
         while not (await broker.connected()).features.temporary:
             probes = await sweep_once(broker, probes)
             await asyncio.sleep(SWEEP_SECONDS)
 
 
 async def sweep_once(broker: Broker, probes: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-    """Delete those in which as many probes as PROBES still wait, and send one to the others.
+    """Delete the queues in which PROBES probes still wait, and send one to the others.
 
-    `probes` and what is returned: how many were sent to a queue from which nobody has received since.
+    `probes` and the returned value: how many were sent to each queue from which no message was received since.
     """
     there: list[tuple[str, str]] | None = await broker.call(methodcaller("queues"))
     sent = {}

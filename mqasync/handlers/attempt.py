@@ -1,7 +1,7 @@
-"""Attempts: one message or batch through one handler, up to an outcome; nothing is received, settled or counted here.
+"""Attempts: one run of a handler for a message or batch, up to its outcome; nothing is received or settled here.
 
-Here alone errors of handlers are caught. Each attempt has a task and a context of its own, so that nothing that a
-handler does to its task or its context variables is there for the next one.
+Errors of handlers are caught here and nowhere else. Each attempt has its own task and context, so that what a handler
+does to its task or context variables does not affect the next one.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .step import Run
 
 log = logging.getLogger("mqasync")
 
-STOP_SECONDS = 3.0  # how long what was cancelled may take to end
-LEFT_BEHIND = WeakSet[asyncio.Task[Any]]()  # those that took longer
+STOP_SECONDS = 3.0  # how long a cancelled task may take to end
+LEFT_BEHIND = WeakSet[asyncio.Task[Any]]()  # tasks that took longer
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an attempt has ended: done, failed, rejected (another is no use), stopped by a shutdown, or postponed.
+    """How an attempt ended: done, failed, rejected (a retry is of no use), stopped by a shutdown, or postponed.
 
-    `error`: what the handler raised; `delay`: for how many seconds it is postponed.
+    `error`: what the handler raised; `delay`: by how many seconds it is postponed.
     """
 
     kind: Literal["done", "failed", "rejected", "stopped", "postponed"]
@@ -57,16 +57,16 @@ def failed(error: BaseException) -> Outcome:
 
 
 class Attempt:
-    """`run(handling.messages)`, begun at once in `task`; `outcome` is how that has ended, whatever it raised.
+    """`run(handling.messages)` in a new `task`; `outcome` is how it ended, whatever it raised.
 
-    `then` is called with the outcome when it has begun and ended, still in the handler's task: it must not wait.
+    `then` is called with the outcome if it has begun and ended, still in the handler's task: it must not wait.
     """
 
     def __init__(
         self, run: Run, handling: Handling, name: str, context: Context | None = None, then: Then | None = None
     ) -> None:
         self.handling = handling
-        self.outcome = STOPPED  # where it is cancelled before its first step
+        self.outcome = STOPPED  # if it is cancelled before its first step
         self._stopping = False
         self._name = name
         self.task = asyncio.get_running_loop().create_task(self._run(run, then), context=context)
@@ -82,7 +82,7 @@ class Attempt:
             then(self.outcome)
 
     def stop(self) -> None:
-        """Cancel it: a shutdown is no failed attempt, whatever the handler makes of it."""
+        """Cancel it for a shutdown, which is not a failed attempt, whatever the handler raises then."""
         self._stopping = True
         self.task.set_name(self._name)  # for `ended`; a name costs a tenth of what the attempt does
         self.task.cancel()
@@ -98,9 +98,9 @@ class Attempt:
 
 
 async def ended(tasks: Collection[asyncio.Task[Any]], within: float = STOP_SECONDS, then: str = "") -> bool:
-    """Wait for cancelled tasks, at most so many seconds; False, and a line for each name, where some have not ended.
+    """Wait for cancelled tasks, at most `within` seconds; False, with a warning for each name, if some did not end.
 
-    `then` says what that leads to. Of a task it is said once.
+    `then` is the end of the warning: what that leads to. A task is warned about once.
     """
     if not tasks:
         return True
@@ -113,7 +113,7 @@ async def ended(tasks: Collection[asyncio.Task[Any]], within: float = STOP_SECON
 
 
 def _name(task: asyncio.Task[Any]) -> str:
-    """What we call it; of a task that somebody else has made, which code it runs."""
+    """The name that we gave the task; of other tasks, which code it runs."""
     name, code = task.get_name(), getattr(task.get_coro(), "cr_code", None)
     if not name.startswith("Task-") or code is None:
         return name

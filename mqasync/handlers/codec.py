@@ -1,4 +1,4 @@
-"""Bodies: bytes to typed values and back, as a handler's annotation says; no message, no broker."""
+"""Bodies: decodes bytes to what a handler's annotation says, and encodes values to bytes; no message, no broker."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ MADE_FROM_TEXT = (IPv4Address, IPv6Address, IPv4Network, IPv6Network, PurePath)
 WITH_FIELDS = ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "__total__", "_fields")
 NOT_DECODABLE = (TypeError, RuntimeError, NameError, Warning)
 """What msgspec and pydantic raise for an annotation."""
-GZIP = b"\x1f\x8b"  # so begins what is compressed
+GZIP = b"\x1f\x8b"  # the first bytes of compressed data
 # In MessagePack a float, and one that is NaN or infinite; text never looks like that, numbers and bytes rarely.
 FLOAT = b"\xcb"
 NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 
 
 def decoder(kind: Any) -> Decode:
-    """A function that decodes JSON to `kind`: dict, Struct, dataclass, TypedDict, what pydantic decodes.
+    """A function that decodes JSON to `kind`: dict, Struct, dataclass, TypedDict, whatever pydantic decodes.
 
-    `bytes` is taken as it is. Types that JSON lacks are made from text by calling them
-    (ipaddress.IPv4Address, pathlib.Path). Of a key that stands twice the last value counts; NaN and 1e400 are
+    `bytes` gets the body as it is. Types that JSON lacks are made from text by calling them
+    (ipaddress.IPv4Address, pathlib.Path). If a key occurs twice, the last value counts; NaN and 1e400 are
     refused, except that a pydantic model decides itself (allow_inf_nan). Nothing is decompressed.
     The function raises InvalidMessage; `decoder` itself raises ConfigurationError for an annotation
-    that nothing can be decoded to, or whose checks would be left out.
+    that nothing can be decoded to, or whose checks would be skipped.
     """
     try:
         parse = _parser(kind)
@@ -71,10 +71,10 @@ def _parser(kind: Any) -> Decode:
 
 
 def adapter_of(kind: Any) -> TypeAdapter[Any] | None:
-    """Pydantic's adapter where it decodes `kind`: where it has a part in it, or msgspec cannot; else None.
+    """Pydantic's adapter if it decodes `kind`: if `kind` involves pydantic, or msgspec cannot decode it; else None.
 
-    A msgspec.Struct, and the models in it, are msgspec's. Raises one of NOT_DECODABLE where neither can,
-    or where msgspec would leave out what pydantic checks.
+    msgspec decodes a msgspec.Struct and the models in it. Raises one of NOT_DECODABLE if neither can,
+    or if msgspec would skip what pydantic checks.
     """
     parts = list(_parts(kind))
     if any(map(_is_pydantics, parts)):
@@ -134,12 +134,12 @@ def _check_made_by_us(part: Any) -> None:
     """Raise TypeError where _from_json cannot make what msgspec leaves to it, or would not be asked."""
     if _is_pydantics(part):
         if is_dataclass(part) or not isinstance(part, type):
-            raise TypeError(f"msgspec would leave out the checks of {part!r}, which is pydantic's")
+            raise TypeError(f"msgspec would skip the checks of {part!r}, which is pydantic's")
         _adapter_inside(part)
     elif isinstance(part, type) and isinstance(msgspec.inspect.type_info(part), msgspec.inspect.CustomType):
         try:
             inspect.signature(part).bind("text")
-        except ValueError:  # nobody knows its parameters
+        except ValueError:  # its parameters are unknown
             pass
         except TypeError:
             raise TypeError(f"{part!r} has no fields with types, and is not made from text") from None
@@ -154,7 +154,7 @@ def _from_json(kind: type, value: Any) -> Any:
 
 
 def not_json(body: bytes) -> str:
-    """What is wrong with `body` as JSON; nothing if it is JSON."""
+    """What is wrong with `body` as JSON; empty if nothing is."""
     try:
         msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -173,7 +173,7 @@ def _to_builtin(value: Any) -> Any:
 
 
 def _without_dataclasses(value: Any) -> Any:
-    """`value` with the dataclasses of pydantic as it writes them: msgspec would take them for plain ones."""
+    """`value` with the dataclasses of pydantic as pydantic writes them: msgspec would write them like plain ones."""
     if isinstance(value, dict):
         return {name: _without_dataclasses(own) for name, own in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -203,9 +203,9 @@ TO_MESSAGEPACK = msgspec.msgpack.Encoder(enc_hook=_held).encode
 
 
 def encode(body: Any) -> bytes:
-    """`body` as JSON in UTF-8; bytes as they are. Pydantic's values by their aliases, as they say themselves.
+    """`body` as JSON in UTF-8; bytes stay as they are. Pydantic's values are written by alias.
 
-    Raises ConfigurationError for what JSON cannot carry: NaN and infinity too, wherever they are in it.
+    Raises ConfigurationError for what JSON does not have, including NaN and infinity anywhere in the body.
     """
     if isinstance(body, RAW):
         return bytes(body)

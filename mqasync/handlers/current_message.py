@@ -1,4 +1,4 @@
-"""What is being handled now, in this task and in those that the handler starts; nothing is logged here."""
+"""Which message is being handled, in this task and those that the handler starts; nothing is logged here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..message import Message
 
 
 class Handling(msgspec.Struct, gc=False):  # it is in no circle
-    """One message or batch in the hands of the queue (exchange, id); no `messages` any more when that is over.
+    """One message or batch of the queue (exchange, id) while it is handled; afterwards `messages` is empty.
 
     `trace_id` is hexadecimal, and empty without a trace.
     """
@@ -23,4 +23,4 @@ class Handling(msgspec.Struct, gc=False):  # it is in no circle
 
 
 HANDLING: ContextVar[Handling | None] = ContextVar("mqasync_handling", default=None)
-"""For who logs or measures: in the task of an attempt, and in those that its handler starts."""
+"""For logging and measuring: set in the task of an attempt, and in those that its handler starts."""

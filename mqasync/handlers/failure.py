@@ -1,6 +1,7 @@
-"""Errors of handlers in words, whatever their own methods do, secrets hidden; nothing is logged or settled here.
+"""Errors of handlers as text, whatever their own methods do, secrets masked; nothing is logged or settled here.
 
-The text of an exception is a user's or a library's code: it may raise, or say things that no broker can carry.
+The text of an exception comes from a user's or a library's code: that may raise, or return text that no broker
+can carry.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from ..masking import hide
 MAX_TRACEBACK = 8_000
 MAX_TEXT = 1_000
 HOPELESS = (Reject, InvalidMessage, Expired)
-"""What no other attempt would change."""
+"""Errors for which a retry is of no use."""
 
 
 def inner(error: BaseException) -> list[BaseException]:
-    """The errors in a group, in groups inside it too; any other error alone."""
+    """The errors in a group, and in groups inside it; any other error alone."""
     found, left = [], [error]
     while left:
         one = left.pop()
@@ -30,7 +31,7 @@ def inner(error: BaseException) -> list[BaseException]:
 
 
 def plain(error: BaseException) -> BaseException:
-    """`error`, or a Reject for a group of nothing but errors that no other attempt would change."""
+    """`error`, or a Reject for a group in which a retry is of no use for any of the errors."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     errors = inner(error)
@@ -42,7 +43,7 @@ def plain(error: BaseException) -> BaseException:
 
 
 def text(error: BaseException) -> str:
-    """What it says, its first MAX_TEXT characters; of a group, what those inside it are and say as well."""
+    """The first MAX_TEXT characters of its text; of a group, also the names and texts of the errors inside."""
     said = _safely(lambda: str(error), "text")
     if isinstance(error, BaseExceptionGroup):
         said += ": " + "; ".join(f"{type(one).__name__}: {text(one)}" for one in inner(error)[:MAX_TEXT])
@@ -50,7 +51,7 @@ def text(error: BaseException) -> str:
 
 
 def kind(error: BaseException) -> str:
-    """Its class with its module; of a group, those inside it as well."""
+    """Its class with its module; of a group, also those of the errors inside."""
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     if isinstance(error, BaseExceptionGroup):
         name += f" of {', '.join(dict.fromkeys(map(kind, inner(error))))}"
@@ -71,6 +72,6 @@ def describe(error: BaseException) -> str:
 
 def _safely(say: Callable[[], str], what: str) -> str:
     try:
-        return hide(say().encode("utf-8", "replace").decode())  # it may hold lone surrogates, which no broker can carry
+        return hide(say().encode("utf-8", "replace").decode())  # without lone surrogates, which no broker can carry
     except BaseException as problem:  # a panic of a Rust extension too
         return f"(it has no {what}: {type(problem).__name__} while it was asked for)"

@@ -1,4 +1,4 @@
-"""Outbox: many publishes under way, a bounded number of them; no broker, no message is made here."""
+"""Outbox: limits how many publishes are under way, and waits for them; no broker, no message is made here."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Self
 from ..errors import BrokerLost
 
 UNCONFIRMED = 512
-"""How many publishes one generator may have under way before it has to wait: its back-pressure.
+"""How many publishes one generator may have under way before it has to wait: its backpressure.
 
-Two batches of the publisher: one is on its way while the next is made.
+Two batches of the publisher: one is on its way while the next is collected.
 """
 
 
 class Outbox:
-    """`async with Outbox() as outbox`: everything put in is confirmed when the block has ended.
+    """`async with Outbox() as outbox`: everything that was put in is confirmed when the block has ended.
 
-    Leaving the block, or `put` before that, raises what a publish raised, or BrokerLost where one took longer
-    than `timeout` seconds; the others are let go.
+    Leaving the block, or `put` before that, raises what a publish raised, or BrokerLost if one took longer
+    than `timeout` seconds; the others are cancelled.
     """
 
     def __init__(self, timeout: float | None = None) -> None:

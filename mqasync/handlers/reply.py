@@ -1,4 +1,4 @@
-"""Replies: what a handler returned or raised, as messages to who asked; how to ask is in request.py."""
+"""Replies: what a handler returned or raised, as a message to the requester; requests are made in request.py."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def reply_to(message: Message) -> str | None:
         return None
     try:
         return check_name("id", message.headers[REPLY_TO])
-    except ConfigurationError:  # a stranger's: there is no such queue
+    except ConfigurationError:  # a foreign message: there is no such queue
         return None
 
 
 def result(request: Message, value: Any, id: str) -> Message:
-    """What the handler of queue `id` returned. Raises ConfigurationError for what JSON cannot carry."""
+    """The reply with what the handler of queue `id` returned. Raises ConfigurationError if JSON cannot carry it."""
     return _reply(request, encode(value.body if isinstance(value, Out) else value), id)
 
 
 def failure(request: Message, error: BaseException, id: str) -> Message:
-    """What the handler of queue `id` raised."""
+    """The reply with the error that the handler of queue `id` raised."""
     return _reply(request, encode(text(error)), id, {ERROR: type(error).__name__})
 
 

@@ -1,4 +1,4 @@
-"""What a handler's parameters ask for, read from its annotations; nothing is called here."""
+"""What the parameters of a handler get, by its annotations; nothing is called here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..message import Message
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """`body` is the type to decode, of one message or, with `batch`, of each one in a list.
+    """`body` is the type to decode the body to, or with `batch` each body in a list.
 
-    `message` names the parameter that gets the Message (or list of them), `injected` those that
-    get what lifespan() yields, `optional` those that get it if it yields them: they have a default.
+    `message` names the parameter that gets the Message (or a list of them), `injected` those that
+    get what lifespan() yields, `optional` those with a default, which get it if lifespan() yields it.
     """
 
     body: Any = dict
@@ -30,10 +30,10 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_consumer(function: Callable[..., Any]) -> Signature:
-    """The signature of a consumer's handler. Raises ConfigurationError for a parameter list that cannot be.
+    """The signature of a consumer's handler. Raises ConfigurationError for invalid parameters.
 
-    The annotations of the body and of what is returned must be readable when it runs; another parameter's
-    need not (imported under TYPE_CHECKING), and `Message` is known there.
+    The annotations of the body and of the return value must be readable at run time; those of other parameters
+    need not be (they may be imported under TYPE_CHECKING), and `Message` is known there.
     """
     if getattr(function, "__func__", None) is Binding.process:
         raise ConfigurationError(
@@ -94,7 +94,7 @@ def _hint(function: Callable[..., Any], name: str, otherwise: Any = None, **know
 
 
 def _hint_or_none(function: Callable[..., Any], name: str) -> Any:
-    """The bare type of a parameter that is not the body; None where nobody can read it when it runs."""
+    """The bare type of a parameter that is not the body; None if it cannot be read at run time."""
     try:
         return _bare(_hint(function, name, Message=Message))
     except Exception:  # imported for type checkers only

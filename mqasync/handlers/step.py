@@ -1,4 +1,4 @@
-"""Step: messages through one handler, decode, call, publish what it puts out; settling is not done here."""
+"""Step: decodes messages, calls one handler and publishes its outputs; settling is not done here."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Publish = Callable[[Message], Awaitable[None]]
 Run = Callable[[Sequence[Message]], Awaitable[Any]]
 """Step.run, or what is wrapped around it."""
 Around = Callable[[Binding, Run], Run]
-"""A decorator of Step.run: it measures or traces a consumer's every message or batch, and passes on what it returns."""
+"""A decorator of Step.run: it measures or traces every message or batch of a consumer, and returns its result."""
 
 
 class Step:
-    """A consumer's handler made ready: its decoder, its arguments, and the way out for its outputs.
+    """A consumer's handler, ready to be called: with its decoder, its arguments, and `publish` for its outputs.
 
-    `publish` returns when the broker has the message. `injected` is what lifespan() yielded.
-    Raises ConfigurationError for a handler whose parameters cannot be served.
+    `publish` returns when the broker has confirmed the message. `injected` is what lifespan() yielded.
+    Raises ConfigurationError for a handler with invalid or missing parameters.
     """
 
     def __init__(self, consumer: Binding, publish: Publish, injected: Mapping[str, Any]) -> None:
@@ -49,9 +49,9 @@ class Step:
         self._named = arguments(consumer.handler, self.signature, injected)
 
     async def run(self, messages: Sequence[Message]) -> Any:
-        """Handle one message, or one batch, and return when everything it put out is confirmed.
+        """Handle one message, or one batch, and return when all outputs are confirmed.
 
-        What is returned is for who asked for a reply: what the handler returned, or a list of what it yielded.
+        Returns the reply for a request: what the handler returned, or a list of what it yielded.
         Raises InvalidMessage for a body that does not decode, TimeoutError after the consumer's
         `timeout`, and whatever the handler or a publish raises.
         """
@@ -81,7 +81,7 @@ class Step:
         return value
 
     async def _generate(self, generator: AsyncGenerator[Any, None], messages: Sequence[Message]) -> list[Any]:
-        """Publish what it yields, many at a time; who asked for a reply gets it all in one."""
+        """Publish what it yields, many at a time; for a request, return a list of it."""
         asked = any(map(reply_to, messages))
         yielded, origin, priority = [], *common(messages)
         async with Outbox() as outbox, aclosing(generator) as values:
@@ -95,15 +95,15 @@ class Step:
         return yielded
 
     def _outputs(self, value: Any, origin: str, priority: int, position: int) -> Iterator[Message]:
-        """The messages for one value; their ids are derived, so that a re-run repeats them."""
+        """The messages for one value; their ids are derived, so that another attempt gives the same ids."""
         if value is None:
             return
         exchanges = self.consumer.options.to
         if isinstance(value, Out):
             exchanges = exchanges if value.exchange is None else (check_name("exchange", value.exchange),)
             if not exchanges:
-                what = f"{where(self.consumer.handler)} put out {value!r:.200}"
-                raise ConfigurationError(f"{what} and no exchange is named")
+                what = f"{where(self.consumer.handler)} returned or yielded {value!r:.200}"
+                raise ConfigurationError(f"{what} without an exchange; name one in the Out or in `to`")
         for exchange in exchanges:
             id = partial(output_id, origin, exchange, self.consumer.id, position)
             message = outgoing(value, exchange, self.consumer.id, id, priority)
@@ -112,19 +112,19 @@ class Step:
 
 
 def common(messages: Sequence[Message]) -> tuple[str, int]:
-    """What the ids of all outputs of these come from, and their priority."""
+    """From what the ids of all outputs of these messages are derived, and the priority of the outputs."""
     return "/".join(message.id for message in messages), max(message.priority for message in messages)
 
 
 def outgoing(value: Any, exchange: str, producer: str, id: Callable[[], str] = new_id, priority: int = 0) -> Message:
-    """The message for what a producer puts out: a body, or an Out; `id` and `priority` count where that says nothing.
+    """The message for an output: a body, or an Out. `id` and `priority` are used where the Out does not set them.
 
-    The same on every broker: it is bytes and text. Raises ConfigurationError for what cannot be that.
+    It is bytes and text, the same on every broker. Raises ConfigurationError for anything else.
     """
     out = value if isinstance(value, Out) else Out(value)
     inner = out.body[0] if isinstance(out.body, SEVERAL) and out.body else out.body
     if isinstance(inner, Out):
-        raise ConfigurationError("an Out is put out inside another one, or in a list: yield each of them by itself")
+        raise ConfigurationError("an Out cannot be inside another Out or in a list: yield each of them by itself")
     if not isinstance(out.headers, dict):
         raise ConfigurationError(f"headers are {reprlib.repr(out.headers)}; they take a dict of text by text")
     if out.priority is not None and not (type(out.priority) is int and 0 <= out.priority <= HIGHEST):
@@ -149,7 +149,7 @@ def surrounded(step: Step, around: Sequence[Around]) -> Run:
 
 
 def arguments(function: Any, signature: Signature, injected: Mapping[str, Any]) -> dict[str, Any]:
-    """What a signature asks for of what lifespan() yielded. Raises ConfigurationError for a missing one."""
+    """The arguments for a signature from what lifespan() yielded. Raises ConfigurationError if one is missing."""
     for name in signature.injected:
         if name not in injected:
             choices = ", ".join(injected) or "nothing, as the module has no lifespan()"
@@ -158,12 +158,12 @@ def arguments(function: Any, signature: Signature, injected: Mapping[str, Any]) 
 
 
 def texts(headers: dict[Any, Any]) -> dict[str, str]:
-    """A copy, text by text. Raises ConfigurationError."""
+    """A copy of headers, which must map text to text. Raises ConfigurationError."""
     return {text("a header's name", name): text(f"header {name!r}", own) for name, own in headers.items()}
 
 
 def text(what: str, given: Any, kinds: Any = str) -> str:
-    """`given` as nothing but text, if it is of one of `kinds`. Raises ConfigurationError."""
+    """`given` as a plain str, if it is one or of one of `kinds`. Raises ConfigurationError."""
     if isinstance(given, str):
         return str.__str__(given)  # a subclass would be encoded otherwise, or not at all
     if isinstance(given, kinds):
