@@ -244,7 +244,7 @@ async def test_a_producer_waits_for_a_queue_says_so_once_and_gives_up_in_time(ca
     with pytest.raises(Unroutable, match="nobody"):
         async with runner:
             await runner.finished()
-    assert caplog.text.count("no queue is bound to exchange 'nobody' yet: waiting for a consumer") == 1
+    assert caplog.text.count("no queue is bound to exchange 'nobody' yet; waiting for a consumer") == 1
 
 
 async def test_concurrent_publishes_and_acknowledgements_reach_the_transport_together(

@@ -205,7 +205,7 @@ def test_produce_publishes_each_line_of_a_pipe_while_the_writer_is_still_open(
 def test_produce_waits_for_a_queue_and_says_so_once(any_cli: CommandLine, exchange: str) -> None:
     any_cli.file("events.jsonl", "\n".join(numbered(5)))
     producer = any_cli.start("produce", "--exchange", exchange, "--id", "me", "events.jsonl")
-    producer.says(f"no queue is bound to exchange '{exchange}' yet: waiting for a consumer")
+    producer.says(f"no queue is bound to exchange '{exchange}' yet; waiting for a consumer")
     consumed = any_cli.run("consume", "--exchange", exchange, "--id", "q", "-n", "5")
     assert sorted(bodies(consumed.stdout)) == list(range(5))
     assert producer.ends() == 0

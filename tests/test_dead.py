@@ -119,7 +119,7 @@ def test_what_the_broker_itself_has_dead_lettered_has_a_reason_and_can_be_replay
 
     cli._on_broker(dead_letter)
     shown = cli.run("dead", "show", "CTH", "q").stdout
-    assert re.search("dead-reason +returned", shown) and "the broker itself has dead-lettered it" in shown
+    assert re.search("dead-reason +returned", shown) and "the broker itself dead-lettered it" in shown
     assert cli.ids("--reason", "returned") == ["id-1"]
     assert cli.said("dead", "replay", "CTH", "q") == "replayed 1 dead letter of CTH/q\n"
 

@@ -242,8 +242,8 @@ async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_c
         await until(lambda: channel.counts.handled == 600, "all are handled")
         assert time.monotonic() - since < 4.5, "all wait once for a Redis that does not answer, not one after another"
     (complaint,) = warnings_of(caplog)
-    assert complaint.startswith(f"{exchange}/q: the Redis that remembers ids cannot be asked: ")
-    assert complaint.endswith("; until it answers, repeated messages are handled again")
+    assert complaint.startswith(f"{exchange}/q: the Redis that remembers ids does not answer: ")
+    assert complaint.endswith("; until it does, duplicates are handled again")
     assert channel.counts.repeated == 0
 
 
@@ -313,7 +313,7 @@ async def test_the_start_says_where_ids_are_remembered_and_the_end_how_many_were
     if url:
         assert f"{start}{url}" in caplog.messages
     else:
-        where = "this process only: other processes and a restart do not know them"
+        where = "this process only: not shared with other processes, and lost in a restart"
         assert f"{start}{where}; set `dedup: redis://...` in config.yml" in warnings_of(caplog)
     assert summary(runner)[-1] == f"2 repeated messages of {exchange}/enrich were not handled again"
 

@@ -123,7 +123,7 @@ def test_a_service_whose_broker_is_away_is_alive_and_not_ready(cli: CommandLine,
 def test_a_producer_that_fails_is_told_everywhere_and_the_process_stays_ready(cli: CommandLine, port: int) -> None:
     cli.file("feeds.py", FEEDS)
     service = cli.start("run", "mine", "feeds", "--http", f"127.0.0.1:{port}")
-    service.says("the producer failed, again at its next time: OSError: 503")
+    service.says("the producer failed, next run on schedule: OSError: 503")
     eventually(lambda: ready(port)[0] == 200, "every consumer consumes")
     (failing,) = ready(port)[1]["failing"].items()
     assert failing[0] == "in/bad" and failing[1].startswith("OSError: 503 ")

@@ -185,7 +185,7 @@ async def test_what_redis_threw_away_is_said_once(how: str, exchange: str, caplo
             else:
                 server.kill()
                 server.start()
-            gone = f"{exchange}/q: its queue is gone with all that was in it; it is made again"
+            gone = f"{exchange}/q: its queue is gone, with all messages in it; creating it again"
             await until(lambda: gone in caplog.messages, "it is said")
             await until(lambda: channel.consuming, "it consumes again")
             await channel.broker.publish(exchange, Message(body=b"{}", exchange=exchange))

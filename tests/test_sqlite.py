@@ -93,7 +93,7 @@ def test_a_damaged_file_ends_the_process_with_one_error_that_says_what_to_do(
     errors = [line for line in done.stderr.splitlines() if str(path) in line and " on main " not in line]
     assert len(errors) == 1, errors
     assert re.search(r"is damaged: stop whoever uses it, .* sqlite3 \S+ \.recover \| sqlite3 recov", errors[0])
-    assert "taken up again" not in done.stderr
+    assert "subscribed again" not in done.stderr
 
 
 def test_a_damaged_file_is_an_error_of_status_and_check(cli: CommandLine) -> None:
@@ -129,4 +129,4 @@ def test_consumers_take_and_acknowledge_while_the_queue_has_filled_the_disk(
     for running in (producing, consuming):
         text = running.errors.lines
         assert sum("full" in line for line in text) <= 2, "\n".join(text)
-        assert not [line for line in text if "taken up again" in line or "cannot be used" in line], text
+        assert not [line for line in text if "subscribed again" in line or "cannot be used" in line], text

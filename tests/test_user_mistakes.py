@@ -144,19 +144,19 @@ def around(f):
         ),
         (
             "@producer(exchange='CTH', id='p', every='0 6 * * *', timezone='Europe/Berln')\nasync def f(): ...",
-            r"f \(.*, line 4\): timezone='Europe/Berln' of a producer is no time zone; did you mean 'Europe/Berlin'\?",
+            r"f \(.*, line 4\): timezone='Europe/Berln' of a producer is not a time zone; did you mean 'Europe/Berlin'",
         ),
         (
             "@producer(exchange='CTH', id='p', every='0 6 * * *', timezone='')\nasync def f(): ...",
-            r"f \(.*, line 4\): timezone='' of a producer is no time zone; names are like 'Europe/Berlin' or 'UTC'",
+            r"f \(.*, line 4\): timezone='' of a producer is not a time zone; names are like 'Europe/Berlin' or 'UTC'",
         ),
         (
             "@producer(exchange='CTH', id='p', every='0 6 * * *', timezone=2)\nasync def f(): ...",
-            r"f \(.*, line 4\): timezone=2 of a producer is no time zone; names are like 'Europe/Berlin' or 'UTC'",
+            r"f \(.*, line 4\): timezone=2 of a producer is not a time zone; names are like 'Europe/Berlin' or 'UTC'",
         ),
         (
             "@producer(exchange='CTH', id='p', every='10m', timezone='UTC')\nasync def f(): ...",
-            r"f \(.*, line 4\): timezone='UTC' of a producer says where a cron expression is meant, and every='10m' is",
+            r"f \(.*, line 4\): timezone='UTC' of a producer is for a cron expression, and every='10m' is",
         ),
         (
             "@producer(exchange='CTH', id='p')\nasync def f(): return object()",

@@ -1,1 +1,1 @@
-"""The life of a message on one queue: received, handled, settled; no protocol, no command."""
+"""The life of a message on one queue: received, handled, settled; no broker's protocol, no command."""

@@ -1,4 +1,4 @@
-"""Channel: the life of a message on one queue, receive, handle, settle; no protocol, no signals, no loop of its own."""
+"""Channel: receives, handles and settles the messages of one queue; no protocol, no signals, no event loop."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from .settlement import Observe, Settlement, ignore, key
 
 log = logging.getLogger("mqasync")
 
-LATER_SECONDS = 1.0  # before what has to run alone comes again when something else does
-TROUBLE_SECONDS = 5.0  # before what could not be settled is put back
+LATER_SECONDS = 1.0  # delay of a message that has to run alone, while another such message runs
+TROUBLE_SECONDS = 5.0  # before a message that could not be settled is requeued
 
 
 class Job(msgspec.Struct, eq=False):
@@ -44,20 +44,20 @@ class Job(msgspec.Struct, eq=False):
     deliveries: list[Delivery]
     alone: bool  # while no other handler runs
     attempt: Attempt | None = None
-    carrier: asyncio.Task[None] | None = None  # does what is neither the handler's nor done at once
+    carrier: asyncio.Task[None] | None = None  # does what has to be waited for outside the handler
 
     @property
     def work(self) -> asyncio.Task[None] | None:
-        """What goes on with them."""
+        """The task that works on them now."""
         return self.carrier or (self.attempt.task if self.attempt else None)
 
 
 class Channel:
-    """One consumer at work, from `start` to `drain`: up to `concurrency` attempts at what one receiver brings.
+    """One running consumer, from `start` to `drain`: up to `concurrency` attempts run concurrently.
 
-    Every delivery is settled once: acknowledged after its step has returned, given back for a
+    Every delivery is settled (see transport.py) once: acknowledged after its step has returned, requeued for a
     later attempt, or dead-lettered and then acknowledged. `quarantine` is shared by the channels of a process.
-    `seen` remembers what was handled, for a consumer with `dedup`; it is closed by `drain`. `around` is
+    `seen` remembers the ids of handled messages, for a consumer with `dedup`; `drain` closes it. `around` is
     wrapped around Step.run, the last one outermost. `context` holds the context variables that handlers see.
     """
 
@@ -96,29 +96,29 @@ class Channel:
         self._jobs: dict[Job, None] = {}
         self._batch_timer: asyncio.TimerHandle | None = None
         self._batch_due = False
-        self._paced = False  # somebody looks again when the next handler may begin
+        self._paced = False  # a timer is set for when the next handler may begin
         self._draining = False
         self._stopped = False
         self._receiving: asyncio.Task[None] | None = None
 
     @property
     def consuming(self) -> bool:
-        """True while the broker sends its messages here."""
+        """True while the broker delivers messages to this channel."""
         return self._receiver.consuming
 
     @property
     def _held(self) -> Collection[Delivery]:
-        """In hand, oldest first; what is still being handled though its connection was lost is not."""
+        """Messages in flight, oldest first, without those that are still handled though their connection was lost."""
         return self._receiver.inbox.held if self._receiver.inbox else ()
 
     @property
     def held(self) -> int:
-        """Deliveries in hand, not settled."""
+        """How many messages are in flight."""
         return len(self._held)
 
     @property
     def oldest(self) -> float | None:
-        """Seconds since the oldest message in hand was first published; None if there is none."""
+        """Seconds since the oldest message in flight was first published; None if there is none."""
         return max((time.time() - delivery.message.time for delivery in self._held), default=None)
 
     async def depth(self) -> int:
@@ -127,9 +127,9 @@ class Channel:
         return found.total if found else 0
 
     def start(self, declared: bool = False) -> asyncio.Task[None]:
-        """Begin to work; the task ends after `drain`, or with the error that ends the channel for good.
+        """Start receiving; the task ends after `drain`, or with the error that ends the channel permanently.
 
-        `declared`: `declare` would be no use, all of it has just been done.
+        `declared`: the queues have just been declared and need not be declared again.
         """
         self._context = self._context or copy_context()
         self._receiving = asyncio.create_task(self._receiver.run(declared))
@@ -144,14 +144,14 @@ class Channel:
             self._ready.put(delivery)
         self._go_on()
         if suspects:
-            what = "came back again and again from processes that died"
-            self._settlement.complaints.say(f"{self.name}: {len(suspects):,} of its messages {what}; each runs alone")
+            what = "were redelivered several times because their process died"
+            self._settlement.complaints.say(f"{self.name}: {len(suspects):,} messages {what}; each will run alone")
             await self._settlement.send_copies(suspects, 1)
         if later:
             await self._settlement.send_copies(later, delay=LATER_SECONDS)
 
     def _sorted(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery], list[Delivery]]:
-        """Those that are to be handled now, the suspects, and those to be exchanged for later; see poison.py."""
+        """The deliveries to handle now, the suspects, and those to replace by delayed copies; see poison.py."""
         for delivery in deliveries:
             if ALONE in delivery.message.headers:
                 read(delivery)
@@ -163,7 +163,7 @@ class Channel:
         return [one for one in deliveries if one not in suspects and one not in later], suspects, later
 
     def _at_work_on(self, delivery: Delivery) -> bool:
-        """Whether an attempt at it goes on, which a lost connection did not end: then this is what it settles."""
+        """Whether an attempt at it still runs though its connection was lost: that will settle this delivery."""
         for job in self._jobs:
             for index, old in enumerate(job.deliveries if job.carrier is None else ()):
                 if old.subscription is not delivery.subscription and key(old) == key(delivery):
@@ -172,7 +172,7 @@ class Channel:
         return False
 
     def _go_on(self) -> None:
-        """Begin what waits, as far as there is room: called whenever something has come or has ended."""
+        """Start handlers while there is room: called whenever messages arrive or a handler ends."""
         while len(self._jobs) < self._concurrency and self._quarantine.open and not self._draining:
             if self._pace and (pause := self._pace.pause()):
                 return self._later(pause)
@@ -189,7 +189,7 @@ class Channel:
                 self._attempt(job, deliveries, partial(self._handled, job))
 
     def _later(self, pause: float) -> None:
-        """Go on when the next handler may begin."""
+        """Call _go_on when the next handler may begin."""
 
         def go_on() -> None:
             self._paced = False
@@ -200,14 +200,14 @@ class Channel:
             asyncio.get_running_loop().call_later(pause, go_on)
 
     def _expired(self, delivery: Delivery) -> Expired | None:
-        """That it is older than it may be, if so."""
+        """The error if it is older than `max_age`."""
         if (most := self._options.max_age) is None:
             return None
         age = time.time() - delivery.message.time
         return None if age <= most else Expired(f"published {age:,.0f} s ago; max_age is {most:g} s")
 
     def _needs_care(self, delivery: Delivery) -> bool:
-        """True if it does not simply get to a handler."""
+        """True if there is something to do or to check before a handler gets it."""
         return bool(
             delivery.alone
             or delivery.unreadable
@@ -217,7 +217,7 @@ class Channel:
         )
 
     def _next(self) -> list[Delivery]:
-        """What is to be handled together; nothing while a batch may grow, for `batch_wait` after its first message."""
+        """The messages to handle next; none while a batch may still grow, `batch_wait` after its first message."""
         waiting = len(self._ready)
         if waiting < self._size and not self._batch_due:
             if waiting and self._batch_timer is None:
@@ -229,7 +229,7 @@ class Channel:
         return self._ready.take(self._size)
 
     def _now(self) -> None:
-        """A batch need not grow any more."""
+        """The batch has waited long enough."""
         self._batch_due = True
         self._go_on()
 
@@ -250,9 +250,9 @@ class Channel:
         return value
 
     def _handled(self, job: Job, outcome: Outcome) -> None:
-        """Its only attempt, or the first at a batch, has ended."""
+        """The only attempt of this job, or the first one at its batch, has ended."""
         if job not in self._jobs:
-            return  # it was left behind
+            return  # `drain` did not wait for it
         if outcome is DONE:
             self._settlement.acknowledge(job.deliveries)
             self._end(job)
@@ -260,9 +260,9 @@ class Channel:
             self._carry(job, self._settle(job, job.deliveries, outcome))
 
     def _end(self, job: Job) -> None:
-        """All of its deliveries are settled, or will be by `drain`."""
+        """Remove the job: all of its deliveries are settled, or will be by `drain`."""
         if job.attempt:
-            job.attempt.handling.messages = ()  # what the handler started may go on, and is about nothing any more
+            job.attempt.handling.messages = ()  # tasks that the handler started may run on, without a message
         if not job.alone:
             self._quarantine.leave()
         for delivery in job.deliveries:
@@ -277,10 +277,10 @@ class Channel:
         try:
             await work
         except BrokerError as error:
-            self._settlement.complaints.say(f"{self.name}: settling failed ({error}); the message comes back")
+            self._settlement.complaints.say(f"{self.name}: settling failed ({error}); the message will be redelivered")
             await self._come_back(job)
         except Exception as error:
-            log.exception("%s: settling failed; the message comes back", self.name)
+            log.exception("%s: settling failed; the message will be redelivered", self.name)
             self.counts.last_error = describe(error)
             await self._come_back(job)
         finally:
@@ -291,7 +291,7 @@ class Channel:
         await self._settlement.release(job.deliveries)
 
     async def _with_care(self, job: Job) -> None:
-        """What has to be waited for before a handler may begin."""
+        """Check for duplicates, or wait until the message can run alone, and then handle it."""
         if self._dedup and not (new := await self._dedup.new(job.deliveries)):
             return
         deliveries = new if self._dedup else job.deliveries
@@ -330,7 +330,7 @@ class Channel:
         if job.attempt:
             HANDLING.set(job.attempt.handling)  # for what is logged
         if outcome is DONE:
-            if self._dedup:  # before the acknowledgement: a crash between leads to neither a loss nor a repeat
+            if self._dedup:  # before the acknowledgement: a crash in between neither loses nor repeats the message
                 await self._dedup.remember(deliveries)
             self._settlement.acknowledge(deliveries)
         elif outcome.kind == "postponed":
@@ -341,7 +341,7 @@ class Channel:
             await self._one_by_one(job, deliveries)  # one bad message does not take the others with it
 
     async def _fail(self, delivery: Delivery, outcome: Outcome) -> None:
-        """The error goes to who asked; if nobody has, or is there any more, the message is retried or dead-lettered."""
+        """Send the error to the requester; if there is none (any more), the message is retried or dead-lettered."""
         assert outcome.error
         message = delivery.message
         id = reply_to(message)
@@ -351,9 +351,9 @@ class Channel:
             await self._settlement.fail(delivery, outcome)
 
     async def drain(self, grace: float) -> None:
-        """Stop receiving, let running handlers finish within `grace` seconds and put the rest back.
+        """Stop receiving, let running handlers finish within `grace` seconds and requeue the rest.
 
-        A handler that does not end when it is cancelled is left behind, and said so.
+        A handler that does not end when it is cancelled is left running, with a warning.
         """
         self._draining = True
         await self._receiver.close()
@@ -365,7 +365,7 @@ class Channel:
         attempts = [job.attempt for job in self._jobs if job.attempt and not job.attempt.task.done()]
         for attempt in attempts:
             attempt.stop()
-        await ended([attempt.task for attempt in attempts], then="; its message is put back")
+        await ended([attempt.task for attempt in attempts], then="; its message is requeued")
         own = [job.carrier for job in self._jobs if job.carrier] + ([self._receiving] if self._receiving else [])
         for task in own:
             task.cancel()

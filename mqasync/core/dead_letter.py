@@ -1,4 +1,4 @@
-"""Dead letters: what a message carries when it is dead-lettered; where it is sent is settlement.py's business."""
+"""Dead letters: the headers that a message gets when it is dead-lettered; settlement.py publishes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_ID = 255
 
 
 def dead_letter(message: Message, id: str, error: BaseException) -> Message:
-    """`message` as the dead letters of queue (message.exchange, id) keep it: same id and body, why in its headers.
+    """`message` as the dead-letter queue of (message.exchange, id) gets it: same id and body, the reason in headers.
 
     Headers: dead-reason (rejected, expired, else the name of the exception), dead-exception, dead-message, dead-
     traceback (its end; a Reject has none), dead-attempts, dead-returned (Message.returned), dead-exchange, dead-id,
@@ -40,24 +40,24 @@ def dead_letter(message: Message, id: str, error: BaseException) -> Message:
         "dead-last-time": f"{time.time():.3f}",
         "dead-host": socket.gethostname(),
     }
-    if unfit(message):  # a stranger's: no broker would take it again as it is
+    if unfit(message):  # a foreign message: no broker would accept it again as it is
         headers["dead-own-headers"] = f"dropped: {', '.join(message.headers)}"[:MAX_TEXT]
         message = msgspec.structs.replace(message, id=message.id[:MAX_ID], producer="", key=None, headers={})
     return msgspec.structs.replace(message, headers=message.headers | headers)
 
 
 def explained(message: Message) -> Message:
-    """A dead letter; with a reason, if it has none because the broker itself has dead-lettered it."""
+    """The dead letter with a reason, also where it has none because the broker itself dead-lettered it."""
     if "dead-reason" in message.headers:
         return message
-    why = "the broker itself has dead-lettered it: it was delivered too often without being acknowledged"
+    why = "the broker itself dead-lettered it: it was redelivered too often without being acknowledged"
     return msgspec.structs.replace(message, headers=message.headers | {"dead-reason": "returned", "dead-message": why})
 
 
 def revived(message: Message) -> Message:
-    """A dead letter as the message it was before: same id and body, without the headers above, at its first attempt.
+    """A dead letter as the message that it was: same id and body, without the headers above, at its first attempt.
 
-    What has expired is as if it were published now, or it would be dead-lettered again.
+    An expired one gets the present as its time, or it would be dead-lettered again.
     """
     published = time.time() if message.headers.get("dead-reason") == EXPIRED else message.time
     own = {name: text for name, text in message.headers.items() if not name.startswith(PREFIX) and name != ALONE}
@@ -65,7 +65,7 @@ def revived(message: Message) -> Message:
 
 
 def dead_lettered_at(message: Message) -> float:
-    """When a message was dead-lettered, in seconds since 1970; when it was published, where it does not tell."""
+    """When a message was dead-lettered, in seconds since 1970; without that header, when it was published."""
     try:
         return float(message.headers["dead-last-time"])
     except (KeyError, ValueError):

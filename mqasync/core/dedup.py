@@ -1,4 +1,4 @@
-"""Dedup: the ids that a queue has handled, remembered for a while; no broker's library, no handler is called here."""
+"""Dedup: remembers for a while which ids a queue has handled; no broker's library, no handler is called here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .settlement import Settlement
 
 log = logging.getLogger("mqasync")
 
-MAX_IDS = 1_000_000  # remembered by one consumer in its process, about 200 MB; the oldest go first
-AWAY_SECONDS = 5.0  # who did not answer is not asked for so long: each try may take as long as its timeout
+MAX_IDS = 1_000_000  # remembered by one consumer in its process, about 200 MB; the oldest are forgotten first
+AWAY_SECONDS = 5.0  # a store that did not answer is not asked for so long: each try may take as long as its timeout
 
 
 class SeenInProcess:
@@ -42,16 +42,16 @@ class SeenInProcess:
             self._ends.popitem(last=False)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
 def digest(id: str) -> bytes:
-    """What is kept of an id: 16 bytes, however long a stranger made it."""
+    """What is kept of an id: 16 bytes, however long that of a foreign message is."""
     return blake2b(id.encode(), digest_size=16).digest()
 
 
 class Dedup:
-    """What a channel asks and tells `seen`. When that is away every message counts as new: rather twice than never."""
+    """Asks `seen` for a channel. While it does not answer every message counts as new: rather twice than never."""
 
     def __init__(self, name: str, seen: Seen, settlement: Settlement) -> None:
         self.close = seen.close
@@ -75,7 +75,7 @@ class Dedup:
         return set()
 
     async def remember(self, deliveries: Sequence[Delivery]) -> None:
-        """They are handled, and what they put out is confirmed."""
+        """They have been handled, and their outputs are confirmed."""
         if time.monotonic() >= self._ask_again:
             try:
                 await self._seen.add([delivery.message.id for delivery in deliveries])
@@ -84,12 +84,12 @@ class Dedup:
 
     def _away(self, error: Exception) -> None:
         self._ask_again = time.monotonic() + AWAY_SECONDS
-        what = f"the Redis that remembers ids cannot be asked: {error}"
-        self._settlement.complaints.say(f"{self._name}: {what}; until it answers, repeated messages are handled again")
+        what = f"the Redis that remembers ids does not answer: {error}"
+        self._settlement.complaints.say(f"{self._name}: {what}; until it does, duplicates are handled again")
 
 
 def seen_of(consumer: Binding, url: str | None) -> Seen | None:
-    """Where `consumer` remembers ids, and says so: in the store at `url`, else in this process; None without `dedup`.
+    """Where `consumer` remembers ids: in the store at `url`, else in this process; None without `dedup`. Logs which.
 
     Raises ConfigurationError for a wrong URL or a missing client library.
     """
@@ -100,6 +100,6 @@ def seen_of(consumer: Binding, url: str | None) -> Seen | None:
     if url:
         log.info("%s in %s", what, masked(url))
         return load_seen(url, consumer.exchange, consumer.id, ttl)
-    elsewhere = "other processes and a restart do not know them; set `dedup: redis://...` in config.yml"
+    elsewhere = "not shared with other processes, and lost in a restart; set `dedup: redis://...` in config.yml"
     log.warning("%s in this process only: %s", what, elsewhere)
     return SeenInProcess(ttl)

@@ -1,4 +1,4 @@
-"""Feed: one producer at work, what it returns or yields is published; when it runs is schedule.py's business."""
+"""Feed: runs one producer and publishes what it returns or yields; when it runs is in schedule.py."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ log = logging.getLogger("mqasync")
 MISTAKES = (ConfigurationError, MessageTooLarge, Unroutable)
 RETRIES = 4  # of a producer that is to run once
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds before a failed producer without a schedule is started again
-ROUTE_PAUSE = 0.25  # seconds between looks whether a queue is bound by now
+ROUTE_PAUSE = 0.25  # seconds between two checks whether a queue is bound
 
 
 class Feed:
-    """One producer at work. `injected` is what lifespan() yielded; `once` makes it run only once, schedule or not.
+    """One running producer. `injected` is what lifespan() yielded; `once` makes it run only once, schedule or not.
 
-    `wait` bounds, in seconds, how long it waits for a queue to be bound to its exchange. `failed` counts the runs
+    `wait` limits, in seconds, how long it waits for a queue to be bound to its exchange. `failed` counts the runs
     that failed; `failing`: the last one did.
     """
 
@@ -61,9 +61,9 @@ class Feed:
         self._once = once
 
     async def run(self) -> None:
-        """Run on schedule until exhausted. A run that fails is counted and said, and costs nothing but itself.
+        """Run on schedule until exhausted. A failed run is counted and logged, and has no other effect.
 
-        Raises a user's mistake that the first run finds at the start, before it has published anything; BrokerDamaged.
+        Raises BrokerDamaged, and the user's mistakes that the first run meets before it has published anything.
         """
         delay = 0.0 if self._once else self.schedule.wait(None)
         at_start = not delay  # a cron expression may come much later
@@ -83,7 +83,7 @@ class Feed:
                 delay = None if self._once else self.schedule.wait(started)
 
     async def _outcome(self) -> BaseException | None:
-        """What one run failed with: anything, in a task of its own, which it may also have cancelled itself."""
+        """The error of one run, if it failed. It has a task of its own, as it may raise anything or cancel itself."""
 
         async def run() -> BaseException | None:
             try:
@@ -98,16 +98,16 @@ class Feed:
         return error
 
     def _failed(self, error: BaseException, started: float) -> float | None:
-        """Count it and say it; seconds until the next run, None for never again."""
+        """Count and log a failed run; returns the seconds until the next run, None if there is none."""
         self.failed, self.failing, self.last_error = self.failed + 1, True, describe(error)
         self._failures = 1 if time.time() - started > LONGEST_PAUSE else self._failures + 1
         delay: float | None = pause(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
-        then = f"again in {delay:.1f} s"
+        then = f"next run in {delay:.1f} s"
         if self._once:
             if self._failures > RETRIES:
-                delay, then = None, f"not again after {self._failures} times"
+                delay, then = None, f"giving up after {self._failures} runs"
         elif (scheduled := self.schedule.wait(started)) is not None:
-            delay, then = scheduled, "again at its next time"
+            delay, then = scheduled, "next run on schedule"
         self._complaints.say(f"{self.name}: the producer failed, {then}: {self.last_error}", error)
         return delay
 
@@ -133,7 +133,7 @@ class Feed:
 def waiting_for_queues(
     publish: Callable[[Message], Awaitable[None]], limit: float | None
 ) -> Callable[[Message], Awaitable[None]]:
-    """`publish`, but while no queue is bound to the exchange it waits, saying so once, up to `limit` seconds."""
+    """`publish`, but it waits up to `limit` seconds for a queue to be bound to the exchange, and warns once."""
     said: set[str] = set()
 
     async def publish_or_wait(message: Message) -> None:
@@ -146,7 +146,7 @@ def waiting_for_queues(
                     raise
             if message.exchange not in said:
                 said.add(message.exchange)
-                log.warning("no queue is bound to exchange %r yet: waiting for a consumer", message.exchange)
+                log.warning("no queue is bound to exchange %r yet; waiting for a consumer", message.exchange)
             await asyncio.sleep(ROUTE_PAUSE)
 
     return publish_or_wait

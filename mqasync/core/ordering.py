@@ -1,4 +1,4 @@
-"""Lanes: what was received and waits to be handled, one after another for each key if so wished; nothing is handled."""
+"""Lanes: received messages that wait for a handler, with `ordered` one at a time for each key; nothing is handled."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ..transport import Delivery
 
 
 class Lanes:
-    """First in, first out. If `ordered`, of the messages with one key only one is taken at a time.
+    """First in, first out. If `ordered`, only one of the messages with the same key is taken at a time.
 
-    A message without a key waits for none.
+    A message without a key does not wait for others.
     """
 
     def __init__(self, ordered: bool) -> None:
@@ -39,13 +39,13 @@ class Lanes:
         return [free.popleft() for _ in range(min(limit, len(free)))]
 
     def done(self, delivery: Delivery) -> None:
-        """One that was taken is done: the next of its key is free."""
+        """A message that was taken is done: the next one with its key is free."""
         if self._ordered and delivery.message.key is not None:
             for waiting in self._behind.pop(delivery.message.key):
                 self.put(waiting)
 
     def take_all(self) -> list[Delivery]:
-        """Take out all that nobody has begun."""
+        """Take out all messages that no handler has begun."""
         taken = self.take(len(self._free))
         for delivery in list(taken):
             if self._ordered and delivery.message.key is not None:

@@ -1,4 +1,4 @@
-"""Pace: how many handlers of one consumer may begin in a time; nothing is begun here."""
+"""Pace: the rate limit of one consumer, how many handlers may begin in a period; none is begun here."""
 
 from __future__ import annotations
 

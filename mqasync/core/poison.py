@@ -1,10 +1,11 @@
-"""Poison: what came back again and again runs while no other handler does; nothing is sent or settled here.
+"""Poison messages: those redelivered too often run with no other handler; nothing is published or settled here.
 
-A message that kills its process takes along what the process has in hand, and no broker tells who it was: most
-count what a drain has put back as well. So what has come back SUSPECT_RETURNS times, the connections that this process
-has lost and outlived not counted, is exchanged for a fresh copy, whose header says that it is about to run alone, for
-the first time. A copy that comes back was in hand when the process died, and is exchanged for the next one; from the
-second on none of them waits in hand for another. Only what comes back after MAX_ALONE of them is dead-lettered.
+When a message kills its process, all messages in flight there are redelivered, and no broker says which one it was;
+most brokers also count messages that a drain has requeued. So a message that was redelivered SUSPECT_RETURNS times
+(not counting connections that this process has lost and survived) is a suspect: it is replaced by a copy whose header
+says that it is about to run alone for the first time. A copy that is redelivered was in flight when the process died,
+and is replaced by the next copy. From the second copy on, no copy stays in flight while it waits for another one.
+Only a message that is redelivered after MAX_ALONE copies is dead-lettered.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from ..message import Message
 from ..transport import Delivery
 
 SUSPECT_RETURNS = 3  # fewer can be a redeployment
-MAX_RETURNS = 10  # whatever the cause: then a copy, which the broker begins to count anew, before it buries by itself
-MAX_ALONE = 5  # times a message may come back after it has run alone
-ALONE = "run-alone"  # header: how often it was about to
-SETTLE_SECONDS = 0.05  # for the acknowledgements of what ran before to leave the process
-ALONE_SECONDS = 5.0  # who waits or runs for longer holds up nobody any more
+MAX_RETURNS = 10  # of any cause: then a copy, whose delivery count begins anew, before the broker dead-letters it
+MAX_ALONE = 5  # times a message may be redelivered after it has run alone
+ALONE = "run-alone"  # header: how often the message was about to run alone
+SETTLE_SECONDS = 0.05  # for the acknowledgements of earlier messages to leave the process
+ALONE_SECONDS = 5.0  # how long other handlers are held up by one that waits to run alone, or does
 
 
 def read(delivery: Delivery) -> None:
-    """Take our header out of its message; a stranger's says at most what ours may."""
+    """Take our header out of its message; in a foreign message it is worth no more than ours can be."""
     headers = dict(delivery.message.headers)
     said = headers.pop(ALONE)
     delivery.alone = min(int(said), MAX_ALONE) if said.isascii() and said.isdigit() and len(said) < 3 else 0
@@ -36,27 +37,27 @@ def read(delivery: Delivery) -> None:
 
 
 def copy(delivery: Delivery, alone: int) -> Message:
-    """The message, which says that it is about to run alone for the `alone`th time."""
+    """The message with the header that says that it is about to run alone for the `alone`th time."""
     return replace(delivery.message, headers=delivery.message.headers | {ALONE: str(alone)})
 
 
 def suspect(delivery: Delivery) -> bool:
-    """True if this message may have killed its process, and has to be exchanged."""
+    """True if this message may have killed its process and has to be replaced by a copy."""
     died = delivery.deaths >= (1 if delivery.alone else SUSPECT_RETURNS)
     return died and delivery.alone < MAX_ALONE and not delivery.unreadable
 
 
 def problem(delivery: Delivery) -> MessageError | None:
-    """Why it must not get to a handler."""
+    """Why a handler must not get it, if so."""
     if delivery.unreadable:
         return InvalidMessage(delivery.unreadable)
     if delivery.alone >= MAX_ALONE and delivery.deaths:
-        return Reject(f"its process died {delivery.alone} times while it ran alone")
+        return Reject(f"its process died {delivery.alone} times while no other message was being handled")
     return None
 
 
 def worn(delivery: Delivery) -> bool:
-    """True if its broker may dead-letter it soon for its many returns, which are nobody's fault."""
+    """True if the broker may soon dead-letter it for its delivery count, though it did no harm."""
     return delivery.returned >= MAX_RETURNS and not suspect(delivery) and not problem(delivery)
 
 
@@ -71,17 +72,17 @@ class Quarantine:
         self._reopened: list[Callable[[], None]] = []
         self._held: list[Callable[[], Collection[Delivery]]] = []
         self._turn = asyncio.Lock()  # suspects run one after another
-        self._empty = asyncio.Event()  # nobody runs
+        self._empty = asyncio.Event()  # no handler runs
         self._empty.set()
         self._running = 0
 
     def join(self, reopened: Callable[[], None], held: Callable[[], Collection[Delivery]]) -> None:
-        """One more channel: `reopened` is called when handlers may begin again, `held` is what it has in hand."""
+        """Add a channel: `reopened` is called when handlers may begin again, `held` returns its messages in flight."""
         self._reopened.append(reopened)
         self._held.append(held)
 
     def too_many(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Those of what has just come that must not wait in hand, as another one may kill the process."""
+        """Those just received that must not wait in flight, because another suspect may kill the process."""
         alone = [one for one in deliveries if one.alone > 1 and not suspect(one) and not problem(one)]
         if not alone:
             return []
@@ -94,16 +95,16 @@ class Quarantine:
         self._empty.clear()
 
     def leave(self) -> None:
-        """It has ended."""
+        """A handler has ended."""
         self._running -= 1
         if not self._running:
             self._empty.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """In the block a suspect runs: those that run have left, and no other handler begins.
+        """Run a suspect in the block: earlier handlers have ended, and no other one begins.
 
-        Neither waiting nor running shuts the others out for longer than ALONE_SECONDS: a slow handler must
+        Waiting for them and running hold up other handlers for ALONE_SECONDS each at most: a slow handler must
         not stop every queue of the process.
         """
         async with self._turn:

@@ -1,4 +1,4 @@
-"""Receiver: what one queue brings, taken up again whenever it is lost; no handler is called, nothing settled here."""
+"""Receiver: receives from one queue, and subscribes again when that is lost; no handler is called here."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .settlement import Settlement
 
 log = logging.getLogger("mqasync")
 
-SILENT_SECONDS = 30.0  # without a message before it is asked whether any wait
+SILENT_SECONDS = 30.0  # without a message, before the broker is asked whether any wait
 ANSWER_SECONDS = 5.0  # for the answer to that
-RECEIVE_SECONDS = 5.0  # how long one receive may wait; only tidiness depends on it
+RECEIVE_SECONDS = 5.0  # how long one receive may wait; the exact value does not matter
 
 
 class Receiver:
-    """Hands the deliveries of queue (exchange, id) to `arrived`, as long as fewer than `prefetch` are not settled.
+    """Passes the deliveries of queue (exchange, id) to `arrived`, with at most `prefetch` of them in flight.
 
-    What waits in `ready` is forgotten when the subscription is lost, and put back by `close`.
+    Those that wait in `ready` are dropped when the subscription is lost, and requeued by `close`.
     """
 
     def __init__(
@@ -49,18 +49,18 @@ class Receiver:
         self._settlement = settlement
         self._ready = ready
         self._arrived = arrived
-        self._said = False  # that it is lost, and not yet that it is taken up again
+        self._said = False  # logged that the subscription is lost, and not yet that it is back
         self._closed = False
-        self._quiet = 0.0  # seconds in which there was room and nothing came
-        self._stands_still = False  # although messages wait
+        self._quiet = 0.0  # seconds in which there was room and no message arrived
+        self._stands_still = False  # no message arrives although some wait
 
     async def declare(self) -> None:
-        """Make sure that the queue and its dead letters exist. Raises BrokerRefused."""
+        """Make sure that the queue and its dead-letter queue exist. Raises BrokerRefused."""
         await self._settlement.declare_dead()
         await self._broker.call(lambda transport: transport.declare(self._exchange, self._id))
 
     async def run(self, declared: bool) -> None:
-        """Receive until `close`. Raises BrokerDamaged, and BrokerRefused if the broker refuses what it never granted.
+        """Receive until `close`. Raises BrokerDamaged, and BrokerRefused if the first subscription is refused.
 
         `declared`: its queues have just been declared.
         """
@@ -75,9 +75,9 @@ class Receiver:
             except BrokerError as error:
                 if isinstance(error, BrokerRefused) and self.inbox is None:
                     raise
-                declared = False  # somebody may have deleted them
+                declared = False  # the queues may have been deleted
                 failures = 1 if self._settlement.counts.received > received else failures + 1
-                lost = f"{self._name}: the subscription is lost ({error}); taking it up again"
+                lost = f"{self._name}: the subscription is lost ({error}); subscribing again"
                 self._said = complaints.say(lost) or self._said
                 await asyncio.sleep(pause(failures))
 
@@ -94,7 +94,7 @@ class Receiver:
             raise
         self.again = self.inbox is not None
         if self._said:
-            log.warning("%s: the subscription is taken up again", self._name)
+            log.warning("%s: subscribed again", self._name)
             self._said = False
         self.inbox = inbox
         self.consuming = not self._stands_still
@@ -108,7 +108,7 @@ class Receiver:
                     await asyncio.sleep(LONGEST_PAUSE)
         except BrokerLost:
             self._settlement.lost()
-            self._ready.take_all()  # they are no longer ours and come again
+            self._ready.take_all()  # they are no longer ours and will be redelivered
             raise
         finally:
             self.consuming = False
@@ -116,10 +116,10 @@ class Receiver:
             await inbox.close()
 
     async def _miss(self) -> None:
-        """Say so if the queue that was consumed is gone: the broker forgot it, or somebody deleted it."""
-        with suppress(BrokerRefused):  # not everybody may ask
+        """Warn if the queue does not exist any more: the broker lost it, or it was deleted."""
+        with suppress(BrokerRefused):  # asking may need a permission
             if self.inbox and await stats(self._broker, self._exchange, self._id) is None:
-                log.warning("%s: its queue is gone with all that was in it; it is made again", self._name)
+                log.warning("%s: its queue is gone, with all messages in it; creating it again", self._name)
 
     async def _receive(self, inbox: Inbox) -> None:
         began = time.monotonic()
@@ -131,14 +131,14 @@ class Receiver:
         await self._arrived(deliveries)
 
     async def _is_stalled(self, connection: Connection, inbox: Inbox) -> bool:
-        """True, and said, where messages wait and none has come for SILENT_SECONDS: it has to be taken up anew.
+        """True, with a warning, if messages wait and none has arrived for SILENT_SECONDS: subscribe again.
 
-        A broker, or what stands between, may forget a subscription and keep the connection alive. The second time
-        the connection is given up too. Where there is a lease every receive asks anew, and nothing can be forgotten.
+        A broker or proxy may forget a subscription and keep the connection alive. The second time the connection is
+        given up too. Where there is a lease, every receive asks the broker, and no subscription can be forgotten.
         """
         if self._quiet < SILENT_SECONDS or inbox.lease is not None:
             return False
-        why = f"none has come for {self._quiet:.0f} s, and the broker does not tell how many messages wait"
+        why = f"no message has arrived for {self._quiet:.0f} s, and the broker does not say how many wait"
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
                 found = await stats(self._broker, self._exchange, self._id)
@@ -146,17 +146,17 @@ class Receiver:
                 if waiting <= 0:
                     self._quiet, self._stands_still, self.consuming = 0.0, False, True
                     return False
-                if found and self._quiet < SILENT_SECONDS * (found.consumers or 1):  # others may hold what waits
+                if found and self._quiet < SILENT_SECONDS * (found.consumers or 1):  # they may be in flight elsewhere
                     return False
-                why = f"{waiting:,} messages wait and none has come for {self._quiet:.0f} s"
-        self._settlement.complaints.say(f"{self._name}: {why}; taking the subscription up anew")
+                why = f"{waiting:,} messages wait and none has arrived for {self._quiet:.0f} s"
+        self._settlement.complaints.say(f"{self._name}: {why}; subscribing again")
         if self._stands_still:
             self._broker.lost(connection, BrokerLost(f"{self._name}: {why}"))
         self._quiet, self._stands_still = 0.0, True
         return True
 
     async def close(self) -> None:
-        """Stop receiving and put back what nobody has begun."""
+        """Stop receiving and requeue the messages that no handler has begun."""
         self._closed = True
         if self.inbox:
             await self.inbox.close()

@@ -1,4 +1,4 @@
-"""When a producer runs: once, every so many seconds, or by a cron expression; nothing is run or published here."""
+"""When a producer runs: once, at an interval, or by a cron expression; nothing is run or published here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..handler import Source, where
 class Schedule:
     """When a producer runs: once at start, every so many seconds, or at the times of a cron expression, each once.
 
-    `timezone` is where a cron expression is meant, such as Europe/Berlin; without it, where this machine is.
+    `timezone` is the time zone of the cron expression, such as Europe/Berlin; by default that of this machine.
     Raises ConfigurationError, quoting the value.
     """
 
@@ -41,13 +41,13 @@ class Schedule:
             what = "is neither a duration like '10m' nor a cron expression like '30 6 * * *'"
             raise ConfigurationError(f"every={every!r} of a producer {what}") from None
         if timezone is not None and not cron:
-            what = "says where a cron expression is meant"
-            raise ConfigurationError(f"timezone={timezone!r} of a producer {what}, and every={every!r} is none")
+            what = "is for a cron expression"
+            raise ConfigurationError(f"timezone={timezone!r} of a producer {what}, and every={every!r} is not one")
 
     def wait(self, started: float | None) -> float | None:
-        """Seconds until the next run, given when the last one started (time.time()); None for never again.
+        """Seconds until the next run, given when the last one started (time.time()); None if there is none.
 
-        Each time of a cron expression is answered once, even if the clock goes back; what is over, is left out.
+        Each time of a cron expression comes once, even if the clock is set back; times in the past are skipped.
         """
         now = time.time()
         if self._times:
@@ -77,4 +77,4 @@ def zone(name: str | None) -> tzinfo:
             ) from None
         close = get_close_matches(str(name), available_timezones(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "names are like 'Europe/Berlin' or 'UTC'"
-        raise ConfigurationError(f"timezone={name!r} of a producer is no time zone; {hint}") from None
+        raise ConfigurationError(f"timezone={name!r} of a producer is not a time zone; {hint}") from None

@@ -1,4 +1,4 @@
-"""Settlement: how each delivery of a channel is settled: ack, retry, dead-letter, release; nothing is received here."""
+"""Settlement: acknowledges, retries, dead-letters or requeues the deliveries of a channel; nothing is received."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from ..transport import DEAD, Delivery
 from .dead_letter import dead_letter
 from .poison import copy
 
-ACK_SECONDS = 0.002  # how long a lone acknowledgement waits for company
+ACK_SECONDS = 0.002  # how long an acknowledgement waits for others, to be sent together
 FLUSH_SECONDS = 5.0
-MAX_KEPT = 10_000  # outcomes of deliveries that the connection was lost of; the oldest go first
+MAX_KEPT = 10_000  # outcomes of deliveries whose connection was lost; the oldest are forgotten first
 
 Observe = Callable[[str, Message], None]
-"""Told what became of each message: "acknowledged", "retried" or "dead_lettered"."""
+"""Called with what became of each message: "acknowledged", "retried" or "dead_lettered"."""
 
 
 Key = tuple[str, int, float]
 
 
 def key(delivery: Delivery) -> Key:
-    """Which attempt at which message it is; somebody may publish another one with the same id."""
+    """Which attempt at which message it is; another message may be published with the same id."""
     message = delivery.message
     return message.id, message.attempt, message.time
 
@@ -55,13 +55,13 @@ class Counts(msgspec.Struct):
     retried: int = 0
     dead_lettered: int = 0
     expired: int = 0  # dead-lettered, and not handled: older than `max_age`
-    returned: int = 0  # came back without having been settled
-    repeated: int = 0  # known to `dedup`, and not handled again
+    returned: int = 0  # redelivered because they were not settled
+    repeated: int = 0  # duplicates, known to `dedup` and not handled again
     last_error: str = ""
 
 
 class Settlement:
-    """What one channel does with what it has handled. Each delivery is settled once, or comes back by itself."""
+    """What one channel does with handled messages. Each delivery is settled once, or redelivered by the broker."""
 
     def __init__(self, consumer: Binding, prefetch: int, broker: Broker, observe: Observe) -> None:
         self.counts = Counts()
@@ -73,13 +73,13 @@ class Settlement:
         self.kept: dict[Key, Outcome] = {}  # see keep_outcome
         self._acknowledged: deque[Key] = deque(maxlen=2 * prefetch)  # the last ones
         self._done: list[Delivery] = []  # handled, to be acknowledged together
-        self._acking = 0  # of those in hand
+        self._acking = 0  # of those in flight
         self._timer: asyncio.TimerHandle | None = None
         self._acks: set[asyncio.Task[None]] = set()
-        self._losses = 0  # of the connection, which cost no process its life
+        self._losses = 0  # lost connections, which this process survived
 
     def count(self, deliveries: Sequence[Delivery]) -> None:
-        """They have just come."""
+        """Count deliveries that have just arrived."""
         self.counts.received += len(deliveries)
         for delivery in deliveries:
             if delivery.returned:
@@ -87,15 +87,15 @@ class Settlement:
                 delivery.deaths = max(0, delivery.returned - self._losses)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Handled for good; acknowledged together: half of the prefetch, or those of ACK_SECONDS.
+        """They are handled. Acknowledged together: half of the prefetch, or those of ACK_SECONDS.
 
-        The last one in hand does not wait: quorum queues deliver sooner when acknowledgements come sooner.
+        The last one in flight does not wait: quorum queues deliver sooner when acknowledgements come sooner.
         """
         self.counts.handled += len(deliveries)
         self._finish(deliveries)
 
     def skip(self, deliveries: Sequence[Delivery]) -> None:
-        """Handled for good some time before; acknowledged like the others."""
+        """They are duplicates of handled messages; acknowledged like the others."""
         self.counts.repeated += len(deliveries)
         self._finish(deliveries)
 
@@ -133,13 +133,13 @@ class Settlement:
         self._acking -= len(done)
 
     async def fail(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Not handled: back for a later attempt, or among the dead letters if another attempt is no use."""
+        """The attempt failed: retry the message, or dead-letter it if that is of no use."""
         assert outcome.error
         message, options, error = delivery.message, self._options, outcome.error
         self.counts.failed += 1
         self.counts.expired += isinstance(error, Expired)
         problem = unfit(message)
-        if problem:  # a stranger's: no broker would take it again
+        if problem:  # a foreign message: no broker would accept it again
             error = InvalidMessage(str(problem))
         self.counts.last_error = describe(error)
         what = f"{self._exchange}/{self._id}: message {message.id:.100}, attempt {message.attempt}: {describe(error)}"
@@ -153,7 +153,7 @@ class Settlement:
         await self._come_again([delivery], outcome, delay, 1)
 
     async def postpone(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
-        """Back when the handler wished, which is no failed attempt."""
+        """Requeue with the delay that the handler asked for (Retry); this does not count as an attempt."""
         hopeless = [delivery for delivery in deliveries if unfit(delivery.message)]
         for delivery in hopeless:
             await self.fail(delivery, outcome)
@@ -161,13 +161,13 @@ class Settlement:
         await self._come_again(fit, outcome, outcome.delay, 0)
 
     async def _come_again(self, deliveries: Sequence[Delivery], outcome: Outcome, delay: float, attempts: int) -> None:
-        """In `delay` seconds, with so many attempts more."""
+        """Replace them by copies, to be received in `delay` seconds, with `attempts` added to their attempt."""
         for subscription, mine in by_subscription(deliveries):
             messages = [one.message for one in mine]
             again = [replace(message, attempt=message.attempt + attempts, returned=0) for message in messages]
             try:
                 await subscription.exchange(mine, again, delay)
-            except BrokerLost:  # perhaps only on the way to the retries: then put back, else back by itself
+            except BrokerLost:  # if only publishing failed they are requeued here, else by the broker
                 self.keep_outcome(mine, outcome)
                 await self.release(mine)
                 continue
@@ -176,7 +176,7 @@ class Settlement:
                 self._observe("retried", message)
 
     def keep_outcome(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
-        """It could not be told to the broker: to be applied when they come back, instead of another attempt."""
+        """The broker could not be told: apply it when they are redelivered, instead of another attempt."""
         self._keep(map(key, deliveries), outcome)
 
     def _keep(self, keys: Iterable[Key], outcome: Outcome) -> None:
@@ -185,21 +185,21 @@ class Settlement:
             del self.kept[next(iter(self.kept))]
 
     def lost(self) -> None:
-        """The connection is: what was acknowledged a moment ago, but has not arrived, comes back, and is done."""
+        """The connection is lost, and with it perhaps the last acknowledgements: remember that those are done."""
         self._losses += 1
         self._keep(self._acknowledged, DONE)
         self._acknowledged.clear()
 
     def known(self, delivery: Delivery) -> bool:
         """Whether there is an outcome for it; see keep_outcome."""
-        return delivery.returned > 0 and key(delivery) in self.kept  # else somebody has published the id once more
+        return delivery.returned > 0 and key(delivery) in self.kept  # else the id was published once more
 
     def outcome(self, delivery: Delivery) -> Outcome | None:
-        """The one that was kept for it."""
+        """The outcome that was kept for it."""
         return self.kept.pop(key(delivery)) if self.known(delivery) else None
 
     def skips(self, delivery: Delivery) -> bool:
-        """Whether it is known to be done, and then acknowledges it."""
+        """Whether it is known to be done; if so it is acknowledged."""
         if not self.known(delivery) or self.kept[key(delivery)] is not DONE:
             return False
         del self.kept[key(delivery)]
@@ -207,46 +207,46 @@ class Settlement:
         return True
 
     def answered(self, delivery: Delivery, error: BaseException) -> None:
-        """Not handled, and who asked for it knows: neither retried nor dead-lettered."""
+        """The attempt failed and the requester got the error: neither retried nor dead-lettered."""
         self.counts.failed += 1
         self.counts.last_error = describe(error)
         self._finish([delivery])
 
     async def _dead_letter(self, delivery: Delivery, error: BaseException) -> None:
-        """Publish the dead letter, and acknowledge the message when the broker has it."""
+        """Publish the dead letter, and acknowledge the message when the broker has confirmed it."""
         dead = dead_letter(delivery.message, self._id, error)
-        await self.declare_dead()  # somebody may have deleted it
+        await self.declare_dead()  # it may have been deleted
         await self._broker.call(lambda transport: transport.send(self._exchange, self._id + DEAD, [dead]))
         self.counts.dead_lettered += 1
         self._observe("dead_lettered", dead)
         self._ack_soon([delivery])
 
     async def declare_dead(self) -> None:
-        """Make sure that the queue of the dead letters exists."""
+        """Make sure that the dead-letter queue exists."""
         await self._broker.call(lambda transport: transport.declare(self._exchange, self._id + DEAD, bound=False))
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Put back what was not handled, not counted as an attempt."""
+        """Requeue messages that were not handled; this does not count as an attempt."""
         for subscription, mine in by_subscription(deliveries):
             with suppress(BrokerError):
                 await subscription.release([one for one in mine if not one.alone])
-                await self.send_copies([one for one in mine if one.alone])  # its broker may count what is put back
+                await self.send_copies([one for one in mine if one.alone])  # the broker may count a requeue
 
     async def send_copies(self, deliveries: Sequence[Delivery], more: int = 0, delay: float = 0.0) -> None:
-        """For each a fresh copy in its queue, which the broker has not counted yet; it is to run alone `more` times."""
+        """Replace each by a copy with a new delivery count, whose header ALONE is raised by `more`."""
         for subscription, mine in by_subscription(deliveries):
             await subscription.exchange(mine, [copy(one, one.alone + more) for one in mine], delay)
 
     async def finish(self, left: Sequence[Delivery]) -> None:
-        """Send the acknowledgements that are due and put back what is left, within FLUSH_SECONDS."""
+        """Send the outstanding acknowledgements and requeue what is left, within FLUSH_SECONDS."""
         self._ack_now()
-        with suppress(TimeoutError):  # the broker is away: everything in hand comes back by itself
+        with suppress(TimeoutError):  # the broker is away: it will redeliver everything in flight by itself
             async with asyncio.timeout(FLUSH_SECONDS):
                 await asyncio.gather(*self._acks)
                 await self.release(left)
 
 
 def by_subscription(deliveries: Iterable[Delivery]) -> list[tuple[Inbox, list[Delivery]]]:
-    """The deliveries in groups: those before a reconnect are settled where they came from."""
+    """The deliveries grouped by subscription: those from before a reconnect are settled at the old one."""
     groups = groupby(deliveries, key=lambda delivery: delivery.subscription)
     return [(subscription, list(group)) for subscription, group in groups]
