@@ -3,13 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test faults soak bench docs lint lock dist clean
+.PHONY: run test faults soak bench docs site lint lock dist clean
 
 run: .venv/run ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
 	MQASYNC_LOG=human $(BIN)/mqasync run services.cth --until-idle
 
 # Most tests wait most of the time: two cores are enough for four processes
-test: .venv/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
+test: .venv/ready .venv/site/ready ## The whole suite; installs (Debian, root) and starts the brokers that it needs
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 faults: .venv/ready ## The faults with 20,000 messages each; writes docs/reliability.md
@@ -28,6 +28,10 @@ docs: .venv/ready ## docs/architecture.md, brokers.md, cli.md and configuration.
 	$(BIN)/python -m tests.test_brokers_document
 	$(BIN)/python -m tests.test_reference_documents
 
+SITE := site
+site: .venv/site/ready ## README, docs/ and the Python API as a website in site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 .venv/site/bin/mkdocs build --quiet --site-dir $(SITE)
+
 lint: .venv/ready ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,11 +43,12 @@ LOCK := $(BIN)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe --s
 # The image can use every broker, serve metrics, send traces and read feeds
 IMAGE := $(foreach name,redis kafka sqs activemq nats postgres http telemetry cth,--extra $(name))
 
-lock: ## Make both lock files anew from pyproject.toml
+lock: ## Make the lock files anew from pyproject.toml and requirements-site.in
 	$(PYTHON) -m venv $(BIN)/lock
 	$(BIN)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
 	$(LOCK) --upgrade $(IMAGE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	$(LOCK) --upgrade --output-file requirements-site.lock requirements-site.in
 
 dist: .venv/ready ## The sdist and the wheel in dist/: as PyPI would take them, tried in empty environments
 	rm -rf dist
@@ -65,5 +70,11 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 	$(PIP) install --require-hashes --requirement requirements-dev.lock
 	touch $@
 
+# What it takes to build the site, apart from all else
+.venv/site/ready: requirements-site.lock
+	$(PYTHON) -m venv .venv/site
+	.venv/site/bin/pip --quiet --disable-pip-version-check install --require-hashes --requirement requirements-site.lock
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv site
