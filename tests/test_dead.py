@@ -95,7 +95,7 @@ def test_where_there_are_none_it_says_so_and_a_queue_that_is_not_there_is_a_mist
     for command in ("list", "show", "replay", "export", "drop", "import"):
         said = cli.said("dead", command, "CTH", "qq", code=2)
         assert said.startswith("mqasync: there is no queue CTH/qq on")
-        assert said.endswith("there are: CTH/other, CTH/q\n")
+        assert said.endswith("; queues: CTH/other, CTH/q\n")
     assert "cannot be an id" in cli.said("dead", "list", "CTH", "q.dead", code=2)
 
 
@@ -136,7 +136,7 @@ def test_the_options_choose_by_reason_age_text_and_id_and_limit_how_many(cli: Gr
     assert cli.ids("--message", "id-1") == ["id-1"] and cli.ids("--message", "id-3") == ["id-3"]
     assert cli.ids("--limit", "2") == ["id-1", "id-2"]
     assert cli.said("dead", "list", "CTH", "q", "-n", "2") == "2 of 4 dead letters; see -n\n"
-    assert cli.said("dead", "replay", "CTH", "q", "--text", "nowhere") == "no dead letter fits\n"
+    assert cli.said("dead", "replay", "CTH", "q", "--text", "nowhere") == "no dead letter matches\n"
     assert "4 ids begin with 'id': id-1, id-2, id-3, id-30" in cli.said(
         "dead", "show", "CTH", "q", "--message", "id", code=2
     )
@@ -182,7 +182,7 @@ def test_what_somebody_else_holds_is_said_and_put_back_when_that_ends(
         assert time.monotonic() < deadline
     done = cli.run("dead", "list", "CTH", "q")
     assert done.returncode == 0
-    assert "looked at 0 of 2 dead letters: somebody else holds the others" in done.stderr
+    assert "looked at 0 of 2 dead letters: the others are in flight to another process" in done.stderr
     if number:
         holding.send(number)
         holding.says("stopped before the end; nothing is lost")
@@ -290,7 +290,7 @@ def test_an_edited_body_is_not_lost_when_somebody_else_took_the_letter_meanwhile
     cli.environment["EDITOR"] = str(script)
     done = cli.run("dead", "edit", "CTH", "q", "--message", "id-1")
     assert (done.returncode, done.stdout) == (1, '{"n":17}\n')
-    assert "not there any more" in done.stderr
+    assert "is gone or in flight elsewhere" in done.stderr
 
 
 # export, import and drop
@@ -314,7 +314,7 @@ def test_what_is_exported_comes_back_the_same_by_import(cli: Graveyard) -> None:
     )
     assert cli.dead() == 0 and (cli.directory / "file").read_text() == exported
     assert "File exists" in cli.said("dead", "export", "CTH", "q", "-o", "file", code=2)
-    assert cli.said("dead", "import", "CTH", "q", "file") == "imported 3 messages to the dead letters of CTH/q\n"
+    assert cli.said("dead", "import", "CTH", "q", "file") == "imported 3 messages to the dead-letter queue of CTH/q\n"
     assert cli.run("dead", "export", "CTH", "q").stdout == exported
     assert cli.said("dead", "import", "CTH", "q", "-", "--replay", stdin=exported) == "imported 3 messages to CTH/q\n"
     replayed = json.loads(cli.run("peek", "CTH", "q", "--json").stdout)
@@ -340,7 +340,7 @@ def test_export_ends_quietly_when_nobody_reads_any_more_and_drop_needs_a_file(cl
 
 def test_drop_asks_at_a_terminal_and_refuses_where_there_is_none(cli: Graveyard) -> None:
     cli.dead_letter(*numbered(1, 2, 3))
-    assert "pass --yes" in cli.said("dead", "drop", "CTH", "q", code=2)
+    assert "confirm with --yes" in cli.said("dead", "drop", "CTH", "q", code=2)
     assert cli.dead() == 3
     for answer, left in ((b"n\n", 3), (b"y\n", 1)):
         ours, terminal = pty.openpty()

@@ -315,7 +315,7 @@ async def test_the_start_says_where_ids_are_remembered_and_the_end_how_many_were
     else:
         where = "this process only: not shared with other processes, and lost in a restart"
         assert f"{start}{where}; set `dedup: redis://...` in config.yml" in warnings_of(caplog)
-    assert summary(runner)[-1] == f"2 repeated messages of {exchange}/enrich were not handled again"
+    assert summary(runner)[-1] == f"2 duplicates of {exchange}/enrich were not handled again"
 
 
 async def test_the_class_form_remembers_too(tmp_path: Path, redis_broker: DurableRedis, exchange: str) -> None:

@@ -26,7 +26,7 @@ def test_a_new_service_is_checked_runs_and_passes_its_tests_with_nothing_else_do
     # Then all of it works
     assert checked.returncode == 0 and "warning" not in checked.stdout, checked.stdout
     assert (ran.returncode, ran.stdout) == (0, "10.1.2.3 private\n8.8.8.8 public\n9.9.9.9 public\n"), ran.stderr
-    assert "1 in the dead letters of hunts-lines/find; last: Reject: no address" in ran.stderr
+    assert "1 in the dead-letter queue of hunts-lines/find; last error: Reject: no address" in ran.stderr
     assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout
 
 
@@ -60,16 +60,16 @@ def test_a_service_is_written_into_an_empty_directory_that_exists_and_below_one_
 @pytest.mark.parametrize(
     ("directory", "sentence"),
     [
-        ("my-hunts", "'my-hunts' cannot be the name of a service; it takes 1 to 64 of A-Z a-z 0-9 _, first a letter"),
+        ("my-hunts", "'my-hunts' cannot be the name of a service; it takes 1 to 64 of A-Z a-z 0-9 _, the first"),
         ("2fast", "'2fast' cannot be"),
         ("class", "'class' cannot be the name of a service; it takes 1 to 64"),
         ("jäger", "'jäger' cannot be"),
         ("a\nb", r"'a\nb' cannot be"),
         ("n" * 65, f"'{'n' * 65}' cannot be"),
         ("/", "'' cannot be"),
-        ("json", "'json' is the name of a module that exists ("),
-        ("msgspec", "'msgspec' is the name of a module that exists ("),
-        ("full", "'full' is not empty; name a directory that is, or that does not exist"),
+        ("json", "'json' is the name of an existing module ("),
+        ("msgspec", "'msgspec' is the name of an existing module ("),
+        ("full", "'full' is not empty; choose a directory that is empty or does not exist"),
         ("file", "cannot write 'file': File exists"),
         ("file/below", "cannot write 'file/below': Not a directory"),
     ],

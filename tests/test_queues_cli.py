@@ -89,7 +89,7 @@ def test_purge_asks_and_takes_what_waits_but_not_the_dead_letters(cli: CommandLi
     cli.declare("CTH", "q" + DEAD)
     cli.publish("CTH", *numbered(250))
     refused = cli.run("purge", "CTH", "q")
-    assert refused.returncode == 2 and "pass --yes" in refused.stderr
+    assert refused.returncode == 2 and "confirm with --yes" in refused.stderr
     ours, terminal = pty.openpty()
     running = cli.start("purge", "CTH", "q", stdin=terminal)
     os.write(ours, b"n\n")
@@ -185,9 +185,9 @@ def test_process_publishes_when_asked_and_takes_lines_as_a_batch_and_a_file_as_o
 @pytest.mark.parametrize(
     ("handler", "msg", "said"),
     [
-        ("handle", '{"n": -1}', ["ValueError: negative", "`run` would try again (retries=5)", 'module.py", line 15']),
-        ("handle", '{"n": 0}', ["Reject: zero", "among the dead letters at once", 'module.py", line 13']),
-        ("handle", "[]", ["the body is not a JSON dict", "among the dead letters at once"]),
+        ("handle", '{"n": -1}', ["ValueError: negative", "(retries=5), then dead-letter it", 'module.py", line 15']),
+        ("handle", '{"n": 0}', ["Reject: zero", "would dead-letter the message immediately", 'module.py", line 13']),
+        ("handle", "[]", ["the body is not a JSON dict", "would dead-letter the message immediately"]),
         ("nothing", "1", ["KeyError", "retries=0"]),
     ],
 )
@@ -208,7 +208,7 @@ def test_process_shows_the_handlers_error_and_what_would_become_of_the_message(
         (("module:feed", "--msg", "1"), "is a producer"),
         (("module:handel", "--msg", "1"), "there are: handle, batch, nothing"),
         (("module:handle", "--msg", "{"), "--msg is neither a file nor JSON"),
-        (("module:handle", "--msg", "1", "--header", "x"), "is not name=text"),
+        (("module:handle", "--msg", "1", "--header", "x"), "is not of the form NAME=TEXT"),
     ],
 )
 def test_a_mistake_is_one_sentence(handlers: CommandLine, arguments: tuple[str, ...], said: str) -> None:

@@ -188,7 +188,7 @@ async def fail(event):
 """
 SOURCES = ["${PASSWORD}", "${file:password}", quote(PASSWORD, safe="")]
 WAYS = {  # where: exit code and what is said
-    "amqp://user:{password}@127.0.0.1:{port}/": (0, "in the dead letters of noisy/q"),
+    "amqp://user:{password}@127.0.0.1:{port}/": (0, "in the dead-letter queue of noisy/q"),
     "amqp://guest:{password}@127.0.0.1:{port}/": (2, "ACCESS_REFUSED"),
     "amqp://user:{password}@127.0.0.1:{port}/nowhere": (2, "there is no such virtual host, or no permission for it"),
     "amqp://user:{password}@127.0.0.1:{nobody}/": (1, "cannot be reached"),
@@ -423,7 +423,7 @@ async def test_nobody_forges_a_line_of_the_log(
     await put(stranger, exchange, EVIL.encode(), message_id=EVIL, headers={"mqasync-id": EVIL * 5})
     done = rabbit.run("run", "loud", "--until-idle")
     assert done.returncode == 0
-    assert re.search(r" 3 in the dead letters of .*; last: ", done.stderr)
+    assert re.search(r" 3 in the dead-letter queue of .*; last error: ", done.stderr)
     assert done.stderr.count("Traceback") == 2
     assert done.stderr.count("forged") > 20
     assert unforged(done.stderr)

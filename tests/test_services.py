@@ -413,9 +413,9 @@ def test_the_pipeline_works_through_its_sample_feed_with_exact_counts(tmp_path: 
         "2001:db8:5::25",
         "http://198.51.100.99/beacon",
     ]
-    assert "2 in the dead letters of CTH/parse" in done.stderr
+    assert "2 in the dead-letter queue of CTH/parse" in done.stderr
     dropped = re.search(r"dropped: 3 on the allow list, (\d+) duplicates in one batch", done.stderr)
-    not_handled = re.search(r"(\d+) repeated messages? of indicators/enrich", done.stderr)
+    not_handled = re.search(r"(\d+) duplicates? of indicators/enrich", done.stderr)
     assert sum(int(found[1]) for found in (dropped, not_handled) if found) == 5
     assert re.search(r"CTH/feed +53$", done.stderr, re.MULTILINE)
 

@@ -26,7 +26,7 @@ MISTAKES = (ConfigurationError, BrokerRefused, MessageTooLarge)
 
 
 class Commands(click.Group):
-    """Says every error of mqasync in one sentence; of a service's own error it shows the service's traceback."""
+    """Reports every error of mqasync in one sentence, and an error of a service with the service's traceback."""
 
     def main(self, *args: Any, **named: Any) -> Any:
         """Run, and end the process in any case."""
@@ -58,7 +58,7 @@ class Commands(click.Group):
     type=click.Choice(["auto", "human", "json"]),
     default="auto",
     envvar="MQASYNC_LOG",
-    help="The log on stderr; auto: JSON lines of `run` where that is no terminal. Also $MQASYNC_LOG.",
+    help="Format of the log on stderr; auto: JSON lines for `run` if stderr is not a terminal. Also $MQASYNC_LOG.",
 )
 @click.option(
     "--log-level",
@@ -66,12 +66,12 @@ class Commands(click.Group):
     multiple=True,
     metavar="[LOGGER=]LEVEL",
     envvar="MQASYNC_LOG_LEVEL",
-    help="debug, info (the default), warning, error or critical; of one logger: aio_pika=debug. Repeatable."
-    " Also $MQASYNC_LOG_LEVEL, with blanks between several.",
+    help="debug, info (the default), warning, error or critical; for one logger: aio_pika=debug. Repeatable."
+    " Also $MQASYNC_LOG_LEVEL, several separated by spaces.",
 )
 @click.pass_context
 def main(context: click.Context, log_format: str, log_levels: Sequence[str]) -> None:
-    """Asyncio microservices over message queues that exist."""
+    """Asyncio microservices on the message queues that you already have."""
     context.obj = set_up(log_format, context.invoked_subcommand)
     set_levels(log_levels)
 

@@ -91,17 +91,17 @@ SERVICES = click.argument(
     callback=lambda context, parameter, names: discover(names) if names else [],
 )
 MODULES = click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
-WAIT = duration("--wait", help="Give up when broker or queue are not there after this time [default: never].")
+YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+WAIT = duration("--wait", help="Give up if the broker or the queue is not there after this time [default: never].")
 GIVE_UP = duration("--wait", default="10s", show_default=True, help="Give up on a broker after this time.")
 BROKER = click.option("--broker", metavar="URL", help="Use this broker instead of config.yml's default.")
-FILE = "Configuration; else $MQASYNC_CONFIG or ./config.yml."
+FILE = "Configuration file [default: $MQASYNC_CONFIG or ./config.yml]."
 CONFIG = click.option("--config", "path", metavar="FILE", help=FILE)
 EXCHANGE = click.argument("exchange", callback=_name)
 ID = click.argument("id", callback=_name)
 NAMES = (
-    click.option("--exchange", required=True, callback=_name, help="The exchange by name."),
-    click.option("--id", required=True, callback=_name, help="Who produces, or which queue is consumed."),
+    click.option("--exchange", required=True, callback=_name, help="Name of the exchange."),
+    click.option("--id", required=True, callback=_name, help="Id of the producer, or of the queue to consume."),
 )
 
 settings = together("settings", load_settings, CONFIG, BROKER)
@@ -139,7 +139,7 @@ async def _there_are(broker: Broker) -> str:
     there = await queues(broker)
     names = [f"{exchange}/{id}" for exchange, id in sorted(there or []) if is_users(exchange, id)]
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return "" if there is None else f"; there are: {', '.join(names[:NAMED]) or 'none'}{more}"
+    return "" if there is None else f"; queues: {', '.join(names[:NAMED]) or 'none'}{more}"
 
 
 place = together("place", Place, EXCHANGE, ID, settings, WAIT)
@@ -171,7 +171,7 @@ async def reach(broker: Broker, wait: float | None) -> None:
 
 
 def confirm(question: str) -> None:
-    """Ask; anything but yes ends the command. Raises ConfigurationError where nobody can be asked."""
+    """Ask; anything but yes ends the command. Raises ConfigurationError if stdin is not a terminal."""
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"{question} stdin is not a terminal: pass --yes")
+        raise ConfigurationError(f"{question} stdin is not a terminal, so confirm with --yes")
     click.confirm(question, abort=True)

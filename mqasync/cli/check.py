@@ -1,4 +1,4 @@
-"""`mqasync check`: whether all is fit for a start, for CI and containers; it makes no queue."""
+"""`mqasync check`: whether everything is ready for a start, for CI and containers; it creates no queue."""
 
 from collections import Counter
 
@@ -17,14 +17,14 @@ from .output import JSON, show
 @SERVICES
 @settings
 @JSON
-@click.option("--strict", is_flag=True, help="Take warnings for errors.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @GIVE_UP
 async def check(services: list[Service], settings: Settings, as_json: bool, strict: bool, wait: float) -> None:
     """Check the configuration, the brokers, and the queues of each MODULE; without one, all configured brokers.
 
     Errors: a broker that does not answer, a queue that exists with other arguments than declared. Warnings: a
-    broker that can lose messages, queues that nothing consumes, outputs that nobody consumes, dead letters. Queues
-    that are not there are not made. Exit code 0 without errors, 1 with some, 2 for a mistake in the configuration.
+    broker that can lose messages, queues that nothing consumes, outputs that nothing consumes, dead letters. Missing
+    queues are not created. Exit code 0 without errors, 1 with errors, 2 for a mistake in the configuration.
     """
     async with connected(settings, wait) as brokers:
         findings = await Checks(services, brokers, wait).run()

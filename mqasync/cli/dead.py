@@ -29,11 +29,11 @@ from .output import show as show_rows
 
 LETTER = "dead letter"
 CHOICE = (
-    click.option("--reason", default="", help="Those whose error is called so: rejected, ValueError, or a part."),
-    duration("--older", help="Those dead-lettered longer ago than this: 1h."),
-    duration("--newer", help="Those dead-lettered more recently than this."),
-    click.option("--text", default="", help="Those with this in body, id or what the error said."),
-    click.option("--message", metavar="ID", default="", help="The one with this id; how it begins is enough."),
+    click.option("--reason", default="", help="Only those with this error: rejected, ValueError, or a part of it."),
+    duration("--older", help="Only those dead-lettered longer ago than this: 1h."),
+    duration("--newer", help="Only those dead-lettered more recently than this."),
+    click.option("--text", default="", help="Only those with this text in the body, the id or the error message."),
+    click.option("--message", metavar="ID", default="", help="Only the one with this id; its beginning is enough."),
 )
 
 Each = Callable[[Broker, Reading, list[Delivery]], Awaitable[None]]
@@ -49,14 +49,14 @@ class Dead(click.Group):
 def dead() -> None:
     """Look at the dead letters of a queue, replay, edit, move or drop them.
 
-    What another process holds at the moment is not seen, and what is looked at here is put back at the end.
+    Dead letters that are in flight to another process are not seen. Those only looked at are requeued at the end.
     """
 
 
 def choice(limit: int | None = None) -> Decorator:
     """Add the options that choose dead letters; the command gets a Choice. `limit` is the default of --limit."""
     most = click.option(
-        "-n", "--limit", type=click.IntRange(min=1), default=limit, show_default=True, help="So many at most."
+        "-n", "--limit", type=click.IntRange(min=1), default=limit, show_default=True, help="At most this many."
     )
     return together("choice", Choice, *CHOICE, most)
 
@@ -89,7 +89,7 @@ async def deal(
         if reading.there > count:
             click.echo(f"{count:,} of {counted(reading.there, what)}; see -n", err=True)
     elif reading.seen < reading.there:
-        why = "no more fit into memory" if reading.full else "somebody else holds the others"
+        why = "no more fit into memory" if reading.full else "the others are in flight to another process"
         click.echo(f"looked at {reading.seen:,} of {counted(reading.there, what)}: {why}", err=True)
     return count
 
@@ -112,7 +112,7 @@ async def messages_of(place: Place, choice: Choice, what: str = LETTER, back: bo
 
 def none(choice: Choice, what: str = LETTER) -> str:
     """What to say when nothing was found."""
-    return f"no {what}s" if choice.everything else f"no {what} fits"
+    return f"no {what}s" if choice.everything else f"no {what} matches"
 
 
 # looking at them
@@ -123,7 +123,7 @@ def none(choice: Choice, what: str = LETTER) -> str:
 @choice(limit=100)
 @JSON
 async def list_(place: Place, choice: Choice, as_json: bool) -> None:
-    """A line for each dead letter of the queue (EXCHANGE, ID), oldest first."""
+    """List the dead letters of the queue (EXCHANGE, ID), oldest first."""
     messages = await messages_of(place, choice)
     show_rows([to_record(message) if as_json else row(message) for message in messages], as_json, none(choice))
 
@@ -133,7 +133,7 @@ async def list_(place: Place, choice: Choice, as_json: bool) -> None:
 @choice(limit=1)
 @JSON
 async def show(place: Place, choice: Choice, as_json: bool) -> None:
-    """Everything about a dead letter of the queue (EXCHANGE, ID): headers, traceback, body."""
+    """Show everything about a dead letter of the queue (EXCHANGE, ID): headers, traceback, body."""
     messages = await messages_of(place, choice)
     if as_json or not messages:
         return show_rows([to_record(message) for message in messages], as_json, none(choice))
@@ -189,10 +189,10 @@ def moment(seconds: float) -> str:
 @place
 @choice()
 async def replay(place: Place, choice: Choice) -> None:
-    """Let the consumers of the queue (EXCHANGE, ID) handle its dead letters again, from the first attempt on.
+    """Move dead letters back to the queue (EXCHANGE, ID), to be handled again from the first attempt on.
 
-    Other ids do not get them. Killed half-way it can be run again: what it had in hand may be handled twice, with
-    the same message id, and nothing is lost.
+    Queues of other ids do not get them. If this is killed half-way, run it again: nothing is lost, but the messages
+    that it was moving may be handled twice, with the same message id.
     """
 
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
@@ -203,11 +203,11 @@ async def replay(place: Place, choice: Choice) -> None:
 
 @dead.command()
 @place
-@click.option("--message", metavar="ID", required=True, help="Which one; how its id begins is enough.")
+@click.option("--message", metavar="ID", required=True, help="The one with this id; its beginning is enough.")
 def edit(place: Place, message: str) -> None:
     """Open the body of a dead letter of the queue (EXCHANGE, ID) in $EDITOR, and replay it as it was saved.
 
-    The dead letter stays as it is when nothing is changed or saved.
+    If nothing is changed or saved, the dead letter stays as it is.
     """
     letter, *_ = run(messages_of(place, Choice(message=message), back=True))
     body = edited(letter)
@@ -221,7 +221,7 @@ def edit(place: Place, message: str) -> None:
 
     try:
         if not run(deal(place, Choice(ids={letter.id}), "", each, back=True)):
-            raise MqasyncError("the dead letter is not there any more, or somebody else holds it: nothing was replayed")
+            raise MqasyncError(f"the dead letter {letter.id} is gone or in flight elsewhere: nothing was replayed")
     except Exception:
         click.echo(body)  # the user's work
         raise
@@ -232,7 +232,7 @@ def edited(letter: Message) -> bytes | None:
     """The new body, on one line; None if nothing was changed."""
     before = pretty(letter.body)
     if before.encode() != letter.body and not_json(letter.body):
-        raise ConfigurationError(f"the body of {letter.id} is not text; `mqasync dead export` has it in base64")
+        raise ConfigurationError(f"the body of {letter.id} is not text; `mqasync dead export` writes it in base64")
     text = click.edit(before, extension=".json")
     while text is not None and (problem := not_json(text.encode())):
         click.echo(f"not JSON: {problem}", err=True)
@@ -248,7 +248,7 @@ def edited(letter: Message) -> bytes | None:
 @choice()
 @YES
 def drop(place: Place, choice: Choice, yes: bool) -> None:
-    """Throw away dead letters of the queue (EXCHANGE, ID), after a question that says how many."""
+    """Delete dead letters of the queue (EXCHANGE, ID) for good, after asking for confirmation."""
     if not yes:  # those that come while the user thinks are not meant
         messages = run(messages_of(place, choice))
         if not messages:
@@ -269,10 +269,10 @@ def drop(place: Place, choice: Choice, yes: bool) -> None:
 )
 @click.option("--drop", is_flag=True, help="Drop each dead letter once it is on the disk; only with --output.")
 async def export(place: Place, choice: Choice, output: BinaryIO, drop: bool) -> None:
-    """Print dead letters of the queue (EXCHANGE, ID), all of each as a JSON line; without --drop they stay there."""
+    """Print dead letters of the queue (EXCHANGE, ID) in full, one JSON line each; without --drop they stay there."""
     to_stdout = output.fileno() == sys.stdout.fileno()
     if drop and to_stdout:
-        raise ConfigurationError("--drop needs --output FILE: what goes to a pipe may get lost on its way")
+        raise ConfigurationError("--drop needs --output FILE: what is written to a pipe may get lost")
 
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
         lines = [msgspec.json.encode(to_record(delivery.message)) for delivery in found]
@@ -294,13 +294,13 @@ async def export(place: Place, choice: Choice, output: BinaryIO, drop: bool) -> 
 @dead.command("import")
 @place
 @click.argument("file", type=click.File("rb"), default="-", metavar="[FILE | -]")
-@click.option("--replay", is_flag=True, help="Put them into the queue itself, to be handled.")
+@click.option("--replay", is_flag=True, help="Put them into the queue itself, to be handled again.")
 async def import_(place: Place, file: BinaryIO, replay: bool) -> None:
-    """Put what `mqasync dead export` has written back among the dead letters of the queue (EXCHANGE, ID).
+    """Put what `mqasync dead export` has written back into the dead-letter queue of (EXCHANGE, ID).
 
-    Run twice, it puts everything there twice, with the same message ids.
+    If you run it twice, each message is there twice, with the same message id.
     """
-    id, to = (place.id, place) if replay else (place.id + DEAD, f"the dead letters of {place}")
+    id, to = (place.id, place) if replay else (place.id + DEAD, f"the dead-letter queue of {place}")
     count = 0
     async with place.opened() as broker:
         await broker.call(lambda transport: transport.declare(place.exchange, place.id + DEAD, bound=False))

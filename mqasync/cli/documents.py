@@ -23,9 +23,9 @@ from .output import OUTPUT
 def graph(modules: tuple[str, ...], settings: Settings, format: str, output: TextIO) -> None:
     """Draw the producers, exchanges and consumers of each MODULE.
 
-    Only declared outputs are drawn (`to` of the decorator or of config.yml): where a handler puts
-    Out(..., exchange=...) is known when it runs. Dead letters are not drawn. For svg and
-    html Graphviz has to be installed.
+    Only declared outputs are drawn (`to` in the decorator or in config.yml): the exchange of an
+    Out(..., exchange=...) is known only when the handler runs. Dead letters are not drawn. The formats svg and
+    html need Graphviz.
     """
     click.echo(DRAWINGS[format](pipeline(discover(modules), settings), " ".join(modules)), output, nl=False)
 
@@ -33,8 +33,8 @@ def graph(modules: tuple[str, ...], settings: Settings, format: str, output: Tex
 @click.command()
 @MODULES
 @settings
-@click.option("--title", help="What the document is called [default: the MODULEs].")
-@click.option("--version", default="0.0.0", show_default=True, help="Which version of the services it describes.")
+@click.option("--title", help="Title of the document [default: the MODULEs].")
+@click.option("--version", default="0.0.0", show_default=True, help="Version of the services that it describes.")
 @click.option("--format", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
 @OUTPUT
 def docs(
@@ -42,8 +42,8 @@ def docs(
 ) -> None:
     """Describe what each MODULE receives and sends as an AsyncAPI 3.0 document.
 
-    Payloads are as the handlers' annotations say, descriptions as their docstrings. Only declared outputs are in
-    it (`to` of the decorator or of config.yml).
+    Payloads come from the handlers' annotations, descriptions from their docstrings. The document contains only
+    declared outputs (`to` in the decorator or in config.yml).
     """
     data = msgspec.json.encode(document(discover(modules), settings, title or " ".join(modules), version))
     in_json = msgspec.json.format(data, indent=2).decode() + "\n"
@@ -53,7 +53,7 @@ def docs(
 @click.command()
 @settings
 def config(settings: Settings) -> None:
-    """Print the resolved configuration, secrets masked."""
+    """Print the resolved configuration, with secrets masked."""
     click.echo(in_yaml(shown(settings)), nl=False)
 
 

@@ -36,8 +36,8 @@ GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put ba
 
 @click.command(cls=Command)
 @together("place", Place, *NAMES, settings, WAIT)
-@click.option("--key", help="Says which messages belong together; the routing key where there is one.")
-@click.option("--priority", type=click.IntRange(0, HIGHEST), default=0, help="What is higher is received first.")
+@click.option("--key", help="Key of messages that belong together; the routing key where there is one.")
+@click.option("--priority", type=click.IntRange(0, HIGHEST), default=0, help="A higher one is received first.")
 @click.argument("source", default="-", metavar="[JSON | - | FILE.jsonl]", callback=json_or_file)
 async def produce(place: Place, key: str | None, priority: int, source: BinaryIO | bytes) -> None:
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
@@ -115,9 +115,9 @@ def on_one_line(body: bytes) -> bytes:
 @click.command(cls=Command)
 @together("place", Place, *NAMES, settings, WAIT)
 @count(type=click.IntRange(min=1), help="End after this many messages.")
-@click.option("--no-ack", is_flag=True, help="Only look: put every message back at the end.")
+@click.option("--no-ack", is_flag=True, help="Only look: requeue every message at the end.")
 async def consume(place: Place, count: int | None, no_ack: bool) -> None:
-    """Print the messages of the queue (exchange, id), a JSON line each, and acknowledge them."""
+    """Print the messages of the queue (exchange, id), one JSON line each, and acknowledge them."""
     printer = Printer(place.exchange, place.id, count, not no_ack)
     with suppress(asyncio.CancelledError):
         async with connected(place.settings, place.wait, place.exchange) as brokers:
@@ -137,7 +137,7 @@ def named(context: click.Context, parameter: click.Parameter, values: tuple[str,
     """Headers by name, from name=text."""
     for value in values:
         if not all(value.partition("=")[:2]):
-            raise click.BadParameter(f"{value!r} is not name=text")
+            raise click.BadParameter(f"{value!r} is not of the form NAME=TEXT")
     return dict(value.split("=", 1) for value in values)
 
 
@@ -150,7 +150,7 @@ def named(context: click.Context, parameter: click.Parameter, values: tuple[str,
     required=True,
     metavar="JSON|-|FILE",
     callback=json_or_file,
-    help="The body; for a list handler JSON lines, one batch.",
+    help="The body; for a handler of batches JSON lines, which are one batch.",
 )
 @click.option(
     "--header",
@@ -160,8 +160,8 @@ def named(context: click.Context, parameter: click.Parameter, values: tuple[str,
     callback=named,
     help="A header of the message; repeatable.",
 )
-@click.option("--key", help="Its key.")
-@click.option("--publish", is_flag=True, help="Publish what the handler puts out, once it has returned.")
+@click.option("--key", help="The key of the message.")
+@click.option("--publish", is_flag=True, help="Publish the handler's outputs once it has returned.")
 @JSON
 def process(
     name: str,
@@ -173,7 +173,7 @@ def process(
     publish: bool,
     as_json: bool,
 ) -> None:
-    """Run one message through one handler, as `run` does, and print what it puts out, unpublished."""
+    """Run one message through one handler, as `run` does, and print its outputs instead of publishing them."""
     service, consumer = only_consumer(name)
     consumer = settings.configured(consumer)
     body = msg if isinstance(msg, bytes) else msg.read()
@@ -183,7 +183,7 @@ def process(
     ]
     outputs = run(_process(service, consumer, settings, messages), grace=0.0)
     rows = [to_record(output) if as_json else row(output) for output in outputs]
-    show(rows, as_json, "the handler puts out nothing")
+    show(rows, as_json, "the handler has no output")
     if publish and outputs:
         run(_publish(outputs, settings, wait))
 
@@ -200,7 +200,7 @@ def only_consumer(name: str) -> tuple[Service, Binding]:
 
 
 async def _process(service: Service, consumer: Binding, settings: Settings, messages: list[Message]) -> list[Message]:
-    """What the handler puts out for them, not published."""
+    """The handler's outputs for them, not published."""
     outputs: list[Message] = []
 
     async def collect(message: Message) -> None:
@@ -224,10 +224,10 @@ async def _process(service: Service, consumer: Binding, settings: Settings, mess
 def verdict(outcome: Outcome, consumer: Binding) -> str:
     """What `run` would do after that."""
     if outcome.kind == "rejected":
-        return "`run` would put the message among the dead letters at once"
+        return "`run` would dead-letter the message immediately"
     if not consumer.options.retries:
-        return "`run` would put the message among the dead letters, as retries=0"
-    return f"`run` would try again (retries={consumer.options.retries}), then put the message among the dead letters"
+        return "`run` would dead-letter the message, since retries=0"
+    return f"`run` would retry the message (retries={consumer.options.retries}), then dead-letter it"
 
 
 def row(message: Message) -> dict[str, Any]:

@@ -21,7 +21,7 @@ NAME = re.compile(r"(?=.{1,64}$)[a-z](\w*[a-z0-9])?", re.ASCII | re.IGNORECASE)
 def new(directory: str) -> None:
     """Write a new service to DIRECTORY: handlers, their test, config.yml, Dockerfile, pyproject.toml and README.md.
 
-    The service is named like DIRECTORY, which must not exist yet, or be empty. It runs at once, on SQLite.
+    The service gets the name of DIRECTORY, which must be empty or not exist yet. It runs as it is, on SQLite.
     """
     try:
         name = Path(directory).absolute().name
@@ -36,11 +36,11 @@ def new(directory: str) -> None:
 def check(name: str) -> None:
     """Raise ConfigurationError unless a new module, what pip installs and exchanges can have this name."""
     if not NAME.fullmatch(name) or keyword.iskeyword(name):
-        rule = "1 to 64 of A-Z a-z 0-9 _, first a letter, last no underscore, and no keyword of Python"
+        rule = "1 to 64 of A-Z a-z 0-9 _, the first a letter, the last not _, and not a Python keyword"
         raise ConfigurationError(f"{name!r} cannot be the name of a service; it takes {rule}")
     taken = find_spec(name)
     if taken and taken.origin:  # a directory without __init__.py has none
-        raise ConfigurationError(f"{name!r} is the name of a module that exists ({taken.origin}); choose another")
+        raise ConfigurationError(f"{name!r} is the name of an existing module ({taken.origin}); choose another")
 
 
 def service(name: str) -> dict[str, str]:
@@ -57,7 +57,7 @@ def write(directory: Path, texts: dict[str, str]) -> None:
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
-        raise ConfigurationError(f"{str(directory)!r} is not empty; name a directory that is, or that does not exist")
+        raise ConfigurationError(f"{str(directory)!r} is not empty; choose a directory that is empty or does not exist")
     try:
         for name, text in texts.items():
             (directory / name).write_text(text, "utf-8")

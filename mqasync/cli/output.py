@@ -8,7 +8,7 @@ import msgspec
 
 from ..complaints import printable
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 START = 80  # characters of a body or an error in a table
 OUTPUT = click.option(
     "--output",

@@ -26,13 +26,13 @@ from .output import JSON, age, counted, show, start
 
 @click.command(cls=Command)
 @place
-@count(type=click.IntRange(1, HELD), default=10, help="So many messages at most.")
+@count(type=click.IntRange(1, HELD), default=10, help="At most this many messages.")
 @JSON
 async def peek(place: Place, count: int, as_json: bool) -> None:
-    """Show the next messages of the queue (EXCHANGE, ID) and put them back.
+    """Show the next messages of the queue (EXCHANGE, ID) and requeue them.
 
-    Its consumers do without them for that moment. What they hold, and what is delayed, is not seen. A broker may
-    count each look as a return (RabbitMQ, NATS, SQS); a consumer sends what has come back 10 times anew.
+    Its consumers do not get them meanwhile. Messages that are in flight or delayed are not seen. A broker may count
+    each look as a delivery (RabbitMQ, NATS, SQS); a consumer replaces what was returned 10 times with a fresh copy.
     """
     messages = await messages_of(place, Choice(limit=count), what="message")
     table = [
@@ -54,10 +54,10 @@ async def peek(place: Place, count: int, as_json: bool) -> None:
 @place
 @YES
 def purge(place: Place, yes: bool) -> None:
-    """Throw away what waits in the queue (EXCHANGE, ID) at this moment, after a question that says how many.
+    """Delete the messages that wait in the queue (EXCHANGE, ID) now, after asking for confirmation.
 
-    Not purged are messages that a consumer holds, that are delayed (a later attempt) or that come meanwhile, and
-    the dead letters: for those there is `mqasync dead drop`.
+    Messages that are in flight, delayed (for a later attempt) or published meanwhile are not purged, nor are
+    dead letters: for those there is `mqasync dead drop`.
     """
     if not yes:
         waiting = run(_waiting(place))
@@ -82,13 +82,13 @@ class Enough(Exception):
 @settings
 @WAIT
 @count(type=click.IntRange(min=1), help="End after this many messages.")
-@click.option("--full", is_flag=True, help="All of each message: id, time, producer, key, headers, body.")
+@click.option("--full", is_flag=True, help="Print each message in full: id, time, producer, key, headers, body.")
 async def tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
-    """Print what is published to EXCHANGE from now on, a JSON line each, while its consumers get it as ever.
+    """Print the messages published to EXCHANGE from now on, one JSON line each; its consumers get them as usual.
 
-    The copy waits in a queue of its own on the broker, which grows while this reads slower than others publish. It
-    is deleted at the end. After a kill -9 the broker deletes it within a minute or so, or where it cannot, any running
-    service does within some minutes.
+    The copies wait in a queue of their own on the broker, which grows while this command is slower than the producers.
+    It is deleted at the end. After a kill -9 the broker deletes it within a minute or so; where the broker cannot, any
+    running service does within some minutes.
     """
     printed = 0
 
@@ -111,7 +111,7 @@ async def tap(exchange: str, settings: Settings, wait: float | None, count: int 
 
 
 async def check_bound(broker: Broker, exchange: str) -> None:
-    """Raise ConfigurationError where no queue is bound to `exchange`, if the broker tells.
+    """Raise ConfigurationError where no queue is bound to `exchange`, if the broker lists its queues.
 
     With a tap alone a publish would succeed, and its only copy be gone with the tap.
     """

@@ -33,27 +33,27 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
 @BROKER
 @click.option("--until-idle", is_flag=True, help="Run producers once, drain and end when every queue is empty.")
 @WAIT
-@duration("--grace", default="30s", show_default=True, help="Time for running handlers at the end.")
+@duration("--grace", default="30s", show_default=True, help="Time that running handlers get at the end.")
 @click.option(
     "--http",
     metavar="[HOST]:PORT",
     envvar="MQASYNC_HTTP",
-    help="Serve /health/live, /health/ready, /metrics and a live page there; worker 1 at the next port, and so on.",
+    help="Serve /health/live, /health/ready, /metrics and a live page here; worker 1 uses the next port, and so on.",
 )
 @click.option(
     "--http-replay",
     is_flag=True,
-    help="Let the live page show the bodies of dead letters and replay them: whoever can open it can do it.",
+    help="Let the live page show the bodies of dead letters and replay them: anyone who can open the page can do so.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="So many processes, numbered from 0 ($MQASYNC_WORKER); producers run in worker 0 only. "
-    "One that dies is started again: after 1 s, then 2 s, up to 60 s.",
+    help="Number of processes, counted from 0 ($MQASYNC_WORKER); producers run in worker 0 only. "
+    "A worker that dies is restarted after 1 s, then 2 s, up to 60 s.",
 )
-@click.option("--reload", is_flag=True, help="For development: start anew when a .py or .yml file here changes.")
+@click.option("--reload", is_flag=True, help="For development: restart when a .py or .yml file here changes.")
 def run(
     modules: tuple[str, ...],
     path: str | None,
@@ -68,10 +68,10 @@ def run(
 ) -> None:
     """Run the consumers and producers of each MODULE: a module, a package or module:name.
 
-    Ctrl-C or SIGTERM drains and ends with exit code 0; a second one stops at once.
+    Ctrl-C or SIGTERM drains and ends with exit code 0 (graceful shutdown); a second one forces the shutdown.
     """
     if workers > 1 and until_idle:
-        raise ConfigurationError("--until-idle takes one process: a worker cannot tell whether the others are idle")
+        raise ConfigurationError(f"--until-idle takes one process, not {workers}: none knows if the others are idle")
     worker = Worker.this()
     if not worker and (workers > 1 or reload):
         supervisor = Workers(workers, reload=reload)
@@ -99,7 +99,7 @@ def check_shared(services: Sequence[Service], brokers: Brokers) -> None:
         broker = brokers.route(exchange)
         if not broker.shared:
             what = f"broker {broker.name} ({broker.address}) keeps the messages of each process to itself"
-            raise ConfigurationError(f"--workers takes a broker that processes can share: {what}")
+            raise ConfigurationError(f"--workers needs a broker that processes can share: {what}")
 
 
 def serving(http: str, replay: bool, worker: int, around: list[Around]) -> Serve:
@@ -165,9 +165,9 @@ def summary(runner: Runner) -> list[str]:
         rows.append({"": f"  {channel.name}", "published": published, **told})
         if counts.repeated:
             were = "was" if counts.repeated == 1 else "were"
-            repeated = counted(counts.repeated, "repeated message")
+            repeated = counted(counts.repeated, "duplicate")
             notes.append(f"{repeated} of {channel.name} {were} not handled again")
         if counts.dead_lettered:
-            where = f"in the dead letters of {channel.name}"
-            notes.append(f"{counts.dead_lettered:,} {where}; last: {counts.last_error}")
+            where = f"in the dead-letter queue of {channel.name}"
+            notes.append(f"{counts.dead_lettered:,} {where}; last error: {counts.last_error}")
     return [*table(rows), *notes]

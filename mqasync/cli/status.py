@@ -1,4 +1,4 @@
-"""`mqasync status`: what is in the queues and who works on them; it disturbs nobody."""
+"""`mqasync status`: what is in the queues and which processes work on them; it changes nothing."""
 
 import asyncio
 import time
@@ -27,14 +27,14 @@ Rows = list[dict[str, Any]]
 @SERVICES
 @settings
 @JSON
-@click.option("--watch", is_flag=True, help="Go on until Ctrl-C: a live screen, or a JSON line a second.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C: a live screen, or a JSON line per second.")
 @GIVE_UP
 async def status(services: list[Service], settings: Settings, as_json: bool, watch: bool, wait: float) -> None:
-    """Show the queues of each MODULE, or all that the brokers tell of, and the processes that work on them.
+    """Show the queues of each MODULE, or all that the brokers list, and the processes that work on them.
 
-    Per queue: messages waiting, delayed and dead, consumers, and, summed over the running processes since
-    their start, messages a second, in flight, retried, dead-lettered, seconds since the oldest in hand was published,
-    the last error. It listens for a few seconds to what the processes report.
+    Per queue: messages waiting, delayed and dead, consumers, and, summed over the running processes since their
+    start, messages per second, in flight, retried, dead-lettered, seconds since the oldest message in flight was
+    published, the last error. It listens to the reports of the processes for a few seconds.
     """
     consumed = {(consumer.exchange, consumer.id) for service in services for consumer in service.consumers}
     wanted = consumed if services else None
