@@ -12,7 +12,7 @@ RUN python -m venv /venv \
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="mqasync" \
-      org.opencontainers.image.description="asyncio microservices over message queues that exist" \
+      org.opencontainers.image.description="asyncio microservices on existing message brokers" \
       org.opencontainers.image.licenses="MIT"
 # The live page's picture is Graphviz's
 # hadolint ignore=DL3008

@@ -132,7 +132,7 @@ def test_a_signal_lets_running_handlers_finish_puts_back_the_rest_and_ends_with_
 ) -> None:
     service = begun(cli, 3)
     service.send(number)
-    service.says(f"{number.name}: draining; once more to stop at once")
+    service.says(f"{number.name}: draining; once more forces the shutdown")
     # Then somebody else can have at once what it has not begun
     assert bodies(cli.run("consume", *QUEUE, "-n", "2").stdout) == [1, 2]
     cli.file("go", "")
@@ -163,7 +163,7 @@ def test_a_second_ctrl_c_ends_at_once_even_when_a_handler_blocks_the_loop(cli: C
         with suppress(subprocess.TimeoutExpired):
             service.process.wait(0.1)
     assert service.ends() == 1
-    assert "stopped at once; what was in hand comes back" in service.errors.text()
+    assert "forced shutdown; messages in flight will be redelivered" in service.errors.text()
     assert cli.depth("CTH", "q") == 1
 
 
@@ -316,7 +316,7 @@ def test_ctrl_c_ends_consume_with_0(any_cli: CommandLine, exchange: str) -> None
     consumer.says('{"n":0}')
     consumer.send(signal.SIGINT)
     assert consumer.ends() == 0
-    assert re.fullmatch(r"[\d:]+ SIGINT: draining; once more to stop at once", consumer.errors.text())
+    assert re.fullmatch(r"[\d:]+ SIGINT: draining; once more forces the shutdown", consumer.errors.text())
     assert any_cli.depth(exchange, "q") == 0
 
 

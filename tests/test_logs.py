@@ -215,4 +215,4 @@ def test_a_signal_is_told_as_a_json_line(cli: CommandLine) -> None:
     service.send(signal.SIGTERM)
     assert service.ends() == 0
     told = [line["message"] for line in entries(service.errors.text())]
-    assert "SIGTERM: draining; once more to stop at once" in told
+    assert "SIGTERM: draining; once more forces the shutdown" in told

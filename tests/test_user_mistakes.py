@@ -52,12 +52,12 @@ def sentence(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
     ("name", "expected"),
     [
         ("god", "there is no module 'god'; did you mean good?"),
-        ("nowhere_near", "there is no module 'nowhere_near'; looked in {directory} and where packages are"),
+        ("nowhere_near", "there is no module 'nowhere_near'; looked in {directory} and the installed packages"),
         ("package.stpes", "there is no module 'package.stpes'; did you mean package.steps?"),
         ("package.other", "there is no module 'package.other'; package has: steps"),
         ("good.show", "there is no module 'good.show'; good is a module, not a package; good:show would be"),
-        ("good:shwo", "'shwo' is no consumer or producer of good; there are: show"),
-        ("good:", "'' is no consumer or producer of good; there are: show"),
+        ("good:shwo", "'shwo' is not a consumer or producer of good; it has: show"),
+        ("good:", "'' is not a consumer or producer of good; it has: show"),
         ("./good.py", "'./good.py' is not the name of a module; write it as import does: good"),
         ("empty", "'empty' declares no consumer and no producer"),
     ],
@@ -86,13 +86,13 @@ def around(f):
         (f"{CONSUMER}async def f(*all): ...", r"f \(.*, line 4\): parameter \*all must be a plain named one"),
         (
             f"{AROUND.format(wraps='@wraps(f)')}\n@around\n{CONSUMER}async def f(e): ...",
-            r"f \(.*/wrong.py, line 10\): <consumer CTH/q> is wrapped; @consumer or @producer goes on top",
+            r"f \(.*/wrong.py, line 10\): <consumer CTH/q> is wrapped; @consumer or @producer must be on top",
         ),
         (
             f"{AROUND.format(wraps='')}\n{CONSUMER}@around\nasync def f(e): ...",
             r"around.<locals>.run .*: parameter \*a must be a plain named one \(a decorator needs functools.wraps\)",
         ),
-        (f"{CONSUMER}async def f(event, pool): ...", r"f \(.*\) wants pool, which no lifespan\(\) here yields; a"),
+        (f"{CONSUMER}async def f(event, pool): ...", r"f \(.*\) wants pool, which only a lifespan\(\) in wrong can"),
         (f"{CONSUMER}async def f(m: Message): ...", r"f .*: the first parameter is the body; make Message the second"),
         (f"{CONSUMER}async def f(e, m: Message, n: Message): ...", r"f .*: exactly one parameter can be .* Message"),
         (f"{CONSUMER}async def f(e: list[dict], m: Message): ...", r"f .*: exactly one .* list\[Message\], as the"),
@@ -101,7 +101,7 @@ def around(f):
         ("@producer(exchange='CTH', id='p')\nasync def f(pool): ...", r"f .* wants pool, which no lifespan\(\) here"),
         (
             "class Printer(Consumer):\n    async def process(self, event): ...",
-            r"'wrong' declares no consumer and no producer: the class Printer is used by an object of it, printer =",
+            r"'wrong' declares no consumer and no producer: make an object of the class Printer, printer =",
         ),
         (
             "class P(Consumer):\n    def process(self, event): ...\np = P(exchange='CTH', id='q')",

@@ -96,7 +96,7 @@ def test_a_worker_killed_under_load_is_started_again_and_no_message_is_lost(cli:
     eventually(lambda: len(handled(cli)) > 50, "they are at work")
     victim = children(running)[-1]
     victim.kill()
-    running.says(f"(process {victim.pid}) was killed by SIGKILL; started again in 1 s")
+    running.says(f"(process {victim.pid}) was killed by SIGKILL; restarting it in 1 s")
     eventually(lambda: len(children(running)) == 2, "there are two again")
     cli.until_depth("in", "q", 0)
     running.send(signal.SIGTERM)
@@ -152,7 +152,7 @@ def test_a_worker_that_always_crashes_is_started_again_later_and_later(cli: Comm
     cli.file("crash.py", "import os; os._exit(3)")
     running = cli.start("run", "crash", "--workers", "3")
     for pause in ("1 s", "2 s", "4 s"):
-        running.says(f"ended with exit code 3; started again in {pause}")
+        running.says(f"ended with exit code 3; restarting it in {pause}")
     # The others wait for the first, and a signal ends the pause
     running.send(signal.SIGTERM)
     assert running.ends() == 0
@@ -226,18 +226,18 @@ def test_reload_runs_the_changed_code_and_survives_a_syntax_error(cli: CommandLi
     running.says("the old code handles 1")
     # When the code is broken, its place is shown
     cli.file("mine.py", "def (")
-    running.says("mine.py changed: starting anew")
+    running.says("mine.py changed: restarting")
     running.says("SyntaxError")
     running.says("waiting for a change")
     # When it is mended together with others, it starts once
     for name in ("helper.py", "config.yml", "mine.py"):
         cli.file(name, SAYS.format("the new code") if name == "mine.py" else "")
-    running.says("config.yml, helper.py, mine.py changed: starting anew")
+    running.says("config.yml, helper.py, mine.py changed: restarting")
     cli.publish("in", "2")
     running.says("the new code handles 2")
     running.send(signal.SIGINT)
     assert running.ends() == 0
-    assert running.errors.text().count("starting anew") == 2
+    assert running.errors.text().count("restarting") == 2
     assert "worker 0:" not in running.errors.text()
 
 
@@ -247,7 +247,7 @@ def test_reload_drains_what_is_in_hand_also_when_ctrl_c_comes_meanwhile(cli: Com
     running.says("begun by worker 0")
     (worker,) = children(running)
     cli.file("helper.py", "")
-    running.says("helper.py changed: starting anew")
+    running.says("helper.py changed: restarting")
     running.send(signal.SIGINT)
     running.says("SIGINT: draining")
     cli.file("go", "")

@@ -71,7 +71,7 @@ class Commands(click.Group):
 )
 @click.pass_context
 def main(context: click.Context, log_format: str, log_levels: Sequence[str]) -> None:
-    """Asyncio microservices on the message queues that you already have."""
+    """Asyncio microservices on existing message brokers."""
     context.obj = set_up(log_format, context.invoked_subcommand)
     set_levels(log_levels)
 

@@ -23,8 +23,8 @@ async def check(services: list[Service], settings: Settings, as_json: bool, stri
     """Check the configuration, the brokers, and the queues of each MODULE; without one, all configured brokers.
 
     Errors: a broker that does not answer, a queue that exists with other arguments than declared. Warnings: a
-    broker that can lose messages, queues that nothing consumes, outputs that nothing consumes, dead letters. Missing
-    queues are not created. Exit code 0 without errors, 1 with errors, 2 for a mistake in the configuration.
+    broker that can lose messages, queues and outputs that nothing consumes, dead letters. Missing queues are not
+    created. Exit code 0 without errors, 1 with errors, 2 for a mistake in the configuration.
     """
     async with connected(settings, wait) as brokers:
         findings = await Checks(services, brokers, wait).run()

@@ -117,7 +117,7 @@ def on_one_line(body: bytes) -> bytes:
 @count(type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--no-ack", is_flag=True, help="Only look: requeue every message at the end.")
 async def consume(place: Place, count: int | None, no_ack: bool) -> None:
-    """Print the messages of the queue (exchange, id), one JSON line each, and acknowledge them."""
+    """Print and acknowledge the messages of the queue (exchange, id), one JSON line each."""
     printer = Printer(place.exchange, place.id, count, not no_ack)
     with suppress(asyncio.CancelledError):
         async with connected(place.settings, place.wait, place.exchange) as brokers:
@@ -173,7 +173,7 @@ def process(
     publish: bool,
     as_json: bool,
 ) -> None:
-    """Run one message through one handler, as `run` does, and print its outputs instead of publishing them."""
+    """Run one message through one handler, as `run` does, and print its outputs, unpublished."""
     service, consumer = only_consumer(name)
     consumer = settings.configured(consumer)
     body = msg if isinstance(msg, bytes) else msg.read()

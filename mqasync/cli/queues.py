@@ -54,7 +54,7 @@ async def peek(place: Place, count: int, as_json: bool) -> None:
 @place
 @YES
 def purge(place: Place, yes: bool) -> None:
-    """Delete the messages that wait in the queue (EXCHANGE, ID) now, after asking for confirmation.
+    """Delete the messages waiting in the queue (EXCHANGE, ID), after asking for confirmation.
 
     Messages that are in flight, delayed (for a later attempt) or published meanwhile are not purged, nor are
     dead letters: for those there is `mqasync dead drop`.
@@ -84,11 +84,11 @@ class Enough(Exception):
 @count(type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--full", is_flag=True, help="Print each message in full: id, time, producer, key, headers, body.")
 async def tap(exchange: str, settings: Settings, wait: float | None, count: int | None, full: bool) -> None:
-    """Print the messages published to EXCHANGE from now on, one JSON line each; its consumers get them as usual.
+    """Print the messages published to EXCHANGE from now on, one JSON line each.
 
-    The copies wait in a queue of their own on the broker, which grows while this command is slower than the producers.
-    It is deleted at the end. After a kill -9 the broker deletes it within a minute or so; where the broker cannot, any
-    running service does within some minutes.
+    Its consumers get them as usual. The copies wait in a queue of their own on the broker, which grows while this
+    command is slower than the producers. It is deleted at the end. After a kill -9 the broker deletes it within a
+    minute or so; where the broker cannot, any running service does within some minutes.
     """
     printed = 0
 

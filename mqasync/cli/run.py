@@ -50,7 +50,7 @@ Serve = Callable[[Runner], AbstractAsyncContextManager[Any]]
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Number of processes, counted from 0 ($MQASYNC_WORKER); producers run in worker 0 only. "
+    help="Number of processes: worker 0, 1 and so on ($MQASYNC_WORKER). Producers run in worker 0 only. "
     "A worker that dies is restarted after 1 s, then 2 s, up to 60 s.",
 )
 @click.option("--reload", is_flag=True, help="For development: restart when a .py or .yml file here changes.")

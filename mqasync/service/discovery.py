@@ -35,8 +35,8 @@ class Service(msgspec.Struct, frozen=True):
 def discover(names: Sequence[str]) -> list[Service]:
     """Import each `module`, `package` (with its modules) or `module:name` and take what it declares.
 
-    Raises ConfigurationError for a module that is not there, declares nothing or has a handler
-    that cannot be. An error inside the module is raised as it is.
+    Raises ConfigurationError for a module that does not exist, declares nothing or has an invalid handler. An error
+    inside the module is raised as it is.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # `mqasync run services.x` finds what `python -m` would
@@ -58,7 +58,7 @@ def discover(names: Sequence[str]) -> list[Service]:
 def _unused_class(name: str) -> str:
     for key, value in vars(sys.modules[name]).items():
         if isinstance(value, type) and issubclass(value, Binding) and value.__module__ == name:
-            return f": the class {key} is used by an object of it, {key.lower()} = {key}(exchange=..., id=...)"
+            return f": make an object of the class {key}, {key.lower()} = {key}(exchange=..., id=...)"
     return ""
 
 
@@ -77,7 +77,7 @@ def _discover(name: str) -> list[tuple[Declared, str]]:
         choices = {key: value for key, value in vars(module).items() if isinstance(value, Binding | Source)}
         if wanted not in choices:
             there_are = ", ".join(choices) or "none"
-            raise ConfigurationError(f"{wanted!r} is no consumer or producer of {module_name}; there are: {there_are}")
+            raise ConfigurationError(f"{wanted!r} is not a consumer or producer of {module_name}; it has: {there_are}")
         return [(choices[wanted], module_name)]
     modules = {module_name: module}
     for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{module_name}."):
@@ -99,7 +99,7 @@ def _check_not_wrapped(value: object) -> None:
     if inspect.isfunction(value):
         inmost = inspect.unwrap(value, stop=lambda function: isinstance(function, Binding | Source))
         if isinstance(inmost, Binding | Source):
-            raise ConfigurationError(f"{where(value)}: {inmost!r} is wrapped; @consumer or @producer goes on top")
+            raise ConfigurationError(f"{where(value)}: {inmost!r} is wrapped; @consumer or @producer must be on top")
 
 
 def _home(declared: Declared) -> str:
@@ -116,8 +116,8 @@ def _service(module: ModuleType, declared: Sequence[Declared]) -> Service:
         signature = of_consumer(one.handler) if isinstance(one, Binding) else of_producer(one.handler)
         if signature.injected and lifespan is None:
             names = ", ".join(signature.injected)
-            what = f"{where(one.handler)} wants {names}, which no lifespan() here yields"
-            rule = "; a consumer takes the body and a parameter annotated Message"
+            what = f"{where(one.handler)} wants {names}, which only a lifespan() in {module.__name__} can yield"
+            rule = "; a consumer takes the body and a parameter annotated with Message"
             raise ConfigurationError(what + (rule if isinstance(one, Binding) else ""))
     return Service(module.__name__, consumers, producers, lifespan)
 
@@ -148,7 +148,7 @@ def _hint(parent: str, dot: str, name: str) -> str:
         return f"did you mean {' or '.join(parent + dot + choice for choice in close)}?"
     if parent:
         return f"{parent} has: {', '.join(choices)}"
-    return f"looked in {os.getcwd()} and where packages are"
+    return f"looked in {os.getcwd()} and the installed packages"
 
 
 def _check_queues(consumers: Sequence[Binding]) -> None:

@@ -38,7 +38,7 @@ class Lifespan:
             await self._closing.wait()
 
     async def open(self) -> Mapping[str, Any]:
-        """What it yields. Raises what it raises, and ConfigurationError."""
+        """Return what it yields. Raises what it raises, and ConfigurationError."""
         waiting: list[asyncio.Future[Any]] = [self.task, self._opened]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not self._opened.done():

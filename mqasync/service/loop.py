@@ -43,11 +43,11 @@ def run(
 ) -> T:
     """Run `work` on uvloop (asyncio's own loop where there is no uvloop), and return what it does.
 
-    The first SIGINT or SIGTERM cancels it, which drains; a second one calls `kill` and ends the process at once
-    with exit code 1: nothing is lost, what was in hand comes back. An `obedient` process says nothing and drains
+    The first SIGINT or SIGTERM cancels it, which drains; a second one calls `kill` and ends the process immediately
+    with exit code 1: nothing is lost, messages in flight are redelivered. An `obedient` process logs nothing and drains
     however many come: service managers send them to it and to its parent, and the parent decides.
-    With `grace` the process ends so many seconds and LATE_SECONDS after the first signal, whatever keeps it.
-    Raises MqasyncError for work that a signal has ended before its end, and that makes nothing of its cancellation.
+    With `grace` the process ends `grace` and LATE_SECONDS after the first signal, whatever keeps it.
+    Raises MqasyncError for work that a signal has ended early, and that does not handle its cancellation.
     """
     new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with suppress(ImportError):
@@ -65,13 +65,13 @@ def run(
         if received and (obedient or now - received[0] < TOGETHER_SECONDS):
             return
         if received:
-            say("stopped at once; what was in hand comes back")
+            say("forced shutdown; messages in flight will be redelivered")
             if kill:
                 kill()
             os._exit(1)
         received.append(now)
         if not obedient:
-            say(f"{signal.Signals(number).name}: draining; once more to stop at once")
+            say(f"{signal.Signals(number).name}: draining; once more forces the shutdown")
         if grace is not None:
             end_within(grace + LATE_SECONDS, 0)
         with suppress(RuntimeError):  # the loop has been closed a moment ago
@@ -98,7 +98,7 @@ def _complete(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done():
                 raise
-            log.warning("a task or a callback raised %s, which ends nothing here", describe(error))
+            log.warning("a task or a callback raised %s; the process goes on", describe(error))
 
 
 def _close(loop: asyncio.AbstractEventLoop, threads: Threads) -> None:
@@ -116,7 +116,7 @@ def _close(loop: asyncio.AbstractEventLoop, threads: Threads) -> None:
     all_ended = _complete(loop, loop.create_task(end_tasks()))
     threads.shutdown(wait=False, cancel_futures=True)
     for name in threads.busy():
-        log.warning("a thread of %s is still at work, although its message is put back: the process ends soon", name)
+        log.warning("a thread of %s is still running, although its message was requeued: the process ends soon", name)
     if all_ended:
         loop.close()
 
@@ -156,7 +156,7 @@ def end_within(seconds: float, code: int) -> None:
         others = [thread for thread in threads if thread is not threading.main_thread()]  # which may only wait for them
         places = [(thread.name, frames.get(thread.ident or 0)) for thread in others or threads]
         busy = [f"{name} ({frame.f_code.co_filename}, line {frame.f_lineno})" for name, frame in places if frame]
-        log.warning("the process ends although there is still something at work: %s", ", ".join(busy))
+        log.warning("the process ends although these threads are still running: %s", ", ".join(busy))
         leave(code)
 
     threading.Thread(target=end, name="mqasync-end", daemon=True).start()
@@ -171,7 +171,7 @@ def finish(code: int) -> None:
 
 
 def leave(code: int) -> None:
-    """End the process now; what is in hand comes back."""
+    """End the process now; messages in flight are redelivered."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

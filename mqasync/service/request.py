@@ -26,7 +26,7 @@ DECODE = decoder(Any)
 class Requester(Client):
     """`async with Requester() as request: answer = await request("hosts", {"ip": "192.0.2.7"}, timeout=5)`.
 
-    Any number of requests may wait at once. `id` names who asks. `config` is the path of a config.yml,
+    Any number of requests may wait at the same time. `id` names the requester. `config` is the path of a config.yml,
     `broker` a URL that replaces its default broker.
     """
 
@@ -60,9 +60,9 @@ class Requester(Client):
     ) -> Any:
         """Publish `body` and return what its handler returned, decoded from JSON; of a generator a list.
 
-        Every id at the exchange handles it and the first one to reply counts; `to` names the only one to be
-        asked. The request is handled once, without retries: what the handler raises is raised here as
-        RequestFailed. Raises TimeoutError after `timeout` seconds (then it may still be handled),
+        The consumer of every id at the exchange handles the request, and the first reply counts; with `to` only the
+        consumer of that id gets it. It is handled once, without retries: an error of the handler is raised here as
+        RequestFailed. Raises TimeoutError after `timeout` seconds (the request may still be handled then),
         Unroutable when there is no such queue, and otherwise what Producer.produce raises.
         """
         brokers = self._brokers
@@ -90,7 +90,7 @@ class Requester(Client):
         if to is None:
             await brokers.publish(message)
         elif not await brokers.send(message, check_name("id", to)):
-            raise Unroutable(f"exchange {message.exchange!r} has no queue of {to!r}")
+            raise Unroutable(f"exchange {message.exchange!r} has no queue with the id {to!r}")
 
     async def _open(self, broker: Broker) -> TemporaryQueue:
         """The queue on that broker to which replies come."""

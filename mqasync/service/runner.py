@@ -35,8 +35,8 @@ IDLE_SECONDS = 0.1  # pause between two looks whether there is anything left to 
 class Runner:
     """`async with Runner(services, settings) as runner`: consuming inside the block, drained at its end.
 
-    `wait`: seconds the brokers get to answer at start, and a queue to be bound to what a producer
-    publishes; None waits for ever. `grace`: seconds that running handlers get at the end.
+    `wait`: seconds within which the brokers must answer at the start, and a queue must be bound to each exchange
+    that a producer publishes to; None waits forever. `grace`: seconds that running handlers get at the end.
     Entering raises ConfigurationError, BrokerRefused, or BrokerLost after `wait`.
     """
 
@@ -100,7 +100,7 @@ class Runner:
         self.started = True
 
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
-        """Enter a context that ends with the runner, before its brokers are let go of."""
+        """Enter a context that ends with the runner, before its brokers are closed."""
         return await self._stack.enter_async_context(context)
 
     async def _ready(self, service: Service) -> None:
@@ -144,7 +144,7 @@ class Runner:
             raise MqasyncError("; ".join(failing))
 
     async def idle(self, feeds: Sequence[asyncio.Task[None]] = ()) -> None:
-        """Wait until these have ended, every queue consumed here is empty and nothing is in hand."""
+        """Wait until these have ended, every queue consumed here is empty and nothing is in flight."""
         if feeds:
             await asyncio.wait(feeds)
         quiet, received = 0, [0]
@@ -158,9 +158,9 @@ class Runner:
         await self.close()
 
     async def close(self) -> None:
-        """Drain: stop producers and receiving, finish what runs, put back the rest, let go of everything.
+        """Drain: stop producers and receiving, let running handlers finish, requeue the rest, close the brokers.
 
-        It takes `grace` and a few seconds: what does not end when it is cancelled is left behind, and said so.
+        It takes `grace` and a few seconds: what does not end when it is cancelled is left behind, with a warning.
         """
         self.started = False
         deadline = asyncio.get_running_loop().time() + self._grace + STOP_SECONDS
@@ -202,10 +202,10 @@ def exchanges_of(services: Sequence[Service]) -> set[str]:
 
 
 def warn(consumers: Sequence[Binding], brokers: Brokers) -> None:
-    """Say which of the model's promises do not hold here."""
+    """Log which of the model's promises do not hold here."""
     for broker in brokers.opened.values():
         if not broker.durable:
-            what = "keeps messages in this process only: they end with it"
+            what = "keeps messages in this process only: they are lost when it ends"
             log.warning("broker %s (%s) %s", broker.name, broker.address, what)
     heard = {consumer.exchange for consumer in consumers}
     heard |= {name for name, own in brokers.settings.exchanges.items() if own.requires or own.optional}

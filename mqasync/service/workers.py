@@ -74,9 +74,9 @@ class Worker:
 
 
 class Workers:
-    """So many of them at work; `code` is the exit code of all after `run`.
+    """`count` of them at work; `code` is the exit code of all after `run`.
 
-    With `reload` a change below the working directory, and not a crash, is what starts them anew.
+    With `reload` they are restarted by a change below the working directory, and not by a crash.
     """
 
     def __init__(self, count: int, *, reload: bool = False) -> None:
@@ -113,7 +113,7 @@ class Workers:
 
     async def _restart_after(self, changes: AsyncIterator[str]) -> int:
         async for files in changes:
-            log.info("%s changed: starting anew", files)
+            log.info("%s changed: restarting", files)
             self._first_at_work.clear()
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
@@ -121,13 +121,13 @@ class Workers:
         return 0
 
     def _terminate(self) -> None:
-        """Let all finish what they have in hand."""
+        """Let all of them drain."""
         for process in self._running:
             with suppress(ProcessLookupError):
                 process.terminate()
 
     def kill(self) -> None:
-        """End all at once; what was in hand comes back."""
+        """End all immediately; messages in flight are redelivered."""
         for process in self._running:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -156,7 +156,7 @@ class Workers:
             else:
                 if time.monotonic() - started > LONG_SECONDS:
                     pause = FIRST_PAUSE
-                log.error("%s; started again in %g s", how, pause)
+                log.error("%s; restarting it in %g s", how, pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
