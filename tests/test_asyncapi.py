@@ -237,4 +237,4 @@ def test_an_annotation_without_a_schema_is_the_users_mistake(cli: CommandLine) -
     )
     done = cli.run("docs", "odd")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("mqasync: there is no schema of an annotation: Type unions")
+    assert done.stderr.startswith("mqasync: no schema can be made for an annotation: Type unions")

@@ -35,7 +35,7 @@ async def start():
 @consumer(exchange=EXCHANGE, id="step", to=f"{EXCHANGE}.out")
 async def step(body): ...
 """
-NOTHING_YET = "will be made by the first run"
+NOTHING_YET = "will be created by the first run"
 
 
 @producer(exchange="in", id="start")
@@ -78,10 +78,10 @@ async def test_queues_that_are_there_are_counted_and_dead_letters_told(url: str,
     await transport.declare("in", "step")
     await transport.publish("in", [Message(body=b"{}", exchange="in")])
     await transport.declare("in", "step" + DEAD, bound=False)
-    assert await findings(url) == [("ok", "in/step", "it is there; messages: 1"), UNHEARD]
+    assert await findings(url) == [("ok", "in/step", "exists; messages: 1"), UNHEARD]
     await transport.send("in", "step" + DEAD, [Message(body=b"{}", exchange="in")])
     assert await findings(url) == [
-        ("ok", "in/step", "it is there; messages: 1"),
+        ("ok", "in/step", "exists; messages: 1"),
         ("warning", "in/step", "dead letters: 1"),
         UNHEARD,
     ]
@@ -133,7 +133,7 @@ async def test_a_broker_that_does_not_list_its_queues_leaves_it_open_who_consume
         return None
 
     monkeypatch.setattr(MemoryTransport, "queues", untold)
-    detail = "in/step publishes to it, nothing here consumes it, the broker does not tell whether others do"
+    detail = "in/step publishes to it, nothing here consumes it, the broker does not report whether others do"
     assert await findings(url) == [("ok", "in/step", NOTHING_YET), ("warning", "out", detail)]
 
 

@@ -140,7 +140,7 @@ def test_the_options_choose_by_reason_age_text_and_id_and_limit_how_many(cli: Gr
     assert "4 ids begin with 'id': id-1, id-2, id-3, id-30" in cli.said(
         "dead", "show", "CTH", "q", "--message", "id", code=2
     )
-    assert "no dead letter that fits" in cli.said("dead", "drop", "CTH", "q", "--message", "x", "--yes", code=2)
+    assert "no matching dead letter has" in cli.said("dead", "drop", "CTH", "q", "--message", "x", "--yes", code=2)
     assert cli.dead() == 4
 
 
@@ -324,7 +324,7 @@ def test_what_is_exported_comes_back_the_same_by_import(cli: Graveyard) -> None:
 @pytest.mark.parametrize("line", ['{"id": "x"}', '{"id": "x", "body": 1, "more": 1}', "{", "[1]"])
 def test_a_line_that_export_has_not_written_is_named(cli: Graveyard, line: str) -> None:
     said = cli.said("dead", "import", "CTH", "q", stdin=f'{{"id": "1", "body": 1}}\n{line}\n', code=2)
-    assert "mqasync: line 2: this is not what `dead export` writes" in said
+    assert "mqasync: line 2: this is not a line of `mqasync dead export`" in said
 
 
 def test_export_ends_quietly_when_nobody_reads_any_more_and_drop_needs_a_file(cli: Graveyard) -> None:

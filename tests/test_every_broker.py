@@ -39,7 +39,7 @@ def test_a_service_is_checked_watched_and_its_dead_letters_are_replayed(cli: Com
     cli.environment["EXCHANGE"] = exchange
     cli.file("mine.py", SERVICE)
     # Given queues that are made by the first run, and not by looking for them
-    assert found("step") == ["will be made by the first run"]
+    assert found("step") == ["will be created by the first run"]
     service = cli.start("run", "mine")
     service.says("consumer")
     cli.declare(exchange, "old")
@@ -69,7 +69,7 @@ def test_a_service_is_checked_watched_and_its_dead_letters_are_replayed(cli: Com
     assert said.endswith(f"replayed 1 dead letter of {exchange}/step\n")  # after a broker's warning
     (message,) = json.loads(told("peek", exchange, "step", "--json"))
     assert (message["id"], message["body"], message["headers"]) == (letters[2], {"n": 2}, {})
-    assert sorted(found("step")) == ["dead letters: 1", "it is there; messages: 1"]
+    assert sorted(found("step")) == ["dead letters: 1", "exists; messages: 1"]
     assert found("old") in (["nothing here consumes it; messages: 3"], [])  # nothing where the broker does not tell
     assert told("dead", "drop", exchange, "step", "--yes").endswith(f"dropped 1 dead letter of {exchange}/step\n")
     assert told("dead", "list", exchange, "step") == "no dead letters\n"

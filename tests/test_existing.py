@@ -418,7 +418,7 @@ def absent(what: str) -> tuple[str, str]:
         ("rabbitmq_server", absent("queue 'not.there'")),
         ("sqs_server", absent("queue 'not.there'")),
         ("activemq_server", absent("queue 'not.there'")),
-        ("kafka_server", (OK, "will be made by the first run")),  # a group
+        ("kafka_server", (OK, "will be created by the first run")),  # a group
         ("redis_broker", absent("stream 'not.there'")),
         ("nats_server", absent("queue 'not.there' of the form STREAM/CONSUMER")),
     ],

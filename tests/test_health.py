@@ -32,7 +32,7 @@ async def test_a_handler_that_blocks_the_loop_is_named_once(caplog: pytest.LogCa
             await slow({})
             await asyncio.sleep(0.3)
     assert watch.lags == 2
-    (line,) = said(caplog, "stands still")
+    (line,) = said(caplog, "has been blocked")
     assert "slow" in line and "test_health.py" in line and "asyncio.to_thread" in line
 
 

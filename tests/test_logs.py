@@ -114,8 +114,8 @@ def test_the_level_is_that_of_all_loggers_or_of_one(cli: CommandLine) -> None:
 @pytest.mark.parametrize("level", ["loud", "=debug", "aio_pika=", "aio_pika=loud", "DEBUGGING", ""])
 def test_a_level_that_is_none_is_one_sentence(cli: CommandLine, level: str) -> None:
     done = cli.run("--log-format", "human", "--log-level", level, "check")
-    takes = "it takes debug, info, warning, error, critical, or that of a logger: aio_pika=debug"
-    assert (done.returncode, done.stderr) == (2, f"mqasync: --log-level {level!r} is none; {takes}\n")
+    takes = "it takes debug, info, warning, error, critical, or one for a logger: aio_pika=debug"
+    assert (done.returncode, done.stderr) == (2, f"mqasync: --log-level {level!r} is not a level; {takes}\n")
 
 
 async def test_a_task_that_a_handler_leaves_behind_is_about_nothing_any_more(mqasync_service: StartService) -> None:

@@ -185,7 +185,7 @@ def test_the_page_shows_rates_and_dead_letters_and_replays_them(cli: CommandLine
     wait.until(lambda _: text("said") == "replayed 1; 0 of 0 shown")
     # Then they are gone, and handled
     wait.until(lambda _: cells()[3] == "0")
-    assert "none are left" in text("letters")
+    assert "no dead letters" in text("letters")
     assert cli.depth("in", "step.dead") == 0
     eventually(lambda: (cli.directory / "handled").read_text() == "xx", "both are handled")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
@@ -343,7 +343,8 @@ async def test_a_dead_letter_whose_queue_is_gone_stays() -> None:
             }
             answer = await client.post("/dead/in/step/replay", headers=headers)
             # Then the page says why not, and it is there
-            assert (answer.status, await answer.text()) == (409, "in/step is not there any more: the dead letters stay")
+            gone = "there is no queue in/step any more: its dead letters stay"
+            assert (answer.status, await answer.text()) == (409, gone)
             stats = await broker.call(lambda transport: transport.stats("in", "step.dead"))
             assert stats
             assert stats.total == 1

@@ -315,7 +315,7 @@ WITHOUT = "import sys; sys.modules['opentelemetry'] = None; from mqasync.cli imp
     ("variable", "value", "program", "told"),
     [
         ("OTEL_TRACES_EXPORTER", "otlp", ["-c", WITHOUT], "that needs opentelemetry: pip install 'mqasync[telemetry]'"),
-        ("OTEL_TRACES_EXPORTER", "otpl", ["-m", "mqasync"], "OTEL_TRACES_EXPORTER is 'otpl'; here it can be otlp, con"),
+        ("OTEL_TRACES_EXPORTER", "otpl", ["-m", "mqasync"], "OTEL_TRACES_EXPORTER is 'otpl'; valid values: otlp, con"),
     ],
     ids=["not installed", "unknown exporter"],
 )

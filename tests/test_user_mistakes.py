@@ -98,7 +98,7 @@ def around(f):
         (f"{CONSUMER}async def f(e: list[dict], m: Message): ...", r"f .*: exactly one .* list\[Message\], as the"),
         (f"{CONSUMER}async def f(e: 'Unknown'): ...", r"f .*: an annotation cannot be read: name 'Unknown' is not"),
         ("@producer(exchange='CTH', id='p')\ndef f(): ...", r"f \(.*, line 4\) is not a coroutine function"),
-        ("@producer(exchange='CTH', id='p')\nasync def f(pool): ...", r"f .* wants pool, which no lifespan\(\) here"),
+        ("@producer(exchange='CTH', id='p')\nasync def f(pool): ...", r"f .* wants pool, which only a lifespan"),
         (
             "class Printer(Consumer):\n    async def process(self, event): ...",
             r"'wrong' declares no consumer and no producer: make an object of the class Printer, printer =",

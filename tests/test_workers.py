@@ -166,7 +166,7 @@ def test_a_worker_that_always_crashes_is_started_again_later_and_later(cli: Comm
         (("mien",), "there is no module 'mien'; did you mean mine?"),
         (("settings",), "services.settings in the configuration: Expected `int`, got `str` - at `$.port`"),
         (("mine", "--broker", "memory:"), "needs a broker that processes can share: broker main (memory:) keeps"),
-        (("mine", "--until-idle"), "--until-idle takes one process, not 2"),
+        (("mine", "--until-idle"), "--until-idle takes one process, not 3"),
     ],
 )
 def test_a_mistake_is_said_once_and_ends_all(cli: CommandLine, arguments: tuple[str, ...], sentence: str) -> None:

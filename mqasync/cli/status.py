@@ -73,12 +73,12 @@ def show_once(queues: Rows, processes: Rows, as_json: bool) -> None:
     """Two tables, or a JSON object on one line."""
     if as_json:
         return click.echo(msgspec.json.encode({"queues": queues, "processes": processes}))
-    show(readable(queues), False, "no queues")
+    show([*map(readable, queues)], False, "no queues")
     click.echo("")
-    show(readable(processes), False, "no process reports that it is running")
+    show([*map(readable, processes)], False, "no process reports that it is running")
 
 
-def readable(rows: Rows) -> Rows:
-    """The rows with their durations as people say them."""
-    durations = ("oldest", "up")
-    return [{name: age(value) if value and name in durations else value for name, value in row.items()} for row in rows]
+def readable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with durations and headings as people say them; the keys of JSON stay as they were."""
+    headings, durations = {"in hand": "in flight"}, ("oldest", "up")
+    return {headings.get(key, key): age(value) if value and key in durations else value for key, value in row.items()}

@@ -33,11 +33,11 @@ TAKES = {  # in a user's words, what a value of that type looks like
 
 
 class ExchangeSettings(msgspec.Struct, frozen=True):
-    """How one exchange is carried.
+    """The settings of one exchange.
 
-    `broker`: the name of the broker that carries it, else the default one. `requires`: ids whose queues are there
-    before anything is published. `optional`: nobody listening is fine. `declare`: false where it exists, with its
-    queues: nothing of it is made or changed (docs/existing.md). `options`: native to the broker.
+    `broker`: the name of the broker that carries it, else the default one. `requires`: ids whose queues exist
+    before anything is published. `optional`: it may be without consumers. `declare`: false if it exists with its
+    queues: nothing of it is created or changed (docs/existing.md). `options`: options of the broker itself.
     """
 
     broker: str | None = None
@@ -48,10 +48,10 @@ class ExchangeSettings(msgspec.Struct, frozen=True):
 
 
 class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a consumer receives from; see docs/existing.md.
+    """The queue that a consumer receives from; see docs/existing.md.
 
-    `queue`: the name of a queue that exists, and is consumed as it is. `bind`: binding keys of its queue, where
-    the exchange has a `type`; for one of type headers, the headers.
+    `queue`: the name of an existing queue, which is consumed as it is. `bind`: binding keys of its queue, if
+    the exchange has a `type`; for type headers, the headers.
     """
 
     queue: str | None = None
@@ -59,10 +59,10 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole configuration, variables filled in; the passwords of its URLs are concealed.
+    """The whole configuration with its variables filled in; the passwords of its URLs are concealed.
 
-    `brokers`: URLs by name. `exchanges`: how each is carried, by name. `consumers`: options by
-    "exchange/id". `queues`: what they receive from, by the same. `services`: what lifespan() gets, by module.
+    `brokers`: URLs by name. `exchanges`: settings by name. `consumers`: options by "exchange/id".
+    `queues`: what they receive from, by the same. `services`: what lifespan() gets, by module.
     `dedup`: URL of the Redis that remembers ids for consumers with `dedup`; without one their process does.
     """
 
@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return settings.broker if settings and settings.broker else default_broker(self.brokers)
 
     def makes(self, exchange: str, id: str) -> bool:
-        """Whether the queue is made where it is not there, or has to exist."""
+        """Whether a missing queue is created; else it must exist."""
         own, queue = self.exchanges.get(exchange), self.queues.get(f"{exchange}/{id}")
         return (own is None or own.declare) and (queue is None or queue.queue is None)
 
@@ -143,12 +143,12 @@ def _parse(file: Path, text: str) -> tuple[Any, dict[Keys, int]]:
     try:
         for keys, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
             if lines.setdefault(keys, line) != line:
-                raise ConfigurationError(f"{file}, line {line}: {keys[-1]!r} stands in line {lines[keys]} already")
+                raise ConfigurationError(f"{file}, line {line}: {keys[-1]!r} is already in line {lines[keys]}")
         return yaml.safe_load(text), lines
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
         variable = any("${" in bad for bad in text.splitlines()[line : line + 1])
-        hint = "; inside { } and [ ] a ${...} takes quotes" if variable else ""
+        hint = "; inside { } and [ ] a ${...} needs quotes" if variable else ""
         # its whole text would quote the line, which may hold a password
         raise ConfigurationError(f"{file}, line {line + 1}: this is not YAML: {error.problem}{hint}") from None
     except yaml.YAMLError as error:
@@ -237,7 +237,7 @@ def _mapping(value: Any, keys: Keys, valid: Keys = ()) -> dict[Any, Any]:
         raise _wrong(value, "keys with values" + (f": {', '.join(valid)}" if valid else ""), keys)
     for key in value:
         if valid and key not in valid:
-            raise ConfigurationError(f"unknown key {key!r}; there are: {', '.join(valid)}", *keys, str(key))
+            raise ConfigurationError(f"unknown key {key!r}; valid keys: {', '.join(valid)}", *keys, str(key))
     return value
 
 

@@ -18,7 +18,7 @@ def check_url(url: str, keys: tuple[str, ...], schemes: Collection[str] = ()) ->
     """
     what = ".".join(keys)
     if not _whole(url):
-        rule = "a port is a number up to 65535; in a password / ? # @ are written %2F %3F %23 %40"
+        rule = "a port is a number up to 65535; in a password write / ? # @ as %2F %3F %23 %40"
         raise ConfigurationError(f"{what} cannot be read as a URL: {rule}", *keys)
     if schemes and url.partition("://")[0] not in schemes:
         choices = " or ".join(f"{scheme}://..." for scheme in schemes)

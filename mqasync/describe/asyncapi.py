@@ -38,9 +38,9 @@ Data = dict[str, Any]
 def document(services: Sequence[Service], settings: Settings, title: str, version: str) -> Data:
     """The document; in AsyncAPI's words an exchange is a channel and a broker a server.
 
-    Payloads are as the handlers' annotations say, descriptions as their docstrings. Nobody's name or password is
-    in it. What a handler puts out by `Out(..., exchange=...)` is missing. Raises ConfigurationError for an
-    annotation of which there is no schema.
+    Payloads come from the handlers' annotations, descriptions from their docstrings. It contains no user names and
+    passwords. Outputs of `Out(..., exchange=...)` are missing. Raises ConfigurationError for an annotation that has
+    no schema.
     """
     found = {key_of(operation): operation for operation in operations(services, settings)}
     bodies, schemas = described({body for operation in found.values() for body in bodies_of(operation)})
@@ -95,7 +95,7 @@ def described(kinds: Iterable[Any]) -> tuple[dict[Any, Data], Data]:
             others, schema_hook=lambda kind: _inside(kind, models), ref_template=SCHEMAS + "{name}"
         )
     except NOT_DECODABLE as error:
-        raise ConfigurationError(f"there is no schema of an annotation: {error}") from error
+        raise ConfigurationError(f"no schema can be made for an annotation: {error}") from error
     payload_of = dict(zip(others, payloads, strict=True))
     payload_of |= {kind: _by_pydantic(adapter, models) for kind, adapter in adapters.items()}
     schemas |= {f"pydantic.{name}": schema for name, schema in models.items()}

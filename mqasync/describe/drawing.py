@@ -29,7 +29,7 @@ def mermaid(graph: Pipeline, title: str) -> str:
 
 
 def dot(graph: Pipeline, title: str, notes: Notes = EMPTY, captions: Captions = EMPTY) -> str:
-    """A digraph for Graphviz; each node tells on hovering what it is about.
+    """A digraph for Graphviz; each node shows on hovering what it is about.
 
     `notes` are second lines of the boxes by key, `captions` stand on the lines, by edge.
     """
@@ -47,7 +47,7 @@ def dot(graph: Pipeline, title: str, notes: Notes = EMPTY, captions: Captions = 
 
 
 def svg(graph: Pipeline, title: str, notes: Notes = EMPTY, captions: Captions = EMPTY) -> str:
-    """A picture in light or dark, as who looks at it prefers; see `dot`.
+    """A picture in light or dark, as the viewer prefers; see `dot`.
 
     Raises ConfigurationError where Graphviz is not installed.
     """

@@ -62,9 +62,9 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 def operations(services: Sequence[Service], settings: Settings) -> Iterator[Operation]:
-    """What each handler receives and sends; `to` is what config.yml makes of it.
+    """What each handler receives and sends, with `to` as config.yml overrides it.
 
-    Where a handler puts `Out(..., exchange=...)` is not declared, so that is missing, as are dead letters.
+    The exchange of an `Out(..., exchange=...)` is not declared, so it is missing, as are dead letters.
     """
     for service in services:
         for producer in service.producers:

@@ -1,4 +1,4 @@
-"""LoopWatch: says which handler keeps the event loop from running; it measures and warns, and stops nothing.
+"""LoopWatch: says which handler blocks the event loop; it measures and warns, and stops nothing.
 
 A handler that computes or sleeps without `await` stops everything in the process: nothing is received,
 heartbeats are missed, the broker drops the connection.
@@ -20,7 +20,7 @@ LATE_TICKS = 4  # so many without a sign of life from the loop are too many
 
 
 class LoopWatch:
-    """`with LoopWatch(handlers)` inside the event loop: a thread watches it. `lags` counts how often it stood still."""
+    """`with LoopWatch(handlers)` inside the event loop: a thread watches it. `lags` counts how often it was blocked."""
 
     def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
         self.lags = 0
@@ -69,7 +69,7 @@ class LoopWatch:
                 break
             frame = frame.f_back
         self._complaints.say(
-            f"the event loop stands still for more than {TICK_SECONDS * LATE_TICKS:g} s because of {culprit}, now at"
+            f"the event loop has been blocked for more than {TICK_SECONDS * LATE_TICKS:g} s by {culprit}, now at"
             f" {inmost}: nothing else runs, and the broker may drop the connection; use await, or asyncio.to_thread()"
-            " for what cannot"
+            " for what cannot be awaited"
         )

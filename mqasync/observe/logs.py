@@ -56,7 +56,7 @@ class Human(logging.Formatter):
         return indented(super().formatException(info))
 
     def end(self, text: str, error: Exception | None = None) -> None:
-        """Tell why the command ends: a sentence, or a traceback and nothing else."""
+        """Print why the command ends: a sentence, or a traceback and nothing else."""
         print(their_trace(error) if error else printable(hide(f"mqasync: {text}")), file=sys.stderr)
 
 
@@ -77,7 +77,7 @@ class Json(logging.Formatter):
         return json.dumps(line).replace("\x7f", "\\u007f")
 
     def end(self, text: str, error: Exception | None = None) -> None:
-        """Tell why the command ends: one more line."""
+        """Log why the command ends: one more line."""
         log.error("%s", text, exc_info=(type(error), error, theirs(error)) if error else None)
 
 
@@ -97,7 +97,7 @@ def about_what(record: logging.LogRecord) -> bool:
 
 
 def set_up(format: str, command: str | None) -> Human | Json:
-    """Log to stderr from now on; `format` is "human", "json" or "auto": JSON for services that no person looks at."""
+    """Log to stderr from now on; `format` is "human", "json" or "auto": JSON for `run` without a terminal."""
     if format == "auto":
         format = "json" if command == "run" and not sys.stderr.isatty() else "human"
     formatter = Json() if format == "json" else Human()
@@ -113,8 +113,8 @@ def set_levels(levels: Iterable[str]) -> None:
     for given in levels:
         logger, equals, level = given.rpartition("=")
         if level not in LEVELS or bool(equals) != bool(logger):
-            takes = f"it takes {', '.join(LEVELS)}, or that of a logger: aio_pika=debug"
-            raise ConfigurationError(f"--log-level {given!r} is none; {takes}")
+            takes = f"it takes {', '.join(LEVELS)}, or one for a logger: aio_pika=debug"
+            raise ConfigurationError(f"--log-level {given!r} is not a level; {takes}")
         logging.getLogger(logger or None).setLevel(level.upper())
 
 

@@ -1,4 +1,4 @@
-"""How a running process is, as data, and reports, by which it tells that on its brokers; nothing is shown."""
+"""The state of a running process, as data, and the reports of it on its brokers; nothing is shown."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ from .lag import LoopWatch
 log = logging.getLogger("mqasync")
 
 STATUS = "mqasync.status"
-"""The exchange of the reports; nobody has to listen to it."""
+"""The exchange of the reports; it works without listeners."""
 HEARD_SECONDS = 1.0  # between two reports while somebody listens
 UNHEARD_SECONDS = 3.0  # and while nobody does
 GONE_SECONDS = 10.0  # a process that has not reported for so long is gone
@@ -39,9 +39,9 @@ class BrokerHealth(msgspec.Struct, frozen=True):
 
 
 class ConsumerHealth(Counts, kw_only=True):
-    """How a consumer is; what is counted, is counted since the start.
+    """The state of a consumer; counts are since the start.
 
-    `consuming`: the broker sends its messages here. `held`: deliveries in hand. `oldest`: seconds since the
+    `consuming`: the broker sends its messages here. `held`: messages in flight. `oldest`: seconds since the
     oldest of them was first published, None if there are none. `published`: its outputs, by exchange.
     `to`: its declared ones.
     """
@@ -61,9 +61,9 @@ class ConsumerHealth(Counts, kw_only=True):
 
 
 class ProducerHealth(msgspec.Struct, frozen=True):
-    """How a producer is; `published`, by exchange, and `failed`, its runs without success, count since the start.
+    """The state of a producer; `published`, by exchange, and `failed`, its failed runs, count since the start.
 
-    `failing`: its last run did not succeed, and why is the `last_error`.
+    `failing`: its last run failed; `last_error` says why.
     """
 
     exchange: str
@@ -75,11 +75,11 @@ class ProducerHealth(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """How one process is at `time`, and since when it runs (both in seconds since 1970).
+    """The state of one process at `time`, and since when it runs (both in seconds since 1970).
 
-    Brokers are told by name, consumers and producers by exchange/id. `lags`: how often the event loop stood
-    still for a second or more. `rates`: messages a second in the last second or so: handled or published by
-    exchange/id, put out by "exchange/id to exchange".
+    Brokers are listed by name, consumers and producers by exchange/id. `lags`: how often the event loop was
+    blocked for a second or more. `rates`: messages per second in the last second or so: handled or published by
+    exchange/id, published to an exchange by "exchange/id to exchange".
     """
 
     process: str
@@ -96,7 +96,7 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """True while every broker takes messages and every consumer really consumes."""
+        """True while every broker accepts messages and every consumer really consumes."""
         connected = all(broker.state == "connected" for broker in self.brokers.values())
         return connected and all(consumer.consuming for consumer in self.consumers.values())
 
@@ -122,7 +122,7 @@ class Reporter:
         self._rates: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Tell it on each broker, again and again, and delete what others who told it have left there."""
+        """Report on each broker, again and again, and delete what other processes' reports have left there."""
         brokers = list(self._brokers.opened.values())
         await asyncio.gather(*map(self._tell, brokers), *map(sweep, brokers))
 
@@ -138,7 +138,7 @@ class Reporter:
             await asyncio.sleep(pause)
 
     def now(self) -> Report:
-        """How this process is; also before it has begun to work, and at its end."""
+        """The state of this process; also before it has begun to work, and at its end."""
         elapsed = time.monotonic() - self._counted
         if elapsed >= HEARD_SECONDS / 2:
             before, self._counts = self._counts, self._count()
@@ -197,7 +197,7 @@ def output(name: str, to: str) -> str:
 class Reports:
     """`async with Reports(brokers) as reports`: what the processes on these brokers report, from entering on.
 
-    Each is listened to as soon as it answers; of one that refuses, which is said, nothing is heard.
+    It listens on each broker as soon as that answers; one that refuses is logged, and its reports are missing.
     """
 
     def __init__(self, brokers: Iterable[Broker]) -> None:
@@ -218,7 +218,7 @@ class Reports:
             async with TemporaryQueue(broker, STATUS, new_id(), self._take) as queue:
                 await queue.working
         except MqasyncError as error:
-            log.warning("what processes report on broker %s is not heard: %s", broker.name, error)
+            log.warning("the reports of processes on broker %s cannot be received: %s", broker.name, error)
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -227,7 +227,7 @@ class Reports:
                 self._heard[report.process] = (time.monotonic(), report)
 
     def now(self) -> list[Report]:
-        """The newest report of each process that is there."""
+        """The newest report of each process that is running."""
         since = time.monotonic() - GONE_SECONDS
         self._heard = {process: heard for process, heard in self._heard.items() if heard[0] > since}
         return [report for _, report in self._heard.values()]

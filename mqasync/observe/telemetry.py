@@ -37,8 +37,8 @@ def traced(settings: Settings) -> tuple[Brokers, Sequence[Around]]:
 def sending_traces(service: str) -> Iterator[None]:
     """In the block spans go where OpenTelemetry's standard variables say, the last of them at its end.
 
-    `service` is its name where OTEL_SERVICE_NAME gives none. Nothing happens where no variable asks for it or the
-    program has set up the SDK itself; what stands in the way of traces is a warning, and stops nothing.
+    `service` is its name where OTEL_SERVICE_NAME gives none. Nothing happens if no variable asks for it or the
+    program has set up the SDK itself; a problem with traces is logged as a warning, and stops nothing.
     """
     provider = _provider(service)
     try:
@@ -52,7 +52,7 @@ def _provider(service: str) -> TracerProvider | None:
     """OpenTelemetry's SDK, set up as its variables say."""
     exporter = os.environ.get(EXPORTER) or ("otlp" if any(map(os.environ.get, ENDPOINTS)) else "none")
     if exporter not in EXPORTERS:
-        log.warning("no traces are sent: %s is %r; here it can be %s", EXPORTER, exporter, ", ".join(EXPORTERS))
+        log.warning("no traces are sent: %s is %r; valid values: %s", EXPORTER, exporter, ", ".join(EXPORTERS))
     if exporter not in ("otlp", "console"):
         return None
     try:

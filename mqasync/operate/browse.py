@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 
 class Reading:
-    """`async with Reading(broker, exchange, id) as reading`: what is taken in the block is gone, the rest is put back.
+    """`async with Reading(broker, exchange, id) as reading`: what is taken in the block is gone, the rest is requeued.
 
-    It ends with as many as the broker counted at its beginning, so that what comes back meanwhile is not met twice,
-    and looks at no more than `limit`, holding no more than `held`. Others who consume the queue do not see what is
-    held, nor are we shown what they hold. Raises BrokerLost: then everything that was not taken comes back by itself.
+    It ends after as many as the broker counted at its beginning, so that what is requeued meanwhile is not met twice,
+    and looks at no more than `limit`, holding no more than `held`. Other consumers of the queue do not get what is
+    held, nor does this get what they hold. Raises BrokerLost: then everything that was not taken is redelivered.
     """
 
     def __init__(self, broker: Broker, exchange: str, id: str, limit: int | None = None, held: int = HELD) -> None:
@@ -130,7 +130,7 @@ def reading_of(broker: Broker, exchange: str, id: str, choice: Choice, keep: boo
 
 
 async def chosen(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]:
-    """The letters that are meant, a few at a time. Raises ConfigurationError unless `message` means exactly one id."""
+    """The messages that are meant, a few at a time. Raises ConfigurationError unless `message` means exactly one id."""
     left = choice.limit
     async for found in one(reading, choice) if choice.message else reading.portions(choice.fits):
         if found:
@@ -142,12 +142,12 @@ async def chosen(reading: Reading, choice: Choice) -> AsyncIterator[list[Deliver
 
 
 async def one(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]:
-    """The letter that `message` means, all copies of it; it is known only when all letters were looked at."""
+    """The message that `message` means, all copies of it; it is known only when all were looked at."""
     found = await all_of(reading.portions(choice.fits))
     found = [delivery for delivery in found if delivery.message.id == choice.message] or found
     ids = sorted({delivery.message.id for delivery in found})
     if not ids:
-        raise ConfigurationError(f"no dead letter that fits has an id that begins with {choice.message!r}")
+        raise ConfigurationError(f"no matching dead letter has an id that begins with {choice.message!r}")
     if len(ids) > 1:
         some = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
         raise ConfigurationError(f"{len(ids):,} ids begin with {choice.message!r}: {some}")
@@ -155,7 +155,7 @@ async def one(reading: Reading, choice: Choice) -> AsyncIterator[list[Delivery]]
 
 
 async def replayed(broker: Broker, exchange: str, id: str, reading: Reading, found: list[Delivery]) -> None:
-    """Put the letters back into the queue (exchange, id) as first attempts; gone once they are safe there."""
+    """Move dead letters back to the queue (exchange, id) as first attempts; acknowledged once the broker has them."""
     messages = [revived(delivery.message) for delivery in found]
     await broker.call(lambda transport: transport.send(exchange, id, messages))
     await reading.take(found)
@@ -191,8 +191,8 @@ def from_record(line: bytes) -> Message:
     try:
         record = msgspec.json.decode(line, type=Record)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"this is not what `dead export` writes: {error}") from error
+        raise ConfigurationError(f"this is not a line of `mqasync dead export`: {error}") from error
     if record.base64 is None and not record.body:
-        raise ConfigurationError("this is not what `dead export` writes: it has neither `body` nor `base64`")
+        raise ConfigurationError("this is not a line of `mqasync dead export`: it has neither `body` nor `base64`")
     body = bytes(record.body) if record.base64 is None else record.base64
     return Message(body=body, priority=record.priority, **{name: getattr(record, name) for name in ENVELOPE})

@@ -1,4 +1,4 @@
-"""Checks: whether brokers and queues are fit for services, as findings; nothing is shown here, no queue is made."""
+"""Checks: whether brokers and queues are ready for services, as findings; nothing is shown or created here."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ from ..transport import DEAD, QueueStats
 
 ANSWER_SECONDS = 3.0  # of one queue
 SILENT = (
-    f"its name is there, but the queue has not answered for {ANSWER_SECONDS:g} s:"
-    " see whether it has a leader, or lost it when the broker died"
+    f"the queue exists, but has not answered for {ANSWER_SECONDS:g} s:"
+    " check whether it has a leader, or lost it when the broker died"
 )
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -38,7 +38,7 @@ class Checks:
     """Checks of `services` and the brokers that they use; without services, of all configured brokers.
 
     `wait`: seconds for all that is asked of one broker. Raises ConfigurationError for a handler whose bodies
-    cannot be decoded, for a schedule that is none, and for a section of `services:` that is not what its
+    cannot be decoded, for an invalid schedule, and for a section of `services:` that is not what its
     lifespan() takes.
     """
 
@@ -94,7 +94,7 @@ class Checks:
                         findings += await self._declared(broker, exchange, id)
                 findings += await self._others(broker)
         except TimeoutError:
-            what = "not everything was answered" if findings else f"no answer from {broker.address}"
+            what = "some questions were not answered" if findings else f"no answer from {broker.address}"
             why = f": {broker.trouble}" if broker.trouble else ""
             findings.append(Finding(ERROR, about, f"{what} within {self._wait:g} s{why}"))
         except BrokerError as error:
@@ -105,10 +105,10 @@ class Checks:
         """A queue of these services: whether it is there, and as they declare it."""
         name = f"{exchange}/{id}"
         makes = self._settings.makes(exchange, id) or (await broker.connected()).features.beside
-        found, detail = None, "will be made by the first run"
+        found, detail = None, "will be created by the first run"
         try:
             found = await stats(broker, exchange, id)
-            findings = [Finding(OK, name, f"it is there; {_holds(found)}" if found else detail)]
+            findings = [Finding(OK, name, f"exists; {_holds(found)}" if found else detail)]
             if found or not makes:
                 await broker.call(lambda transport: transport.declare(exchange, id))
         except BrokerRefused as error:
@@ -123,7 +123,7 @@ class Checks:
         return findings
 
     async def _others(self, broker: Broker) -> list[Finding]:
-        """What the broker tells of queues that are not declared here, at the exchanges of these services."""
+        """What the broker reports of queues that are not declared here, at the exchanges of these services."""
         exchanges = [exchange for exchange in self._exchanges if self._settings.broker_of(exchange) == broker.name]
         there = await queues(broker)
         others = [(exchange, id) for exchange, id in sorted(there or ()) if exchange in exchanges and not is_tap(id)]
@@ -137,7 +137,7 @@ class Checks:
                 detail = f"nothing here consumes it; {consumers}{_holds(found)}"
                 findings.append(Finding(OK if consumers else WARNING, f"{exchange}/{id}", detail))
         heard = {exchange for exchange, id in (*self._queues, *others) if not id.endswith(DEAD)}
-        whether = "the broker does not tell whether others do" if there is None else "and no queue is bound to it"
+        whether = "the broker does not report whether others do" if there is None else "and no queue is bound to it"
         for exchange in exchanges:
             own = self._settings.exchanges.get(exchange)
             if exchange not in heard and not (own and own.optional):
@@ -147,7 +147,7 @@ class Checks:
 
 
 async def _silent(broker: Broker, exchange: str, id: str, found: QueueStats | None) -> bool:
-    """Whether nobody answers for the queue: a quorum queue without a leader. What it holds is an answer."""
+    """Whether the queue does not answer: a quorum queue without a leader. Messages in it are an answer."""
     if found is None or found.total or found.consumers:
         return False
     with suppress(TimeoutError):

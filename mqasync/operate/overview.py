@@ -21,11 +21,11 @@ SHOWN_AS = {"rate": "per second", "held": "in hand", "last_error": "last error"}
 
 
 class QueueRow(msgspec.Struct, frozen=True, rename=SHOWN_AS):
-    """One queue, exchange/id: what the broker tells of it, and what all processes together do with it.
+    """One queue, exchange/id: what the broker reports of it, and what all processes together do with it.
 
     `waiting`, `delayed`, `dead`: messages, None where there is no such queue or the broker does not answer.
     `consumers`: as the broker counts them, else the processes that report. `rate`: handled a second.
-    `oldest`: seconds since the oldest message in hand was first published. The counts are since each process's start.
+    `oldest`: seconds since the oldest message in flight was first published. The counts are since each process's start.
     """
 
     queue: str
@@ -59,7 +59,7 @@ def process_row(report: Report) -> dict[str, Any]:
 
 
 async def known(brokers: Brokers) -> set[Queue]:
-    """Every queue on the open brokers, as they tell, and in config.yml; no dead letters and replies."""
+    """Every queue that the open brokers list, or that is in config.yml; no dead-letter queues, no replies."""
     settings = brokers.settings
     found = {(exchange, id) for exchange, own in settings.exchanges.items() for id in own.requires}
     found |= {(exchange, id) for exchange, _, id in (name.partition("/") for name in settings.consumers)}
@@ -70,7 +70,7 @@ async def known(brokers: Brokers) -> set[Queue]:
 
 
 def reported(reports: Iterable[Report]) -> set[Queue]:
-    """Every queue that a process tells of."""
+    """Every queue that a process reports."""
     return {(consumer.exchange, consumer.id) for report in reports for consumer in report.consumers.values()}
 
 

@@ -18,23 +18,23 @@ GAUGE: Any = GaugeMetricFamily
 # which kind, its name, where the value stands, and what it means
 CONSUMERS = (
     (COUNTER, "messages_handled", "handled", "Messages handled and acknowledged."),
-    (COUNTER, "messages_failed", "failed", "Attempts to handle a message that did not succeed."),
-    (COUNTER, "messages_retried", "retried", "Messages given back for a later attempt."),
+    (COUNTER, "messages_failed", "failed", "Failed attempts to handle a message."),
+    (COUNTER, "messages_retried", "retried", "Messages requeued for a later attempt."),
     (COUNTER, "messages_dead_lettered", "dead_lettered", "Messages moved to the dead-letter queue."),
-    (COUNTER, "messages_expired", "expired", "Messages put among the dead letters since they were too old."),
-    (COUNTER, "messages_returned", "returned", "Messages that came back: a process or a connection was lost."),
-    (COUNTER, "messages_repeated", "repeated", "Messages that dedup knew, and that were not handled again."),
-    (GAUGE, "messages_in_flight", "held", "Messages in hand, not settled."),
-    (GAUGE, "lag_seconds", "lag", "Age of the oldest message in hand since it was first published."),
-    (GAUGE, "consuming", "consuming", "1 while the broker sends messages here."),
+    (COUNTER, "messages_expired", "expired", "Messages dead-lettered because they were too old."),
+    (COUNTER, "messages_returned", "returned", "Messages redelivered since a process or connection was lost."),
+    (COUNTER, "messages_repeated", "repeated", "Duplicates found by dedup and not handled again."),
+    (GAUGE, "messages_in_flight", "held", "Messages in flight, not acknowledged yet."),
+    (GAUGE, "lag_seconds", "lag", "Age of the oldest message in flight since it was first published."),
+    (GAUGE, "consuming", "consuming", "1 while the broker sends the queue's messages here."),
 )
 PRODUCERS = (
-    (COUNTER, "producer_runs_failed", "failed", "Runs of a producer that did not succeed."),
-    (GAUGE, "producer_failing", "failing", "1 while its last run did not succeed."),
+    (COUNTER, "producer_runs_failed", "failed", "Failed runs of a producer."),
+    (GAUGE, "producer_failing", "failing", "1 if the producer's last run failed."),
 )
 QUEUES = (
-    (GAUGE, "queue_waiting", "waiting", "Messages in the queue, to be received now."),
-    (GAUGE, "queue_delayed", "delayed", "Messages in the queue, to be received later."),
+    (GAUGE, "queue_waiting", "waiting", "Messages in the queue that can be received now."),
+    (GAUGE, "queue_delayed", "delayed", "Messages in the queue that are delayed."),
     (GAUGE, "queue_dead", "dead", "Dead letters of the queue."),
 )
 
@@ -63,7 +63,7 @@ class Metrics:
         return timed
 
     def text(self, health: Report, queues: Sequence[QueueRow]) -> bytes:
-        """Everything in Prometheus' text format; `queues` are those of this process, as their brokers tell."""
+        """Everything in Prometheus' text format; `queues` are those of this process, as their brokers report."""
         return generate_latest(self._registry) + generate_latest(_Now(health, queues))
 
 
@@ -84,17 +84,17 @@ class _Now(NamedTuple):
                     if getattr(row, field) is not None:  # what the broker tells
                         family.add_metric(queue.split("/"), getattr(row, field))
                 yield family
-        text = "Messages that a producer or consumer put out."
+        text = "Messages published by a producer or consumer."
         published = COUNTER("mqasync_messages_published", text, labels=(*QUEUE, "to"))
         both: list[ConsumerHealth | ProducerHealth] = [*consumers.values(), *producers.values()]
         for one in both:
             for to, count in one.published.items():
                 published.add_metric((one.exchange, one.id, to), count)
-        connected = GAUGE("mqasync_broker_connected", "1 while the broker takes messages.", labels=("broker",))
-        reconnects = COUNTER("mqasync_broker_reconnects", "Connections after the first.", labels=("broker",))
+        connected = GAUGE("mqasync_broker_connected", "1 while the broker accepts messages.", labels=("broker",))
+        reconnects = COUNTER("mqasync_broker_reconnects", "Connections made after the first.", labels=("broker",))
         for name, broker in self.health.brokers.items():
             connected.add_metric((name,), broker.state == "connected")
             reconnects.add_metric((name,), broker.reconnects)
-        text = "Times the event loop stood still for a second or more."
+        text = "Times the event loop was blocked for a second or more."
         yield from (published, connected, reconnects)
         yield COUNTER("mqasync_event_loop_lags", text, value=self.health.lags)

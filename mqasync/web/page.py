@@ -102,7 +102,7 @@ class Page:
         choice = Choice(ids=None if message is None else {message})
         count = 0
         if not await stats(broker, exchange, id):
-            raise web.HTTPConflict(text=f"{exchange}/{id} is not there any more: the dead letters stay")
+            raise web.HTTPConflict(text=f"there is no queue {exchange}/{id} any more: its dead letters stay")
         async with reading_of(broker, exchange, id + DEAD, choice, keep=False) as reading:
             async for some in chosen(reading, choice):
                 await replayed(broker, exchange, id, reading, some)
@@ -126,7 +126,7 @@ class Page:
         """
         token, given = self._token_for(request), request.headers.get(TOKEN, "")
         if not token or not hmac.compare_digest(given.encode(errors="replace"), token.encode()):
-            raise web.HTTPForbidden(text="replaying is not allowed, or the process was started anew: reload the page")
+            raise web.HTTPForbidden(text="replaying is not allowed, or the process was restarted: reload the page")
         if request.headers.get("Origin", "").partition("//")[2] != request.host:
             raise web.HTTPForbidden(text="this comes from another page")
 
@@ -136,7 +136,7 @@ class Page:
             raise web.HTTPForbidden(text="this comes from another page")
         exchange, id = request.match_info["exchange"], request.match_info["id"]
         if f"{exchange}/{id}" not in {row.queue for row in (await self._live.now()).queues}:
-            raise web.HTTPNotFound(text="no such queue")
+            raise web.HTTPNotFound(text=f"there is no queue {exchange}/{id}")
         broker = self._runner.brokers.route(exchange)
         if broker.state != "connected":
             raise web.HTTPConflict(text=f"broker {broker.name} is {broker.state}")
@@ -251,6 +251,6 @@ def draw(moment: Moment, settings: Settings) -> str:
 def note(queue: QueueRow) -> str:
     """What a consumer's box says of its queue."""
     if queue.waiting is None:
-        return "not known"
+        return "unknown"
     parts = [(queue.waiting, "waiting"), (queue.delayed, "delayed"), (queue.dead, "dead")]
     return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "empty"

@@ -18,14 +18,14 @@ def address(text: str, worker: int) -> tuple[str | None, int]:
     """
     host, _, port = text.rpartition(":")
     if not (port.isdecimal() and 0 < int(port) < 65536):
-        raise ConfigurationError(f"--http {text!r} is no address; it takes a port, or host and port: 127.0.0.1:8080")
+        raise ConfigurationError(f"--http {text!r} is not an address; it takes PORT or HOST:PORT: 127.0.0.1:8080")
     return host.strip("[]") or None, int(port) + worker
 
 
 class Server:
     """`async with Server(...)`: it answers inside the block, before and while the runner works.
 
-    Entering raises ConfigurationError where the address cannot be listened at.
+    Entering raises ConfigurationError if it cannot listen on the address.
     """
 
     def __init__(self, address: tuple[str | None, int], runner: Runner, metrics: Metrics, replay: bool) -> None:
@@ -46,20 +46,20 @@ class Server:
         except OSError as error:
             await self._serving.cleanup()
             where = f"{self._host or ''}:{self._port}"
-            raise ConfigurationError(f"--http {where} cannot be listened at: {error.strerror or error}") from error
+            raise ConfigurationError(f"--http {where} cannot be listened on: {error.strerror or error}") from error
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._serving.cleanup()
 
     async def _live(self, request: web.Request) -> web.Response:
-        """200 as long as the event loop turns."""
+        """200 as long as the event loop runs."""
         return web.json_response({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        """200 while every broker takes messages and every consumer really consumes, else 503 and why.
+        """200 while every broker accepts messages and every consumer really consumes, else 503 and why.
 
-        A producer that fails is told, and is no reason to send the process's consumers away.
+        A failing producer is reported, but is no reason to take the process's consumers out of service.
         """
         health = self._runner.health()
         ready = self._runner.started and health.ready

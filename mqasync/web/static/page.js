@@ -90,7 +90,7 @@ const queueColumns = [
   ["consumers", "number", (q) => number(q.consumers)],
   ["per second", "number", (q) => rate(q["per second"])],
   ["15 minutes", "curve", curveOf("per second")],
-  ["in hand", "number", (q) => number(q["in hand"])],
+  ["in flight", "number", (q) => number(q["in hand"])],
   ["oldest", "number", (q) => age(q.oldest)],
   ["last error", "text", (q) => q["last error"]],
 ];
@@ -136,9 +136,9 @@ async function show(queue) {
   byId("dead-title").textContent = `Dead letters of ${queue.queue}`;
   byId("replay-all").hidden = !token;
   byId("letters").replaceChildren();
-  byId("said").textContent = "looking";
+  byId("said").textContent = "loading";
   byId("dead").showModal();
-  await list(token ? "" : "replay and bodies: run with --http-replay, open this page by address or as localhost");
+  await list(token ? "" : "to see bodies and replay, run with --http-replay and open this page by its address or as localhost");
 }
 
 async function list(said) {
@@ -156,7 +156,7 @@ async function list(said) {
   }
   try {
     const { letters, there } = await ask(opened);
-    fill(byId("letters"), columns, letters, "none are left");
+    fill(byId("letters"), columns, letters, "no dead letters");
     const shown = `${number(letters.length)} of ${number(there)} shown`;
     byId("said").textContent = [said, shown].filter(Boolean).join("; ");
   } catch (error) {
