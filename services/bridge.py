@@ -16,5 +16,5 @@ TO = os.environ.get("BRIDGE_TO", "bridge.to")
 
 @consumer(exchange=FROM, id="bridge", to=TO, concurrency=100)
 async def copy(body: bytes, message: Message) -> Out:
-    """The same body, id, key and headers; acknowledged on one side when the other side has it."""
+    """Publish the same body, id, key and headers; acknowledged on one side once the other side has confirmed it."""
     return Out(body, id=message.id, key=message.key, headers=message.headers)

@@ -7,7 +7,7 @@ from mqasync import consumer, producer
 
 @producer(exchange="greetings", id="hello")
 async def greet() -> AsyncIterator[dict[str, str]]:
-    """Put out three greetings; with every="10m" it would do so every ten minutes."""
+    """Publish three greetings; with every="10m" it would do so every ten minutes."""
     for name in ("Ada", "Grace", "Edsger"):
         yield {"name": name}
 

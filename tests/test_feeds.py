@@ -176,8 +176,8 @@ MISTAKES = {
     "format: hots": f"format is 'hots'; it takes {', '.join(FORMATS)}",
     "type: adress": "type is 'adress'; it takes ip, network, domain, url, email, asn, md5, sha1, sha224",
     "delimiter: '::'": "delimiter is '::'; it takes one character",
-    "columns: [id, note]": "columns is ['id', 'note']; one of them has to be an indicator: value, ip, network, domain",
-    "colums: [ip]": "a feed has no 'colums'; it has format, columns, delimiter, type, url, name, provider",
+    "columns: [id, note]": "columns is ['id', 'note']; one of them must be an indicator: value, ip, network, domain",
+    "colums: [ip]": "a feed has no key 'colums'; valid keys: format, columns, delimiter, type, url, name, provider",
     "columns: ip": "Expected `array`, got `str`",
 }
 
@@ -242,7 +242,7 @@ def test_each_member_of_a_zip_file_is_a_feed_of_its_own(write: Write, caplog: py
 
 def test_bytes_that_are_no_text_are_replaced_and_said(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     assert found(read(write(b"192.0.2.1 # caf\xe9\n192.0.2.2\n"))) == {("ip", "192.0.2.1"), ("ip", "192.0.2.2")}
-    assert "1 lines had bytes that are no text" in caplog.text
+    assert "1 lines had bytes that are not text" in caplog.text
 
 
 BROKEN = {
@@ -550,7 +550,7 @@ def test_a_feed_that_is_nearly_all_one_value_is_warned_of(write: Write, caplog: 
     read(write("\n".join(f"192.0.2.{number}" for number in range(50))))
     assert not caplog.messages
     read(write("192.0.2.53\n" * 95 + "\n".join(f"192.0.2.{number}" for number in range(5))))
-    assert "nearly all of it is 192.0.2.53; is its form understood?" in caplog.text
+    assert "nearly all of it is 192.0.2.53; is it read correctly?" in caplog.text
 
 
 def test_a_date_that_is_none_is_said(write: Write, caplog: pytest.LogCaptureFixture) -> None:
@@ -659,7 +659,7 @@ async def test_a_server_that_wants_to_be_left_alone_is_left_alone(server: Server
     visits: dict[str, fetch.Visit] = {}
     with pytest.raises(OSError, match=f"HTTP status {status}"):
         await collected(server.url, visits=visits)
-    with pytest.raises(OSError, match=r"the server wants to be asked again in (60|59) s"):
+    with pytest.raises(OSError, match=r"the server asks for a pause of (60|59) s"):
         await collected(server.url, visits=visits)
     assert len(server.requests) == 1
     visits[server.url].not_before = 0.0

@@ -45,8 +45,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 class JsonLines:
     """A file to which lines are added; each is on the disk when `add` returns.
 
-    A line that a killed process left unfinished is removed at the start: its message comes again.
-    One process at a time may write to it. Raises ConfigurationError for a path that cannot be written.
+    A line that a killed process left unfinished is removed at the start: its message is redelivered.
+    Only one process at a time may write to it. Raises ConfigurationError for a path that cannot be written.
     """
 
     def __init__(self, path: str) -> None:
@@ -66,7 +66,7 @@ class JsonLines:
         return self._file.read(1)
 
     def add(self, lines: list[dict[str, Any]]) -> None:
-        """Add one line for each dict; blocks until the disk has them. Raises OSError."""
+        """Add one line for each dict; blocks until they are on the disk. Raises OSError."""
         self._file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -91,14 +91,14 @@ async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
 
 @consumer(exchange="enriched", id="archive", batch_size=500, batch_wait=0.05)
 async def archive(events: list[Enriched], messages: list[Message], archive_file: JsonLines, settings: Settings) -> None:
-    """Write many at once; a line's id tells the same event from another one like it."""
+    """Write many at the same time; a line's id distinguishes the same event from another one like it."""
     lines = [line(event, message, settings) for event, message in zip(events, messages, strict=True)]
     await asyncio.to_thread(archive_file.add, lines)
 
 
 @consumer(exchange="alerts", id="alert", concurrency=1)
 async def alert(event: Enriched, message: Message, alerts_file: JsonLines, settings: Settings) -> None:
-    """Post one alert, if there is somebody to post it to, and write it down. An error is retried."""
+    """Post one alert, if there is a URL to post it to, and write it to the file. An error is retried."""
     if settings.post:
         await asyncio.to_thread(post, settings.post, line(event, message, settings), settings.timeout)
     await asyncio.to_thread(alerts_file.add, [line(event, message, settings)])
@@ -112,7 +112,7 @@ def line(event: Enriched, message: Message, settings: Settings) -> dict[str, Any
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for an error: following it would turn the POST into a GET without the alert."""
+    """Treats a redirect as an error: following it would turn the POST into a GET without the alert."""
 
     def redirect_request(self, *arguments: Any, **named: Any) -> None:
         """Never ask elsewhere."""

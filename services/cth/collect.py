@@ -1,6 +1,6 @@
 """Collect: the records of feeds, from files or URLs, whatever form they have; what they are worth is not judged.
 
-feeds/ reads them; what is said about each at its end, and what is put out, is here.
+feeds/ reads them; what is logged about each at its end, and what is published, is here.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Feed(Form, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def place(self) -> str:
-        """The URL as it may be told: without user, password and query, which can hold keys."""
+        """The URL as it may be logged: without user, password and query, which can hold keys."""
         parts = urlsplit(self.url)
         netloc = parts.netloc.rpartition("@")[2]
         return parts._replace(netloc=netloc, query="").geturl() if fetch.is_url(self.url) else self.url
@@ -75,7 +75,7 @@ def described(feed: Any) -> Feed:
     """A feed as config.yml describes it. Raises ValueError, quoting what it cannot be."""
     known = Feed.__struct_fields__
     if unknown := [key for key in feed if key not in known] if isinstance(feed, dict) else [feed]:
-        raise ValueError(f"a feed has no {unknown[0]!r}; it has {', '.join(known)}")
+        raise ValueError(f"a feed has no key {unknown[0]!r}; valid keys: {', '.join(known)}")
     try:
         return msgspec.convert(feed, Feed, strict=False)
     except msgspec.ValidationError as error:
@@ -95,7 +95,7 @@ async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
 
 @producer(exchange="CTH", id="feed", every="1h")
 async def collect(feeds: list[Feed], visits: dict[str, fetch.Visit], timeout: float) -> AsyncIterator[Out]:
-    """Put out every record of every feed that has changed. One that cannot be read does not hold up the others.
+    """Publish every record of every feed that has changed. A feed that cannot be read does not hold up the others.
 
     Raises OSError, quoting the place, and ConfigurationError for one whose form is not understood.
     """
@@ -131,7 +131,7 @@ async def collected(feed: Feed, visit: fetch.Visit, timeout: float) -> AsyncIter
 
 
 def records(feed: Feed, file: BinaryIO) -> Iterator[Record]:
-    """The records in a file, each member of an archive for itself; says at the end of each what was in it."""
+    """The records in a file, each member of an archive separately; logs at the end of each what was in it."""
     for member, text in unpack.members(file):
         source = f"{feed.place}/{member}" if member else feed.place
         lines = Lines(text)
@@ -147,7 +147,7 @@ def records(feed: Feed, file: BinaryIO) -> Iterator[Record]:
 
 
 class Account:
-    """What was in a feed: counts entries as they pass, and says so at the end."""
+    """What was in a feed: counts entries as they pass, and logs the counts at the end."""
 
     def __init__(self, source: str, lines: Lines) -> None:
         self._source, self._lines = source, lines
@@ -171,7 +171,7 @@ class Account:
                 yield entry
         if waiting:
             what = f"nothing in the feed {self._source} is an indicator; it begins with {waiting[0].value[:100]!r}"
-            raise ConfigurationError(f"{what}; `format` or `columns` in config.yml say how it is to be read")
+            raise ConfigurationError(f"{what}; set its `format` or `columns` in config.yml")
 
     def _count(self, entry: Entry) -> None:
         self._skipped += entry.skipped
@@ -187,7 +187,7 @@ class Account:
             self._no_date = self._no_date or entry.date
 
     def say(self) -> None:
-        """Say it, and what may be wrong with it."""
+        """Log it, and what may be wrong with it."""
         total = sum(self._kinds.values())
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self._kinds.most_common())
         log.info(
@@ -200,9 +200,9 @@ class Account:
             f"{self._skipped:,}",
         )
         if self._lines.broken:
-            log.warning("the feed %s: %s lines had bytes that are no text", self._source, f"{self._lines.broken:,}")
+            log.warning("the feed %s: %s lines had bytes that are not text", self._source, f"{self._lines.broken:,}")
         if self._no_dates:
             what = "the feed %s: %s dates cannot be read, the first is %r"
             log.warning(what, self._source, f"{self._no_dates:,}", self._no_date[:100])
         if total >= 20 and self._lead >= NEARLY_ALL * total and self._most:
-            log.warning("the feed %s: nearly all of it is %s; is its form understood?", self._source, self._most[1])
+            log.warning("the feed %s: nearly all of it is %s; is it read correctly?", self._source, self._most[1])

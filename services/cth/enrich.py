@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Lists:
-    """The allow list and the watch list; `dropped` counts what was allowed, `repeated` what one batch had twice.
+    """The allow list and the watch list; `dropped` counts what was allowed, `repeated` the duplicates in one batch.
 
     Raises ConfigurationError, quoting it, for an entry that is neither a network nor, in the allow list, a domain.
     """
@@ -48,7 +48,7 @@ class Lists:
 
 @asynccontextmanager
 async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """The lists; says at the end what was dropped."""
+    """The lists; logs at the end what was dropped."""
     lists = Lists(settings)
     yield {"lists": lists}
     log.info("dropped: %s on the allow list, %s duplicates in one batch", f"{lists.dropped:,}", f"{lists.repeated:,}")
@@ -56,9 +56,9 @@ async def lifespan(settings: Settings) -> AsyncIterator[dict[str, Any]]:
 
 @consumer(exchange="indicators", id="enrich", to="enriched", batch_size=50, batch_wait=0.02, dedup="1d")
 async def enrich(indicators: list[Indicator], messages: list[Message], lists: Lists) -> AsyncIterator[Out]:
-    """Put out the enriched indicators, and once more to `alerts` those that touch a watched network.
+    """Publish the enriched indicators, and those that touch a watched network to `alerts` as well.
 
-    `dedup` leaves out what was handled before; what came twice in one batch is one here.
+    `dedup` leaves out what was handled before; duplicates in one batch are left out here.
     """
     once = {message.id: indicator for message, indicator in zip(messages, indicators, strict=True)}
     lists.repeated += len(indicators) - len(once)

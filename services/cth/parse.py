@@ -12,13 +12,13 @@ from .feeds.fields import fitting
 
 @consumer(exchange="CTH", id="parse", to="indicators", concurrency=100)
 async def parse(record: Record) -> AsyncIterator[Out]:
-    """Say what kind of indicator a record is; a range is several networks. Rejects what is none.
+    """Find out what kind of indicator a record is; a range is several networks. Rejects a record that is none.
 
     The same indicator always has the same id, so that the next step recognises it (`dedup`).
     """
     found = fitting(record.value, record.type)
     if not found:
-        raise Reject(f"{record.value[:100]!r} is no address, network, domain, URL or hash")
+        raise Reject(f"{record.value[:100]!r} is not an address, network, domain, URL or hash")
     moment = when(record.date) if record.date else None
     date = moment.isoformat().replace("+00:00", "Z") if moment else None
     no_date = {"date": record.date} if record.date and not moment else {}

@@ -59,7 +59,7 @@ async def fetched(place: str, visit: Visit, seconds: float) -> AsyncIterator[Fet
 
 async def _download(url: str, visit: Visit, seconds: float, file: IO[bytes]) -> Fetched:
     if (wait := visit.not_before - time.monotonic()) > 0:
-        raise OSError(f"the server wants to be asked again in {wait:.0f} s")
+        raise OSError(f"the server asks for a pause of {wait:.0f} s")
     headers = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "gzip"}  # unpacked as any other container
     headers |= {"If-None-Match": visit.etag} if visit.etag else {}
     headers |= {"If-Modified-Since": visit.modified} if visit.modified else {}
@@ -81,7 +81,7 @@ async def _download(url: str, visit: Visit, seconds: float, file: IO[bytes]) -> 
             await _write(answer, file)
             return Fetched(file, Visit(answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")))
     except TimeoutError as error:
-        raise OSError(f"it took more than {seconds:g} s, or {SILENT_SECONDS:g} s without a word") from error
+        raise OSError(f"it took more than {seconds:g} s, or {SILENT_SECONDS:g} s without data") from error
     except aiohttp.ClientError as error:
         what = getattr(error, "message", error)  # the whole of some would tell the URL, which may hold a key
         raise OSError(f"{type(error).__name__}: {what}".rstrip(": ")) from None

@@ -44,7 +44,7 @@ class Form(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError(f"delimiter is {self.delimiter!r}; it takes one character")
         if self.columns and not tables.is_named([name or "-" for name in self.columns]):
             names = ", ".join(TYPES)
-            raise ValueError(f"columns is {list(self.columns)!r}; one of them has to be an indicator: value, {names}")
+            raise ValueError(f"columns is {list(self.columns)!r}; one of them must be an indicator: value, {names}")
 
 
 class Lines:
@@ -100,7 +100,7 @@ def read(lines: Lines, form: Form) -> Iterator[Entry]:
     if form.columns or form.delimiter or format == "table":
         table = table_of(ahead, useful, form)
         if table is None:
-            raise Unreadable("it is no table, as its configuration says")
+            raise Unreadable("it is not a table, which its configuration says it is")
         return of_table(lines, table)
     formed = sum(lists.form_of(line) is not None for line in useful)
     if format == "auto" and formed < len(useful) / 2 and (table := table_of(ahead, useful, form)):
@@ -189,6 +189,6 @@ def limited(pieces: Iterable[str], most: int = 0) -> str:
     for piece in pieces:
         size += len(piece)
         if size > most:
-            raise Unreadable(f"a document of more than {most:,} characters")
+            raise Unreadable(f"it is a document of more than {most:,} characters")
         kept.append(piece)
     return "".join(kept)

@@ -66,7 +66,7 @@ def _members(name: str, file: io.BufferedReader, bound: int, depth: int) -> Iter
     unpack = next((unpack for magic, unpack in PACKED if start.startswith(magic)), None)
     is_archive = start.startswith(b"PK\x03\x04") or start[257:262] == b"ustar"
     if depth == MAX_DEPTH and (unpack or is_archive):
-        raise OSError(f"it has more than {MAX_DEPTH} containers in each other")
+        raise OSError(f"it has more than {MAX_DEPTH} nested levels of archives and compression")
     if unpack:
         with unpack(file) as stream:
             yield from _members(name, _bounded(stream, bound), bound, depth + 1)
