@@ -118,10 +118,10 @@ async def test_a_typo_in_the_names_of_config_yml_is_a_warning(url: str) -> None:
     brokers = Brokers(settings)
     of_services, of_brokers = [await Checks(services, brokers, 10.0).run() for services in (SERVICES, [])]
     await brokers.close()
-    but = "in config.yml, but no handler here names it; they name"
+    but = "of config.yml, but no handler here uses it; in use:"
     assert [tuple(msgspec.structs.astuple(finding)) for finding in of_services[-2:]] == [
-        ("warning", "our", f"it is below exchanges {but} in, out"),
-        ("warning", "in/stop", f"it is below consumers {but} in/step"),
+        ("warning", "our", f"it is listed in exchanges {but} in, out"),
+        ("warning", "in/stop", f"it is listed in consumers {but} in/step"),
     ]
     assert [finding.result for finding in of_brokers] == ["ok"], "without services nobody knows what is used"
 

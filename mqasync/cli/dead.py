@@ -100,7 +100,7 @@ async def take(broker: Broker, reading: Reading, found: list[Delivery]) -> None:
 
 
 async def messages_of(place: Place, choice: Choice, what: str = LETTER, back: bool = False) -> list[Message]:
-    """The messages that are meant, put back already."""
+    """The messages that are meant, requeued already."""
     messages: list[Message] = []
 
     async def each(broker: Broker, reading: Reading, found: list[Delivery]) -> None:

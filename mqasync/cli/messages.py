@@ -31,7 +31,7 @@ from .lines import read_lines, write_line
 from .output import JSON, counted, show
 
 LOOK = 1000  # messages that --no-ack holds at most
-GRACE = 0.1  # seconds; what a reader who sleeps has not taken by then is put back
+GRACE = 0.1  # seconds; what a slow reader has not taken by then is requeued
 
 
 @click.command(cls=Command)

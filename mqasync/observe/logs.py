@@ -1,4 +1,4 @@
-"""The log on stderr, for people or as JSON lines, and tracebacks; no stranger can forge a line; nothing is caught here.
+"""The log on stderr, for people or as JSON lines, and tracebacks; no message can forge a line; nothing is caught here.
 
 Of a traceback only the service's own part is shown, and none of its lines looks like a log line.
 """

@@ -1,4 +1,4 @@
-"""What is in a queue now, dead letters too: read, chosen, put back or taken, as data; nothing is printed."""
+"""What is in a queue now, dead letters too: read, chosen, requeued or taken, as data; nothing is printed."""
 
 import asyncio
 import time

@@ -76,7 +76,7 @@ class Checks:
         for section, used in ("exchanges", self._exchanges), ("consumers", sorted(consumers)):
             for name in sorted({*named[section]}.difference(used) if self._services else ()):
                 detail = (
-                    f"it is below {section} in config.yml, but no handler here names it; they name {', '.join(used)}"
+                    f"it is listed in {section} of config.yml, but no handler here uses it; in use: {', '.join(used)}"
                 )
                 yield Finding(WARNING, name, detail)
 

@@ -42,7 +42,7 @@ class Curves:
                 self._handled[row.queue] = handled
 
     def now(self) -> dict[str, Any]:
-        """By queue, oldest point first: messages handled a second, and those that waited, None where nobody tells."""
+        """By queue, oldest point first: messages handled per second, and those waiting, None where unknown."""
         return {
             queue: {"per second": [rate for rate, _ in points], "waiting": [waiting for _, waiting in points]}
             for queue, points in self._points.items()

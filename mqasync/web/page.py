@@ -49,7 +49,7 @@ TOKEN = "X-Mqasync-Token"  # noqa: S105, the name of the header
 class Page:
     """Adds its routes to `app`.
 
-    `replay`: bodies of dead letters are shown, and they can be replayed, to who comes by an address of this machine,
+    `replay`: bodies of dead letters are shown and can be replayed, if the browser came by an address of this machine,
     as `localhost`, by its host name or by `host`.
     """
 
@@ -110,9 +110,9 @@ class Page:
         return _json({"replayed": count})
 
     def _token_for(self, request: web.Request) -> str:
-        """Empty where replaying is not allowed, and for who came by a name that may be a stranger's.
+        """Empty where replaying is not allowed, and if the browser came by a name that may be an attacker's.
 
-        A stranger can make a name of his own point here once his page is loaded (DNS rebinding). For the browser all
+        An attacker can make his own name point here once his page is loaded (DNS rebinding). For the browser all
         this is then a part of his page: he could read the token, and his Origin is our Host. He cannot do that with
         an address, nor with a name that is ours.
         """
@@ -153,7 +153,7 @@ async def answering(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:
-    """Errors too, as they may quote what strangers wrote."""
+    """For errors too, as they may quote foreign messages."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
 
@@ -227,7 +227,7 @@ class Live:
 
 
 def draw(moment: Moment, settings: Settings) -> str:
-    """Everybody's producers, exchanges and consumers, with messages a second."""
+    """The producers, exchanges and consumers of all processes, with messages per second."""
     flows: dict[tuple[Node, Node], float] = defaultdict(float)  # messages a second
 
     def node(kind: str, exchange: str, id: str = "") -> Node:

@@ -1,5 +1,5 @@
 // The live page: asks once a second how it is and shows it. Everything is set as text, never as HTML: ids, errors and
-// bodies are written by strangers.
+// bodies come from foreign messages.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
