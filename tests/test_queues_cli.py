@@ -206,7 +206,7 @@ def test_process_shows_the_handlers_error_and_what_would_become_of_the_message(
     [
         (("module", "--msg", "1"), "name one of them: module:handle, module:batch, module:nothing"),
         (("module:feed", "--msg", "1"), "is a producer"),
-        (("module:handel", "--msg", "1"), "there are: handle, batch, nothing"),
+        (("module:handel", "--msg", "1"), "it has: handle, batch, nothing"),
         (("module:handle", "--msg", "{"), "--msg is neither a file nor JSON"),
         (("module:handle", "--msg", "1", "--header", "x"), "is not of the form NAME=TEXT"),
     ],
