@@ -397,7 +397,7 @@ def test_what_is_to_exist_and_is_not_there_is_one_sentence(
     done = cli.run(command, "mine")
     assert done.returncode == (2 if command == "run" else 1)
     name = "not.there" if missing == "queue" else f"{exchange}.work"
-    said = f"there is no queue {name!r}, and config.yml says that mqasync does not make it"
+    said = f"there is no queue {name!r}, and config.yml says that mqasync must not create it"
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
@@ -409,7 +409,7 @@ def url_of(request: pytest.FixtureRequest, aws: None) -> str:
 
 
 def absent(what: str) -> tuple[str, str]:
-    return ERROR, f"there is no {what}, and config.yml says that mqasync does not make it"
+    return ERROR, f"there is no {what}, and config.yml says that mqasync must not create it"
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_who_publishes_to_an_exchange_that_is_to_exist_is_told_that_it_does_not(
     cli.file("config.yml", json.dumps({"exchanges": {exchange: {"declare": False}}}))
     done = cli.run("produce", "--exchange", exchange, "--id", "me", "{}")
     assert done.returncode == 2
-    assert f"there is no exchange {exchange!r}, and config.yml says that mqasync does not make it" in done.stderr
+    assert f"there is no exchange {exchange!r}, and config.yml says that mqasync must not create it" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -476,11 +476,11 @@ def test_who_publishes_to_an_exchange_that_is_to_exist_is_told_that_it_does_not(
         ({"consumers": {"events/work": {"queues": "x"}}}, "unknown key 'queues'"),
         (
             {"brokers": {"main": "sqlite:x.db"}, "consumers": {"events/work": {"queue": "x"}}},
-            "SQLite has no 'queue'; it uses no queues of others",
+            "SQLite has no 'queue'; it cannot use existing queues",
         ),
         (
             {"brokers": {"main": "sqlite:x.db"}, "exchanges": {"events": {"declare": False}}},
-            "SQLite has no 'declare'; it uses no queues of others",
+            "SQLite has no 'declare'; it cannot use existing queues",
         ),
     ],
 )

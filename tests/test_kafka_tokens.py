@@ -107,10 +107,10 @@ async def test_an_expired_token_is_refused_as_a_wrong_password_is(
     ("way", "problem"),
     [
         ("tokenfile=nowhere", "tokenfile 'nowhere': No such file or directory"),
-        ("tokenfile=empty", "tokenfile 'empty' holds no token"),
+        ("tokenfile=empty", "tokenfile 'empty' contains no token"),
         ("tokencommand=cat+empty", "tokencommand 'cat' printed no token"),
         ("tokencommand=cat+two", "tokencommand 'cat' printed no token"),
-        ("tokencommand=sh+-c+'echo+eyJ;echo+eyJ>%262;exit+3'", "tokencommand 'sh' ended with 3"),
+        ("tokencommand=sh+-c+'echo+eyJ;echo+eyJ>%262;exit+3'", "tokencommand 'sh' ended with exit code 3"),
         ("tokencommand=sh+-c+'echo+eyJ;sleep+60'", "tokencommand 'sh' did not end within 5 s"),
         ("tokencommand=./not+there", "tokencommand './not': No such file or directory"),
     ],

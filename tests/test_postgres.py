@@ -103,7 +103,7 @@ async def test_a_server_that_takes_no_writes_is_not_connected_to(postgres_server
     role = f"r{new_id()[:8]}"
     postgres_server.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'x'")
     postgres_server.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
-    with pytest.raises(BrokerLost, match="it takes no writes: it is a standby or read-only"):
+    with pytest.raises(BrokerLost, match="it accepts no writes: it is a standby or read-only"):
         await connect(f"postgres://{role}:x@{postgres_server.address}?sslmode=off")
 
 

@@ -259,9 +259,9 @@ async def answering(answer: str) -> AsyncIterator[tuple[str, list[bytes]]]:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        ("AMQP\r\n", "what answers at {address} is not RabbitMQ's management"),
-        ("HTTP/1.0 200 OK\r\n\r\n<html>", "what answers at {address} is not RabbitMQ's management"),
-        ('HTTP/1.0 200 OK\r\n\r\n{"a": 1}', "what answers at {address} is not RabbitMQ's management"),
+        ("AMQP\r\n", "the server at {address} is not RabbitMQ's management"),
+        ("HTTP/1.0 200 OK\r\n\r\n<html>", "the server at {address} is not RabbitMQ's management"),
+        ('HTTP/1.0 200 OK\r\n\r\n{"a": 1}', "the server at {address} is not RabbitMQ's management"),
         ("HTTP/1.0 404 Not Found\r\n\r\n", "{address} does not list the queues: HTTP Error 404: Not Found"),
         ("", "{address} does not list the queues: "),
     ],

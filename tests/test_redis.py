@@ -67,10 +67,10 @@ async def test_a_server_that_loses_nothing_is_not_warned_of(server: DurableRedis
 @pytest.mark.parametrize(
     ("setting", "value", "warning"),
     [
-        ("appendonly", "no", "its end loses them: set appendonly to yes"),
+        ("appendonly", "no", "loses them when it stops: set appendonly to yes"),
         ("appendfsync", "everysec", "a power cut loses what is not on disk yet: set appendfsync to always"),
         ("appendfsync", "no", "a power cut loses what is not on disk yet"),
-        ("maxmemory-policy", "allkeys-lru", "full, it throws messages away: set maxmemory-policy to"),
+        ("maxmemory-policy", "allkeys-lru", "it evicts messages when it is full: set maxmemory-policy to"),
     ],
 )
 async def test_a_server_that_may_lose_messages_is_warned_of(
@@ -98,7 +98,7 @@ async def test_a_user_who_may_only_use_the_keys_can_work(server: DurableRedis, e
     # Given a user who may neither ask the server about itself nor wake others
     server.command("ACL", "SETUSER", "guest", "on", ">right", "~mqasync:*", "+@all", "-@dangerous", "-@admin")
     transport = await connect(f"redis://guest:right@127.0.0.1:{server.port}/0")
-    assert transport.warning.startswith("as far as this user may ask, full, it throws messages away")
+    assert transport.warning.startswith("its settings cannot be read; perhaps it evicts messages when it is full")
     await transport.declare(exchange, "q")
     subscription = await transport.subscribe(exchange, "q", 10)
     receiving = asyncio.create_task(subscription.receive(10, 60.0))
@@ -243,7 +243,7 @@ async def test_a_node_of_a_cluster_and_a_sentinel_are_refused_in_one_sentence(
     arguments = {"cluster": cluster, "sentinel": [str(tmp_path / "sentinel.conf"), "--sentinel"]}
     with required(durable_redis(*arguments[mode])) as server:
         with pytest.raises(
-            BrokerRefused, match=r"one Redis server, .*: no node of a Cluster; by Sentinels, redis\+sentinel://"
+            BrokerRefused, match=r"one Redis server, .*, not a Cluster; with Sentinels use redis\+sentinel://"
         ):
             await connect(server.url)
 
@@ -296,7 +296,9 @@ async def test_a_sentinel_that_cannot_be_trusted_is_not_asked(
 
 
 def test_a_url_of_sentinels_names_the_master() -> None:
-    with pytest.raises(ConfigurationError, match=r"names a master: redis\+sentinel://user:password@host:port/master"):
+    with pytest.raises(
+        ConfigurationError, match=r"must name a master: redis\+sentinel://user:password@host:port/master"
+    ):
         load("redis+sentinel://host")
     with pytest.raises(ConfigurationError, match=r"cafile is for rediss\+sentinel://; a redis\+sentinel:// URL"):
         load("redis+sentinel://host/one?cafile=x")

@@ -102,11 +102,11 @@ KEYS = "URL; there are: heartbeat, management, cafile, certfile, keyfile"
         ("{url}?certfile=client.pem", "its certificate is not trusted: self-signed certificate in certificate chain"),
         ("{url}?cafile=other-ca.pem&certfile=client.pem", "its certificate is not trusted: self-signed certificate"),
         ("{localhost}?" + OURS, "its certificate is not trusted: Hostname mismatch, certificate is not valid for 'loc"),
-        ("{url}?cafile=ca.pem", "it ended the TLS handshake: certificate required; certfile= and keyfile= name our"),
+        ("{url}?cafile=ca.pem", "it ended the TLS handshake: certificate required; certfile= and keyfile= set a"),
         ("{url}?cafile=ca.pem&certfile=other-client.pem", "it ended the TLS handshake: unknown ca; certfile="),
         (
             "{plain}?" + OURS,
-            "what listens there does not speak TLS: use the URL scheme without TLS, or the port with TLS",
+            "the server at this port does not speak TLS: use the URL scheme without TLS, or the port with TLS",
         ),
         ("{url}?cafile=text", "cafile 'text' is not a certificate in PEM"),
         ("{url}?cafile=nowhere", "cafile is 'nowhere', which is not a file"),
@@ -115,7 +115,7 @@ KEYS = "URL; there are: heartbeat, management, cafile, certfile, keyfile"
         ("{url}?certfile=client.crt", "certfile 'client.crt' and keyfile 'client.crt' are not a certificate and its"),
         ("{url}?certfile=client.crt&keyfile=127.0.0.1.key", "certfile 'client.crt' and keyfile '127.0.0.1.key' are n"),
         ("{url}?certfile=client.crt&keyfile=locked.key", "certfile 'client.crt' and keyfile 'locked.key' are not a "),
-        ("{url}?keyfile=client.key", "keyfile is the private key of a certificate; certfile has to name that one"),
+        ("{url}?keyfile=client.key", "keyfile is the private key of a certificate; certfile must name the certificate"),
         ("amqp://127.0.0.1/?cafile=ca.pem", "cafile is for amqps://; an amqp:// URL connects without encryption"),
     ],
 )
@@ -196,7 +196,7 @@ WAYS = {  # where: exit code and what is said
     "amqps://user:{password}@127.0.0.1:{port}/?cafile=nowhere": (2, "which is not a file"),
     "amqp://user:{password}@127.0.0.1:{port}/?verify=0": (2, KEYS),
     "amqp://user:{password}@127.0.0.1:{port}x/": (2, "cannot be read as a URL"),
-    "rabbit://user:{password}@127.0.0.1/": (2, "no transport for the URL scheme"),
+    "rabbit://user:{password}@127.0.0.1/": (2, "unknown URL scheme"),
 }
 
 

@@ -92,7 +92,7 @@ def test_a_damaged_file_ends_the_process_with_one_error_that_says_what_to_do(
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if str(path) in line and " on main " not in line]
     assert len(errors) == 1, errors
-    assert re.search(r"is damaged: stop whoever uses it, .* sqlite3 \S+ \.recover \| sqlite3 recov", errors[0])
+    assert re.search(r"is damaged: stop all processes that use it, .* sqlite3 \S+ \.recover \| sqlite3 rec", errors[0])
     assert "subscribed again" not in done.stderr
 
 

@@ -209,7 +209,7 @@ def test_a_mistake_in_config_yml_is_said_with_its_place(cli: CommandLine) -> Non
         (["consume", "--exchange", "CTH", "--id", ""], "'' cannot be an id: it takes 1 to 80 of the characters"),
         (["produce", *QUEUE, "{'n': 1}"], "the argument is neither a file nor JSON: \"{'n': 1}\": JSON is malformed"),
         (["produce", *QUEUE, "missing.jsonl"], "the argument is neither a file nor JSON: 'missing.jsonl': JSON is"),
-        (["run", "good", "--broker", "rabbit://h/"], "no transport for the URL scheme 'rabbit': there are memory,"),
+        (["run", "good", "--broker", "rabbit://h/"], "unknown URL scheme 'rabbit'; there are: memory,"),
         (["run", "good", "--broker", "amqp://a:s3/cr3t@h/"], "--broker cannot be read as a URL: a port is a number"),
         (["run", "good", "--broker", "amqp://a:1?s3@h/"], "--broker cannot be read as a URL: a port is a number"),
         (["run", "good", "--broker", "sqlite:"], "'sqlite:' names no file: write sqlite:path or sqlite:///"),

@@ -1,4 +1,4 @@
-"""From a broker's URL to its transport, loaded only then; no transport's own code."""
+"""Finds the transport for a broker's URL, and imports it only then; no transport's own code."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SCHEMES = {
     "postgresql": ("postgres", "PostgresTransport", "postgres"),
     "postgres": ("postgres", "PostgresTransport", "postgres"),
 }
-# the same for what remembers ids
+# the same for the stores in which dedup remembers ids
 SEEN_SCHEMES = dict.fromkeys(("redis", "rediss"), ("redis", "SeenInRedis", "redis"))
 
-# loggers of client libraries: the core says in one line what they say in tracebacks, and at DEBUG they show bodies
+# loggers of client libraries: the core logs in one line what they log as tracebacks, and at DEBUG they show bodies
 LOUD = ("aiormq", "redis", "push_response", "aiokafka", "stompman", "nats", "asyncpg")
 
 
@@ -50,12 +50,12 @@ def load(url: str, options: Options | None = None) -> Transport:
     elif scheme in SCHEMES:
         transport = _class(scheme, *SCHEMES[scheme])(url, options or {})
     else:
-        raise ConfigurationError(f"no transport for the URL scheme {scheme!r}: there are {', '.join(SCHEMES)}")
+        raise ConfigurationError(f"unknown URL scheme {scheme!r}; there are: {', '.join(SCHEMES)}")
     return cast(Transport, transport)
 
 
 def load_seen(url: str, exchange: str, id: str, ttl: float) -> Seen:
-    """What remembers the ids of the queue (exchange, id) at `url` for `ttl` seconds, not connected yet.
+    """The store at `url` that remembers the ids of the queue (exchange, id) for `ttl` seconds, not connected yet.
 
     Raises ConfigurationError for a missing client library or a wrong URL.
     """
@@ -66,7 +66,7 @@ def load_seen(url: str, exchange: str, id: str, ttl: float) -> Seen:
 def _class(scheme: str, module: str, name: str, extra: str) -> Any:
     """The class `name`, its module imported. Raises ConfigurationError for a missing client library."""
     for logger in map(logging.getLogger, LOUD):
-        if logger.level == logging.NOTSET:  # a program may want to hear them
+        if logger.level == logging.NOTSET:  # a program may want to see them
             logger.setLevel(logging.CRITICAL)
     try:
         return getattr(import_module(f"{__name__}.{module}"), name)

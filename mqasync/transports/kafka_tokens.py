@@ -1,4 +1,4 @@
-"""Tokens for SASL OAUTHBEARER, of a file or a command, asked for at each connect; no connection is made here.
+"""Tokens for SASL OAUTHBEARER from a file or a command, read at each connect; no connection is made here.
 
 No text, log or repr shows a token, nor the arguments of the command.
 """
@@ -19,8 +19,8 @@ from aiokafka.conn import OAuthAuthenticator
 
 from ..errors import ConfigurationError
 
-SECONDS = 5.0  # that a command may take, and for which what it printed serves whatever connects then
-TOKEN = re.compile("[-._~+/a-zA-Z0-9]+=*")  # RFC 6750, and what Kafka takes
+SECONDS = 5.0  # that a command may take, and for which its token is used by other connections
+TOKEN = re.compile("[-._~+/a-zA-Z0-9]+=*")  # RFC 6750, and what Kafka accepts
 
 # at DEBUG aiokafka shows what it sends, also to log in
 logging.getLogger("aiokafka.conn").addFilter(lambda record: "SaslAuthenticate" not in record.getMessage())
@@ -30,9 +30,9 @@ _step = OAuthAuthenticator.step
 
 
 async def step(self: Any, payload: bytes | None) -> Any:
-    """What else to send to log in: a broker that refuses the token says so once it has b"\\1" (RFC 7628).
+    """What to send next to log in: a broker that refuses the token says so once it gets b"\\1" (RFC 7628).
 
-    aiokafka would go on as if it were let in.
+    aiokafka itself would go on as if it were logged in.
     """
     return (b"\1", True) if payload else await _step(self, payload)
 
@@ -41,17 +41,17 @@ OAuthAuthenticator.step = step
 
 
 class NoToken(ConfigurationError, OSError):
-    """The user's mistake at the first connect; to aiokafka, which connects by itself later, a broker out of reach."""
+    """A user's mistake at the first connect; to aiokafka, which reconnects by itself, an unreachable broker."""
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]
-    """Those of `file`, or what `command` prints. Raises ConfigurationError for quotation marks that do not match."""
+    """The token in `file`, or the one that `command` prints. Raises ConfigurationError for an unmatched quote."""
 
     def __init__(self, file: str, command: str) -> None:
         try:
             self._file, self._command = file, shlex.split(command)
         except ValueError:
-            raise ConfigurationError("tokencommand has a quotation mark too many") from None
+            raise ConfigurationError("tokencommand has an unmatched quotation mark") from None
         self._asking, self._token, self._until = asyncio.Lock(), "", 0.0
 
     async def token(self) -> str:
@@ -63,7 +63,7 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]
             return self._token
 
     def _read(self) -> str:
-        """What the file holds now, or the command prints."""
+        """The token that is in the file now, or that the command prints."""
         what = f"tokenfile {self._file!r}" if self._file else f"tokencommand {self._command[0]!r}"
         try:
             if self._file:
@@ -73,11 +73,11 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]
                     self._command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=True
                 ).stdout
         except subprocess.CalledProcessError as error:
-            raise NoToken(f"{what} ended with {error.returncode}") from None
+            raise NoToken(f"{what} ended with exit code {error.returncode}") from None
         except subprocess.TimeoutExpired:
             raise NoToken(f"{what} did not end within {SECONDS:g} s") from None
         except OSError as error:
             raise NoToken(f"{what}: {error.strerror}") from None
         if not TOKEN.fullmatch(text := output.decode(errors="replace").strip()):
-            raise NoToken(f"{what} {'holds' if self._file else 'printed'} no token")
+            raise NoToken(f"{what} {'contains' if self._file else 'printed'} no token")
         return text

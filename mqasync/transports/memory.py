@@ -3,13 +3,13 @@
 URL: memory: or memory:NAME. Transports with the same URL share their queues, which live as long
     as one of them is open.
 Options: none.
-Delivery: at least once within the process; a delivery stays held until it is settled or its
-    transport is closed.
-Order: first in, first out with one consumer and no retries; what is given back comes first again.
+Delivery: at least once within the process; a message stays in flight until it is acknowledged or
+    requeued, or its transport is closed.
+Order: first in, first out with one consumer and no retries; requeued messages come first.
 Delay: exact.
 Dead letters: a queue like any other, "id.dead".
-What it cannot do: survive the process, serve another process or a second event loop, count the
-    deliveries that a crash returned.
+What it cannot do: survive the process, serve another process or a second event loop, count
+    redeliveries after a crash.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from .common.table import AHEAD
 from .common.url import check_options
 
 FIRST = 0.0
-"""The due time of what was given back: before everything else, there in its old order."""
+"""The due time of requeued messages: before all others, in their old order."""
 
 
 class Queue:
-    """What waits, as a heap of (due, number, envelope, body), and who is to be told when that changes.
+    """Waiting messages, as a heap of (due, number, envelope, body), and the receivers to wake when that changes.
 
-    A message lies here as bytes, as with any other broker: nobody gets another's objects.
+    A message is stored as bytes, as with any other broker: handlers do not share objects.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Queue:
         self.numbers = itertools.count()
 
     def put(self, due: float, number: int, envelope: bytes, body: bytes) -> None:
-        """Let a message be received from `due` on; among those due at once the lower number comes first."""
+        """Let a message be received from `due` on; among those due at the same time the lower number comes first."""
         heapq.heappush(self.waiting, (due, number, envelope, body))
         self.wake()
 
@@ -58,7 +58,7 @@ class Queue:
             self.put(due if delay else due - AHEAD * message.priority, next(self.numbers), pack(message), message.body)
 
     def wake(self) -> None:
-        """Let all who receive look again."""
+        """Let all receivers look again."""
         for subscription in self.subscriptions:
             subscription.changed.set()
 
@@ -100,10 +100,10 @@ class MemoryTransport:
         self._subscriptions: list[MemorySubscription] = []
 
     async def ping(self) -> None:
-        """Nothing can be in the way."""
+        """Nothing to do."""
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make the queue; once bound it stays bound."""
+        """Create the queue; once bound it stays bound."""
         queue = self._broker.queues.setdefault((exchange, id), Queue())
         queue.bound = queue.bound or bound
 
@@ -117,7 +117,7 @@ class MemoryTransport:
         await asyncio.sleep(0)  # a publisher in a loop lets the others run
 
     async def bound(self, exchange: str) -> bool:
-        """Publish tells by itself."""
+        """True: publish itself raises Unroutable."""
         return True
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
@@ -132,7 +132,7 @@ class MemoryTransport:
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count what waits, without what is held."""
+        """Count the waiting messages, without those in flight."""
         queue = self._queue(exchange, id)
         waiting = sum(due <= time.monotonic() for due, *_ in queue.waiting)
         return QueueStats(waiting, len(queue.waiting) - waiting, len(queue.subscriptions))
@@ -142,13 +142,13 @@ class MemoryTransport:
         return list(self._broker.queues)
 
     async def delete(self, exchange: str, id: str) -> None:
-        """Forget the queue and what is in it."""
+        """Forget the queue and its messages."""
         queue = self._broker.queues.pop((exchange, id), Queue())
         queue.deleted = True
         queue.wake()
 
     async def close(self) -> None:
-        """Leave; the last one out takes the queues along."""
+        """Leave; the last transport to leave drops the queues."""
         for subscription in self._subscriptions:
             subscription.leave()
         del self._broker
@@ -156,12 +156,12 @@ class MemoryTransport:
     def _queue(self, exchange: str, id: str) -> Queue:
         queue = self._broker.queues.get((exchange, id))
         if queue is None:
-            raise NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
+            raise NoSuchQueue(f"exchange {exchange!r} has no queue {id!r}")
         return queue
 
 
 class MemorySubscription:
-    """One consumer of one queue, and what it holds by number."""
+    """One consumer of one queue, with its messages in flight by number."""
 
     lease: float | None = None
 
@@ -172,7 +172,7 @@ class MemorySubscription:
         queue.subscriptions.add(self)
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Take what is due, oldest first; while nothing is, wait for a change, a due time or the timeout."""
+        """Take the messages that are due, oldest first; if none is, wait for a change, a due time or the timeout."""
         deadline = time.monotonic() + timeout
         await asyncio.sleep(0)  # consumers of a full queue take turns
         while True:
@@ -203,17 +203,17 @@ class MemorySubscription:
             self._held.pop(delivery.tag, None)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Put them back to the front."""
+        """Requeue them at the front."""
         for delivery in deliveries:
             if held := self._held.pop(delivery.tag, None):
                 self._queue.put(FIRST, delivery.tag, *held)
 
     async def close(self) -> None:
-        """Receive no more."""
+        """Stop receiving."""
         self.leave()
 
     def leave(self) -> None:
-        """Be no consumer any more; what is held goes back to the front."""
+        """End the subscription; messages in flight are requeued at the front."""
         self._queue.subscriptions.discard(self)
         for number, held in self._held.items():
             self._queue.put(FIRST, number, *held)

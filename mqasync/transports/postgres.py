@@ -2,19 +2,20 @@
 
 URL: postgresql://user:password@host:port/database (or postgres://). After "?":
     sslmode (verify-full, the default, or off: without encryption), cafile, certfile, keyfile,
-    schema (default mqasync; it and its tables are made when first used, by a role that may; it is
-    nobody else's),
-    lease (seconds until an unsettled delivery comes back by itself, default 30),
-    connections (of one process, default 4: one takes and is notified, the others publish).
+    schema (default mqasync; created with its tables when first used, by a role that may do so;
+    nothing else may use it),
+    lease (seconds until an unacknowledged message is redelivered, default 30),
+    connections (of one process, default 4: one receives and is notified, the others publish).
 Options: none.
 Delivery: a row for each message and queue; publish returns when it is committed. A delivery is
-    leased: who holds it longer without extending it loses it, and settling it then has no effect.
-    What a killed process held comes back one lease later and is counted.
-Order: first in, first out with one consumer and no retries; what is released comes first again.
+    leased: a process that does not extend the lease in time loses the message, and acknowledging it
+    then has no effect. Messages in flight in a killed process are redelivered one lease later, and
+    counted.
+Order: first in, first out with one consumer and no retries; requeued messages come first.
 Delay: exact, by the server's clock.
 Dead letters: a queue like any other, "id.dead".
-What it cannot do: work through a pooler that shares connections between transactions, since LISTEN
-    needs its own: PgBouncer needs pool_mode=session, and a connection of its pool for each of ours.
+What it cannot do: work through a pooler that shares connections between transactions, because LISTEN
+    needs its own: PgBouncer needs pool_mode=session, and a connection in its pool for each of ours.
 """
 
 from __future__ import annotations
@@ -45,16 +46,16 @@ KEYS = {
 }
 # as PostgreSQL takes it without folding, and short enough for the name of a channel
 SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-LOCKED_PAUSE = 0.05  # what is due and cannot be taken is being taken by somebody else
+LOCKED_PAUSE = 0.05  # a message that is due and cannot be taken is being taken by another consumer
 
 POOLED = "a pooler in between shares connections between transactions: PgBouncer needs pool_mode=session"
 ERRORS: Errors = (
     (BrokerRefused, [pg.DuplicatePreparedStatementError, pg.InvalidSQLStatementNameError], POOLED),
     (BrokerRefused, ["rejected SSL upgrade"], "it offers no TLS; sslmode=off in the URL connects without"),
-    (BrokerLost, [pg.TargetServerAttributeNotMatched], "it takes no writes: it is a standby or read-only"),
+    (BrokerLost, [pg.TargetServerAttributeNotMatched], "it accepts no writes: it is a standby or read-only"),
     (ConfigurationError, [pg.ClientConfigurationError]),  # of the environment: PGSSLNEGOTIATION and the like
     (BrokerBusy, [pg.InsufficientResourcesError, pg.QueryCanceledError, pg.TransactionRollbackError]),
-    (BrokerLost, [pg.UndefinedTableError]),  # somebody dropped it; open() makes it again
+    (BrokerLost, [pg.UndefinedTableError]),  # it was dropped; open() creates it again
     (BrokerRefused, [pg.InvalidAuthorizationSpecificationError, pg.InvalidCatalogNameError, pg.DataError]),
     (BrokerRefused, [pg.SyntaxOrAccessError, pg.ProgramLimitExceededError]),
 )
@@ -124,14 +125,14 @@ class PostgresTransport(TableTransport):
         super().__init__(settings["lease"])
         self._schema = settings["schema"]
         if not SCHEMA.fullmatch(self._schema):
-            raise ConfigurationError(f"schema is {self._schema!r}; it takes a-z 0-9 _, no digit or pg_ first")
+            raise ConfigurationError(f"schema is {self._schema!r}; it takes a-z 0-9 _, without a digit or pg_ first")
         self._files = {name: settings[name] for name in tls.FILES if settings[name]}
         tls.check(self._files, settings["sslmode"] != "off", "sslmode=verify-full", "sslmode=off")
         self._opened = AsyncExitStack()
         self._turn = asyncio.Lock()  # a connection does one thing at a time
 
     async def open(self) -> None:
-        """Connect, and make the tables where they are missing."""
+        """Connect, and create the tables if they are missing."""
         (host, port), address = self._address.hosts[0], self._address
         pool = pg.create_pool(
             host=host,
@@ -141,7 +142,7 @@ class PostgresTransport(TableTransport):
             database=address.path or None,
             ssl=address.settings["sslmode"] != "off" and tls.context(self._files),
             target_session_attrs="read-write",
-            command_timeout=20,  # a connection may be dead without telling
+            command_timeout=20,  # a connection may be dead without an error
             min_size=1,
             max_size=address.settings["connections"],
             init=lambda connection: connection.execute(SESSION.format(schema=self._schema)),
@@ -158,12 +159,12 @@ class PostgresTransport(TableTransport):
         backends = [await one.fetchval("SELECT pg_backend_pid()") for one in some]
         if backends[0] != backends[1] or backends[1] == backends[2]:
             raise BrokerRefused(POOLED)
-        # an acknowledgement may get lost, and what was taken comes again: neither waits for the disk
+        # an acknowledgement may get lost, and a message taken twice: neither waits for the disk
         await self._reader.execute("SET synchronous_commit = off")
         await self._reader.add_listener(self._schema, lambda *news: self.changed.tell(news[-1]))
 
     async def rows(self, statement: str, *arguments: object) -> list[Any]:
-        """What it returns; the server may forget in a crash what it did."""
+        """The rows that the statement returns; the server may lose its changes in a crash."""
         async with self._turn:
             return list(await self._reader.fetch(statement, *arguments))
 
@@ -180,12 +181,12 @@ class PostgresTransport(TableTransport):
         await self._notify(exchange)
 
     async def _notify(self, exchange: str) -> None:
-        """Wake who waits, in a transaction of its own: those that do so wait for each other's disk writes."""
+        """Wake waiting receivers, in a transaction of its own: such ones wait for each other's disk writes."""
         with suppress(pg.PostgresError, pg.InterfaceError):  # they look again by themselves
             await self.rows("SELECT pg_notify($1, $2)", self._schema, exchange)
 
     async def take(self, queue: int, limit: int) -> tuple[list[Row], float]:
-        """Look when something will be due where nothing is."""
+        """If no message is due, look when one will be."""
         if rows := await self.rows(TAKE, queue, limit, self.lease):
             return rows, 0.0
         for (due,) in await self.rows(NEXT_DUE, queue):
@@ -193,7 +194,7 @@ class PostgresTransport(TableTransport):
         raise NoSuchQueue("the queue was deleted")
 
     async def settle(self, what: str, exchange: str, tags: Sequence[tuple[int, int]], *lease: float) -> None:
-        """Change the rows, and wake who waits for them."""
+        """Change the rows, and wake receivers that wait for them."""
         await self.rows(SETTLE[what], *zip(*tags, strict=True), *lease)
         if what == "release":
             await self._notify(exchange)

@@ -4,18 +4,18 @@ URL: amqp://user:password@host:port/vhost, or amqps:// for TLS, always verified.
     heartbeat (seconds, default 10), cafile, certfile, keyfile,
     management (http://host:15672 or https://, of the management plugin: AMQP itself cannot list queues; the
     user and password are those of the URL, and the user needs the tag "management").
-Options: by exchange, `type` (fanout, topic, direct, headers or a plugin's, such as x-random), where a message's key is
-    its routing key, and queue arguments such as {x-queue-type: classic, x-max-length: 100000}. What exists is used
-    as it is: `declare`, `queue` and `bind`, see docs/existing.md.
-Delivery: a durable fanout exchange, a durable quorum queue for each id; persistent messages, mandatory
-    and confirmed. Separate connections publish and consume, since RabbitMQ blocks a publishing one
-    as a whole; one channel a subscription, since an error closes the channel.
-Order: first in, first out with one consumer, no retries and nothing put back.
+Options: by exchange, `type` (fanout, topic, direct, headers or a plugin's, such as x-random), with which a message's
+    key is its routing key, and queue arguments such as {x-queue-type: classic, x-max-length: 100000}. Existing
+    exchanges and queues are used as they are: `declare`, `queue` and `bind`, see docs/existing.md.
+Delivery: a durable fanout exchange, and a durable quorum queue for each id; messages are persistent, mandatory
+    and confirmed. Publishing and consuming have separate connections, because RabbitMQ blocks a publishing
+    connection as a whole; each subscription has its own channel, because an error closes the channel.
+Order: first in, first out with one consumer, no retries and no requeued messages.
 Delay: by a ladder of queues whose messages expire into the queue, "exchange.id.retry.seconds": rounded up
-    to the next of 1, 2, 5, 10, 30, 60, 300, 900 and 3600 seconds; what is longer takes several of them.
-Dead letters: "exchange.id.dead"; RabbitMQ puts there too what came back more than 20 times. They may come
-    back without end.
-What it cannot do: tell a drained delivery from one whose process died (returned counts both).
+    to the next of 1, 2, 5, 10, 30, 60, 300, 900 and 3600 seconds; longer delays take several of them.
+Dead letters: "exchange.id.dead"; RabbitMQ itself also moves messages there that were redelivered more than 20
+    times. Dead letters may be redelivered without limit.
+What it cannot do: distinguish a message that a drain requeued from one whose process died (returned counts both).
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ from .common.url import Key, existing, missing, parse
 FORM = "amqp://user:password@host:port/vhost"
 KEYS = {"heartbeat": Key(10, least=0, most=65_534), "management": Key("")}
 MANAGEMENT = re.compile(r"(https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?(/[\w./-]*)?)?", re.IGNORECASE)
-CHANNELS = 500  # for calls, of one connection at once
+CHANNELS = 500  # for concurrent calls on one connection
 LAST_CHANNEL = 2047  # of a connection, as RabbitMQ is set up
-REPLY_SECONDS = 10.0  # a quorum queue without a leader may never answer who wants to consume it
+REPLY_SECONDS = 10.0  # a quorum queue without a leader may never answer a consumer
 LADDER = (1, 2, 5, 10, 30, 60, 300, 900, 3600)  # seconds that delayed messages wait
-USUAL_PRIORITY = 4  # what is above comes first: in a quorum queue of RabbitMQ 4, or one with x-max-priority
+USUAL_PRIORITY = 4  # higher ones come first: in a quorum queue of RabbitMQ 4, or one with x-max-priority
 TYPES = ("fanout", "topic", "direct", "headers")
 EVERYTHING = {"topic": ["#"]}  # binding keys by type of an exchange, where none are given
 SEARCH_SECONDS = 60.0  # how long it may take until the ladder of another process is counted
-TEMPORARY_SECONDS = 60  # until a queue goes to which nobody is subscribed
-RETURNS = 20  # then RabbitMQ buries a message by itself; its own default from version 4 on
-# Dead letters are looked at as often as anybody likes, and each look ends with a return. Not -1, "no limit"
-# since RabbitMQ 4: 3.10 drops a message at its first return then, and some of 4 write -1 into the queue's log
+TEMPORARY_SECONDS = 60  # until a temporary queue without a consumer is deleted
+RETURNS = 20  # after which RabbitMQ itself dead-letters a message; its own default from version 4 on
+# Dead letters may be looked at any number of times, and each look ends with a requeue. Not -1, "no limit"
+# since RabbitMQ 4: 3.10 drops a message at its first requeue then, and some of 4 write -1 into the queue's log
 # again and again (github.com/rabbitmq/rabbitmq-server/issues/14202). Set on 3 too: a queue lives on in 4.
 ANY_RETURNS = 1_000_000_000
-# RabbitMQ acts on these or writes them: they are neither sent nor believed as a message's own.
+# RabbitMQ acts on these or writes them: they are neither sent nor read as a message's own headers.
 RESERVED = re.compile(r"B?CC$|x-(death|delivery-count|first-death-|last-death-|opt-)")
 ERRORS: Errors = (
     (NoSuchQueue, [amqp.PublishError, amqp.ChannelNotFoundEntity]),
     (NoSuchQueue, [amqp.ChannelInvalidStateError], "the channel is closed"),
-    (BrokerBusy, [amqp.DeliveryError], "the broker did not take the message: a queue is full or not ready"),
+    (BrokerBusy, [amqp.DeliveryError], "the broker did not accept the message: a queue is full or not ready"),
     (BrokerBusy, [TimeoutError], f"no answer within {REPLY_SECONDS:g} s"),
     (BrokerRefused, ["got <Connection.Close"], "there is no such virtual host, or no permission for it"),
     (BrokerRefused, [amqp.AuthenticationError, amqp.ProbableAuthenticationError, amqp.ConnectionNotAllowed]),
@@ -115,7 +115,7 @@ class RabbitMQTransport:
         self._idle: dict[Any, list[Any]] = defaultdict(list)  # channels of a connection, for the next call
         self._turns: dict[Any, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, CHANNELS))
         self._numbers = itertools.cycle(range(1, LAST_CHANNEL + 1))
-        self._absent: dict[str, float] = {}  # queues of ladders that were missing; when to look again
+        self._absent: dict[str, float] = {}  # queues of ladders that did not exist; when to look again
 
     async def open(self) -> None:
         """Connect."""
@@ -128,7 +128,7 @@ class RabbitMQTransport:
         self._publisher, self._consumer = self._connections
 
     async def _open(self, connection: aiormq.Connection, **more: Any) -> Any:
-        """A channel. aiormq by itself may take the number of one that still closes: the connection ends."""
+        """A channel. aiormq itself may reuse the number of one that is still closing, which ends the connection."""
         number = next(number for number in self._numbers if number not in connection.channels)
         return await connection.channel(number, **more)
 
@@ -144,7 +144,7 @@ class RabbitMQTransport:
             channel = idle.pop() if idle and not idle[-1].is_closed else await self._open(connection)
             try:
                 result = await request(channel)
-            except Exception:  # not when cancelled: who gets no answer would ask twice to close it
+            except Exception:  # not when cancelled: without an answer it would be asked twice to close
                 stale = [channel, *self._idle.pop(connection, ())]
                 await asyncio.gather(*(one.close() for one in stale))
                 raise
@@ -152,7 +152,7 @@ class RabbitMQTransport:
             return result
 
     async def ping(self) -> None:
-        """Ask for nothing on both connections; one that is blocked would not answer."""
+        """A request without effect on both connections; one that is blocked would not answer."""
         await self._call(self._consumer, lambda channel: channel.basic_qos(prefetch_count=0))
         try:
             async with asyncio.timeout(0):
@@ -162,7 +162,7 @@ class RabbitMQTransport:
         await self._call(self._publisher, lambda channel: channel.basic_qos(prefetch_count=0))
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make the queue, and the exchange where it is bound to one; or see whether what exists is there."""
+        """Create the queue, and the exchange if it is bound to one; or check that existing ones do exist."""
         queue, native = self._name(exchange, id), self._options.get(exchange, {})
         theirs = native.get("queues", {}).get(id, {})
         if bound and ("queue" in theirs or "declare" in native):
@@ -183,7 +183,7 @@ class RabbitMQTransport:
                 )
 
     def _name(self, exchange: str, id: str) -> str:
-        """What the queue is called on the broker."""
+        """The name of the queue on the broker."""
         return existing(self._options, exchange, id) or f"{exchange}.{id}"
 
     async def _see(self, what: str, request: Callable[[Any], Awaitable[Any]]) -> None:
@@ -201,26 +201,26 @@ class RabbitMQTransport:
             raise BrokerRefused(f"{error}; mqasync declares it durable, with {ours}") from None
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
-        """Publish, and wait for the confirmations: without end, since a blocked connection is waited for."""
+        """Publish, and wait for the confirms, without a limit: a blocked connection is waited for."""
         try:
             typed = "type" in self._options.get(exchange, {})
             for key, some in groupby(messages, key=lambda message: message.key or "" if typed else ""):
                 await self._publish(exchange, key, list(some))
-        except amqp.ChannelNotFoundEntity:  # who is subscribed has to bind his queue again
+        except amqp.ChannelNotFoundEntity:  # its consumers have to bind their queues again
             raise BrokerLost(f"the exchange {exchange!r} was deleted") from None
 
     async def bound(self, exchange: str) -> bool:
-        """Make sure that the exchange is there; whether a queue is bound to it, publish tells by itself."""
+        """Make sure that the exchange exists, and return True: publish itself raises Unroutable."""
         native = self._options.get(exchange, {})
         how: Any = {"passive": True} if "declare" in native else {"exchange_type": native.get("type", "fanout")}
         await self._see(f"exchange {exchange!r}", lambda it: it.exchange_declare(exchange, durable=True, **how))
         return True
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        """Publish to the queue by its name, or to the queue of its ladder that waits long enough.
+        """Publish to the queue by its name, or to the queue of its ladder with a delay that is long enough.
 
-        That one is always a quorum queue: a classic one passes on unconfirmed, and killed in that moment it
-        loses messages.
+        That one is always a quorum queue: a classic queue passes messages on without a confirm, and loses them if
+        the server is killed in that moment.
         """
         queue = name = self._name(exchange, id)
         if delay > 0:
@@ -235,7 +235,7 @@ class RabbitMQTransport:
         await self._call(self._publisher, lambda it: patches.publish(it, exchange, routing_key, prepared))
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> RabbitMQSubscription:
-        """Consume on a channel of its own, whose buffer brings many deliveries in one turn of the loop."""
+        """Consume on a separate channel, whose buffer returns many deliveries in one turn of the event loop."""
         async with asyncio.timeout(REPLY_SECONDS):
             channel = await self._open(self._consumer, publisher_confirms=False, frame_buffer_size=0)
             subscription = RabbitMQSubscription(channel, exchange)
@@ -244,7 +244,7 @@ class RabbitMQTransport:
         return subscription
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Ask the queue and its ladder; not each time, as RabbitMQ logs an error for what is missing."""
+        """Count the queue and its ladder; not each time, as RabbitMQ logs an error for each missing queue."""
         queue = self._name(exchange, id)
         waiting, consumers = await self._count(queue)
         delayed = 0
@@ -261,7 +261,7 @@ class RabbitMQTransport:
         return found.message_count, found.consumer_count
 
     async def queues(self) -> list[tuple[str, str]] | None:
-        """Ask the management plugin, where the URL names it; its failures are not the connections'."""
+        """Ask the management plugin, if the URL names it; its errors do not affect the connections."""
         if not self._management:
             return None
         try:
@@ -272,26 +272,26 @@ class RabbitMQTransport:
             problem = f"RabbitMQ's management at {self._management} does not list the queues: {error}"
             raise BrokerRefused(problem) from error
         except Exception as error:
-            raise BrokerRefused(f"what answers at {self._management} is not RabbitMQ's management") from error
+            raise BrokerRefused(f"the server at {self._management} is not RabbitMQ's management") from error
 
     def _names(self) -> list[str]:
         """Thread: the names of all queues."""
         host = quote(self._address.path or "/", safe="")
         login = f"{self._address.user or 'guest'}:{self._address.password or 'guest'}"
         request = Request(f"{self._management}/api/queues/{host}?columns=name")  # noqa: S310, see MANAGEMENT
-        # unredirected: nobody else gets the password
+        # unredirected: no other server gets the password
         request.add_unredirected_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
         with urlopen(request, timeout=5.0, context=self._address.ssl_context()) as answer:  # noqa: S310
             return [str(queue["name"]) for queue in json.load(answer)]
 
     async def delete(self, exchange: str, id: str) -> None:
-        """Delete the queue and its ladder; what is not there is no error."""
+        """Delete the queue and its ladder; it is not an error if they do not exist."""
         queue = self._name(exchange, id)
         for name in [*ladder(queue), queue]:
             await self._call(self._consumer, partial(aiormq.Channel.queue_delete, queue=name))
 
     async def close(self) -> None:
-        """Disconnect; what is unsettled goes back."""
+        """Disconnect; the broker requeues unsettled messages."""
         await asyncio.gather(*(one.close() for one in self._connections), return_exceptions=True)
 
 
@@ -306,7 +306,7 @@ class RabbitMQSubscription:
         self._buffer = Buffer()
         self._unsettled: dict[int, None] = {}  # delivery tags, oldest first
         channel.closing.add_done_callback(lambda closing: self._lose("the channel is closed"))
-        channel.on_consumer_cancel_callbacks.add(lambda frame: self._lose("the broker cancelled it"))
+        channel.on_consumer_cancel_callbacks.add(lambda frame: self._lose("the broker cancelled the consumer"))
 
     def _lose(self, reason: str) -> None:
         closed = self._channel.connection.is_closed
@@ -320,7 +320,7 @@ class RabbitMQSubscription:
             properties = spec.Basic.Properties()
         headers, at = properties.headers or {}, properties.timestamp
         count = headers.get("x-delivery-count")
-        # the first time, only a stranger can have counted
+        # at the first delivery the header can only be one of a foreign message
         returned = count if delivered.redelivered and isinstance(count, int) else 0
         id, sent = properties.message_id or "", at.timestamp() if at else 0.0
         key = delivered.routing_key or None if delivered.exchange and not unreadable else None
@@ -328,11 +328,11 @@ class RabbitMQSubscription:
         self._buffer.put(Delivery(message, None, tag, returned, unreadable))
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Take from what has come."""
+        """Take messages that have arrived."""
         return await self._buffer.receive(limit, timeout)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge, in one piece all those before the oldest that stays unsettled."""
+        """Acknowledge; all those before the oldest unsettled delivery together."""
         tags = {delivery.tag for delivery in deliveries}
         oldest = next((tag for tag in self._unsettled if tag not in tags), max(tags) + 1)
         together = max((tag for tag in tags if tag < oldest), default=0)
@@ -343,27 +343,27 @@ class RabbitMQSubscription:
             del self._unsettled[tag]
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Put them back."""
+        """Requeue them."""
         for delivery in deliveries:
             await self._channel.basic_nack(delivery.tag, requeue=True, wait=False)
             del self._unsettled[delivery.tag]
 
     async def stop(self) -> None:
-        """Cancel the consumer, and put back what has come since."""
+        """Cancel the consumer, and requeue what has arrived since."""
         for tag in list(self._channel.consumers):
             await self._channel.basic_cancel(tag)
         await self.release(await self._buffer.receive(len(self._unsettled), 0.0))
 
     async def close(self) -> None:
-        """Close the channel, which is answered after the settlements before it were taken."""
+        """Close the channel; the answer comes after all earlier acknowledgements were processed."""
         await self._channel.close()
 
 
 def to_properties(message: Message) -> spec.Basic.Properties:
     """Persistent properties for one publish of `message`.
 
-    aiormq confirms by message_id, each used once, so the id that stays the same travels in a header
-    (otherwise 200 of 200 were confirmed that the broker did not have).
+    aiormq matches confirms by message_id, so each may be used once only, and the id of a message, which stays the
+    same, is sent in a header (otherwise 200 of 200 were confirmed that the broker did not have).
     """
     headers: Any = own(to_headers(message))
     priority = USUAL_PRIORITY + message.priority if message.priority else None
@@ -371,12 +371,12 @@ def to_properties(message: Message) -> spec.Basic.Properties:
 
 
 def own(headers: Mapping[str, Any]) -> dict[str, str]:
-    """The headers that are the message's own, as text."""
+    """The message's own headers, as text."""
     return {name: str(value) for name, value in headers.items() if not RESERVED.match(name)}
 
 
 def ladder(queue: str) -> list[str]:
-    """The names of the queues in which messages for `queue` wait, if they are there."""
+    """The names of the queues in which delayed messages for `queue` wait, if they exist."""
     return [f"{queue}.retry.{step}" for step in LADDER]
 
 

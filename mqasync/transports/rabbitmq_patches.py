@@ -1,11 +1,11 @@
-"""What aiormq and pamqp do not offer: publishing a batch, and surviving poison; no message of mqasync here.
+"""Patches of aiormq and pamqp: they publish batches, and survive undecodable messages; no Message of mqasync here.
 
-Names are used that neither promises: pyproject.toml pins both, tests/test_rabbitmq.py and test_poison.py
-check that they are there, and nothing else in mqasync knows them.
+They use private names of both libraries: pyproject.toml pins the versions, tests/test_rabbitmq.py and
+test_poison.py check that the names exist, and nothing else in mqasync uses them.
 
-Poison: anyone who may publish can write a timestamp of the year 300,000,000, a routing key that is not UTF-8
-or headers nested 5,000 deep: pamqp raises while it reads the frame, the connection ends, the broker delivers
-the message again. With `tolerate()` such a delivery arrives, marked as unreadable.
+Anyone who may publish can send a timestamp of the year 300,000,000, a routing key that is not UTF-8 or headers
+nested 5,000 deep: pamqp then raises while it reads the frame, the connection ends, and the broker redelivers the
+message, without end. With `tolerate()` such a message is delivered, marked as unreadable.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ decode_method = pamqp.frame._unmarshal_method_frame
 
 
 class Unconfirmed:
-    """A batch that waits for its confirmations, in the place where aiormq has a future for each message."""
+    """A batch that waits for its confirms, where aiormq would have a future for each message."""
 
     def __init__(self, channel: Any, count: int) -> None:
         self.all: asyncio.Future[None] = channel.create_future()  # it fails when the channel closes
@@ -37,13 +37,13 @@ class Unconfirmed:
         self._left = count
 
     def set_result(self, frame: Any) -> None:
-        """One more is confirmed."""
+        """One more message is confirmed."""
         self._left -= 1
         if not self._left and not self.all.done():
             self.all.set_result(None)
 
     def set_exception(self, error: BaseException) -> None:
-        """One was returned or refused."""
+        """One message was returned or refused."""
         if not self.all.done():
             self.all.set_exception(error)
 
@@ -51,10 +51,10 @@ class Unconfirmed:
 async def publish(
     channel: Any, exchange: str, routing_key: str, messages: Sequence[tuple[spec.Basic.Properties, bytes]]
 ) -> None:
-    """Publish `messages`, mandatory, in one piece, and return when the broker has confirmed all of them.
+    """Publish `messages` as one batch, mandatory, and return when the broker has confirmed all of them.
 
-    Each needs a message_id of its own, and nobody else uses the channel meanwhile. Raises what aiormq's
-    basic_publish raises, at the first error; then the rest is under way, and the channel to be closed.
+    Each needs its own message_id, and nothing else may use the channel meanwhile. Raises what aiormq's
+    basic_publish raises, at the first error; the others are still under way then, and the channel must be closed.
     """
     publish = spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
     command = pamqp.frame.marshal(publish, channel.number)
@@ -73,7 +73,7 @@ async def publish(
 
 
 def tolerate() -> None:
-    """From now on pamqp reads, in this process, what it would raise for in a delivery. Safe to repeat."""
+    """Let pamqp, in this process, read deliveries for which it would raise. It can be called again."""
     pamqp.frame._unmarshal_header_frame = lenient_header
     pamqp.frame._unmarshal_method_frame = lenient_method
 
@@ -102,7 +102,7 @@ def lenient_method(frame_data: bytes) -> Frame:
 
 
 def why_unreadable(delivered: DeliveredMessage) -> str:
-    """What of a delivery could not be decoded; empty if all is well."""
+    """What of a delivery could not be decoded; empty if nothing."""
     if delivered.routing_key == UNREADABLE:
         return "its AMQP routing key is not UTF-8"
     return str((delivered.header.properties.headers or {}).get(UNREADABLE, ""))

@@ -1,23 +1,24 @@
 """Redis Streams through redis-py, and the ids that dedup remembers there; nothing is retried or handled here.
 
-URL: redis://user:password@host:port/database, or rediss:// for TLS, always verified. By Sentinels, which are asked at
-    each connect where the master is: redis+sentinel://user:password@one,two:26379/master/database, or
-    rediss+sentinel:// for TLS with the Sentinels and with the master, whose certificate has to name the address
-    that they tell. After "?": lease (seconds until an unsettled delivery comes back by itself, default 30; the same
-    in every process), cafile, certfile, keyfile.
-Options: none; `queue` of a consumer names a stream that exists, see docs/existing.md.
-Delivery: a stream for each exchange and id; publish is one script, which puts a message into all
-    streams of the exchange or into none. A delivery is leased: who holds it longer without extending
-    it shares it with who takes it then. What a killed process held comes back one lease later and is
-    counted. What somebody else has added is a message too: its field `body`, with the other fields as headers;
-    without one all fields, as a JSON object of text, in which \\x and two digits are a byte that is none.
-Order: first in, first out with one consumer and no retries; what is released comes before what is new.
+URL: redis://user:password@host:port/database, or rediss:// for TLS, always verified. With Sentinels, which are asked
+    for the master at each connect: redis+sentinel://user:password@one,two:26379/master/database, or
+    rediss+sentinel:// for TLS with the Sentinels and with the master, whose certificate must name the address
+    that the Sentinels report. After "?": lease (seconds until an unacknowledged message is redelivered, default 30;
+    the same in every process), cafile, certfile, keyfile.
+Options: none; `queue` of a consumer names an existing stream, see docs/existing.md.
+Delivery: a stream for each exchange and id; a publish is one script, which adds a message to all
+    streams of the exchange or to none. A delivery is leased: if a process does not extend the lease in time,
+    another one gets the message as well. Messages in flight in a killed process are redelivered one lease later,
+    and counted. Entries from other programs are messages too: the field `body` is the body, the other fields are
+    headers; without that field all fields are the body, as a JSON object of text, in which \\x and two digits stand
+    for a byte that is not text.
+Order: first in, first out with one consumer and no retries; requeued messages come before new ones.
 Delay: by the clock of Redis, up to a second late.
 Dead letters: a queue like any other, "id.dead".
-What it cannot do: use a Redis Cluster, keep more than fits into memory, use Redis before 7.0, tell
-    how many consume a queue.
-    A Redis that takes no writes, such as a replica, counts as not connected. A replica that becomes
-    the master lacks what was not copied yet, confirmed or not.
+What it cannot do: use a Redis Cluster, keep more than fits into memory, use Redis before 7.0, report
+    how many consumers a queue has.
+    A Redis that accepts no writes, such as a replica, counts as not connected. A replica that becomes
+    the master lacks messages that were not replicated yet, confirmed or not.
 """
 
 from __future__ import annotations
@@ -42,25 +43,25 @@ from .common.url import Address, Key, check_options, existing, missing, parse, v
 
 FORM = "redis://user:password@host:port/database"
 KEYS = {"lease": Key(30.0, least=0.1)}
-REPLY_SECONDS = 60.0  # that large messages may take on a slow line; the core asks meanwhile by ping
+REPLY_SECONDS = 60.0  # that large messages may take on a slow line; meanwhile the core pings
 MOST_COUNTED = 1_000  # entries of a stranger's stream that Redis itself cannot count
 SEEN_SECONDS = 2.0  # a Redis that does not answer must not stall a queue for the sake of dedup
 MAX_CONNECTIONS = 10_000  # redis-py lends one to each command; its own limit of 100 would count as an outage
-WE = "mqasync"  # the group of every stream of ours, and the one consumer: nobody needs to know who holds what
+WE = "mqasync"  # the group of each of our streams, and its only consumer: it does not matter which process has what
 
-ONE_SERVER = "mqasync needs one Redis server, 7.0 or newer: no node of a Cluster; by Sentinels, redis+sentinel://"
+ONE_SERVER = "mqasync needs one Redis server, 7.0 or newer, not a Cluster; with Sentinels use redis+sentinel://"
 SENTINEL = "+sentinel"  # the end of a scheme
 SENTINEL_FORM = f"redis{SENTINEL}://user:password@host:port/master/database"
 SENTINEL_SECONDS = 2.0  # for an answer
 
-# What Redis says of itself, bad values (or none, if we may not ask), and how it can lose messages then
+# What Redis says of itself, bad values (or none, if we may not ask), and how it can lose messages with them
 RISKS = (
-    ("maxmemory_policy", "(allkeys.*)?", "full, it throws messages away: set maxmemory-policy to noeviction"),
-    ("aof_enabled", "0?", "it keeps messages in memory, and its end loses them: set appendonly to yes"),
+    ("maxmemory_policy", "(allkeys.*)?", "it evicts messages when it is full: set maxmemory-policy to noeviction"),
+    ("aof_enabled", "0?", "it keeps messages in memory only, and loses them when it stops: set appendonly to yes"),
     ("appendfsync", "everysec|no", "a power cut loses what is not on disk yet: set appendfsync to always"),
 )
 
-WRITABLE = "#!lua flags=allow-oom\nreturn 1"  # a Redis that takes no writes refuses even this,
+WRITABLE = "#!lua flags=allow-oom\nreturn 1"  # a Redis that accepts no writes refuses even this,
 ROOM = "#!lua\nreturn 1"  # and one that has no memory for messages refuses this
 
 # KEYS: the ids that are bound to an exchange. ARGV: messages
@@ -74,8 +75,8 @@ end
 return #ids
 """
 
-# KEYS: stream, delayed. ARGV: seconds, messages; those delayed are made unique by 36 characters before them.
-# Also without memory: what was retried or dead-lettered makes room.
+# KEYS: stream, delayed. ARGV: seconds, messages; delayed ones are made unique by 36 characters before them.
+# Also when the memory is full: a message that was retried or dead-lettered makes room.
 SEND = """#!lua flags=allow-oom
 local time = redis.call('TIME')
 for n = 2, #ARGV do
@@ -87,9 +88,9 @@ for n = 2, #ARGV do
 end
 """
 
-# KEYS: stream, delayed, a stranger's stream if there is one. ARGV: group, lease in milliseconds, limit. What is due
-# can be received from now on; what was held for longer than the lease is taken. Returns that, and in how many
-# milliseconds to look again.
+# KEYS: stream, delayed, an existing stream if there is one. ARGV: group, lease in milliseconds, limit. Delayed
+# messages that are due can be received from now on; messages whose lease has ended are taken. Returns these, and in
+# how many milliseconds to look again.
 LOOK = """#!lua flags=allow-oom
 local time, taken = redis.call('TIME'), {}
 local now = time[1] + time[2] / 1000000
@@ -109,7 +110,7 @@ return {taken, #taken == 0 and math.ceil(math.min(due - now, 1) * 1000) or 0}
 
 
 class VerifiedConnection(SSLConnection):
-    """TLS by a context of ours: redis-py's own would trust public authorities beside the cafile."""
+    """TLS with our own context: redis-py's would trust public authorities in addition to the cafile."""
 
     def __init__(self, context: Any, **settings: Any) -> None:
         super().__init__(**settings)
@@ -117,14 +118,14 @@ class VerifiedConnection(SSLConnection):
 
 
 def address_of(url: str) -> Address:
-    """Where a Redis is. Raises ConfigurationError."""
+    """The address of a Redis. Raises ConfigurationError."""
     address = parse(url, form=FORM, port=6379, keys=KEYS, secure="rediss")
     value("the database", address.path or "0", Key(0, least=0))
     return address
 
 
 def client(address: Address, patience: float) -> Redis:
-    """Who connects there when first asked, and waits so many seconds for an answer."""
+    """A client that connects when first used, and waits `patience` seconds for an answer."""
     (host, port), context = address.hosts[0], address.ssl_context()
     settings: dict[str, Any] = {"host": host, "port": port, "db": int(address.path or 0), "protocol": 2}
     settings |= {"username": address.user or None, "password": address.password or None}
@@ -134,9 +135,9 @@ def client(address: Address, patience: float) -> Redis:
 
 
 def keys(exchange: str, id: str = "") -> list[str]:
-    """The stream of a queue, and the sorted set of what is delayed; without an id, the set of those bound.
+    """The stream of a queue, and the sorted set of its delayed messages; without an id, first the set of bound ids.
 
-    The braces keep all of an exchange on one server behind a proxy that spreads keys.
+    The braces keep all keys of an exchange on one server behind a proxy that distributes keys.
     """
     stream = f"mqasync:{{{exchange}}}:{id}"
     return [stream, f"{stream}:delayed"]
@@ -153,7 +154,7 @@ class RedisTransport:
     features = Features(counts_returns=True, max_bytes=128 * 1024 * 1024, beside=True)
     errors: Errors = (
         (NoSuchQueue, ("NOGROUP", "no longer exists")),
-        (BrokerLost, ("ReadOnlyError", "MasterDownError", "UNBLOCKED")),  # another server was made the master
+        (BrokerLost, ("ReadOnlyError", "MasterDownError", "UNBLOCKED")),  # another server has become the master
         (BrokerBusy, ("OutOfMemoryError", "MISCONF", "NOREPLICAS", "BUSY Redis")),
         (BrokerRefused, ("ClusterDown", "cluster mode", "unknown command", "unexpected symbol"), ONE_SERVER),
         (BrokerRefused, ("AuthenticationError", "AuthorizationError", ResponseError)),
@@ -165,55 +166,55 @@ class RedisTransport:
             self._address = parse(url, form=SENTINEL_FORM, port=26379, keys=KEYS, secure=f"rediss{SENTINEL}")
             self._master, _, database = self._address.path.partition("/")
             if not self._master:
-                raise ConfigurationError(f"a redis+sentinel URL names a master: {SENTINEL_FORM}")
+                raise ConfigurationError(f"a redis+sentinel URL must name a master: {SENTINEL_FORM}")
             self._address = self._address._replace(path=database)
         else:
             self._address, self._master = address_of(url), ""
         self._options = check_options(options, {}, "Redis", ["queue"])
 
     async def open(self) -> None:
-        """Connect, and see whether that is one server which takes writes."""
+        """Connect, and check that it is a single server that accepts writes."""
         address = self._address
         if self._master:
             async with client(address._replace(user="", password="", path=""), SENTINEL_SECONDS) as sentinel:
                 found: Any = await sentinel.sentinel_get_master_addr_by_name(self._master)
             if not found:
-                raise BrokerLost(f"the Sentinel knows no master {self._master!r}")
+                raise BrokerLost(f"the Sentinel does not know a master {self._master!r}")
             address = address._replace(hosts=[found])
         self.redis = client(address, REPLY_SECONDS)
         self._publish, self._send, self.look = map(self.redis.register_script, (PUBLISH, SEND, LOOK))
         del self.redis.response_callbacks["XREADGROUP"]  # entries as they are in LOOK
         await self.redis.eval(WRITABLE, 0)
         about: dict[Any, Any] = {}
-        with suppress(ResponseError):  # not everybody may ask
+        with suppress(ResponseError):  # asking may need a permission
             about |= await self.redis.info()
             about |= await self.redis.config_get("appendfsync")
         if about.get("redis_mode") == "cluster":
             raise BrokerRefused(ONE_SERVER)
         risks = (text for name, bad, text in RISKS if re.fullmatch(bad, str(about.get(name, ""))))
-        self.warning = ("" if about else "as far as this user may ask, ") + "; ".join(risks)
+        self.warning = ("" if about else "its settings cannot be read; perhaps ") + "; ".join(risks)
 
     async def ping(self) -> None:
-        """Ask whether a message would be taken."""
+        """Ask whether a message would be accepted."""
         await self.redis.eval(ROOM, 0)
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make the stream and its group, which gets all that is in it; then let publish find it.
+        """Create the stream and its group, which gets all entries in it; then let publish find it.
 
-        Of a stranger's stream the group gets what is added from now on, and publish does not reach the queue.
+        Of an existing stream the group gets what is added from now on, and publish does not reach the queue.
         """
         group, theirs = await self._theirs(exchange, id)
         for stream, start in [(keys(exchange, id)[0], "0"), *((stream, "$") for stream in theirs)]:
             try:
                 await self.redis.xgroup_create(stream, group, start, mkstream=stream not in theirs)
             except ResponseError as error:
-                if "BUSYGROUP" not in str(error):  # which says that it is there
+                if "BUSYGROUP" not in str(error):  # the group exists already
                     raise
         if bound and not theirs:
             await self.redis.sadd(keys(exchange)[0], id)
 
     async def _theirs(self, exchange: str, id: str) -> tuple[str, list[str]]:
-        """The group of the queue, and the stranger's stream that config.yml names, if it does."""
+        """The group of the queue, and the existing stream that config.yml names, if it does."""
         theirs = existing(self._options, exchange, id)
         if theirs and await self.redis.type(theirs) != b"stream":
             raise missing(f"stream {theirs!r}")
@@ -225,21 +226,21 @@ class RedisTransport:
             raise Unroutable(f"no queue is bound to exchange {exchange!r}")
 
     async def bound(self, exchange: str) -> bool:
-        """Publish tells by itself."""
+        """True: publish itself raises Unroutable."""
         return True
 
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
-        """Add them to that stream or to what is delayed; the stream is made if it has just been deleted."""
+        """Add them to that stream or to the delayed messages; the stream is created if it has just been deleted."""
         unique = [new_id().encode() + message for message in packed(messages)] if delay else packed(messages)
         await self._send(keys(exchange, id), [delay or 0, *unique])
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> RedisSubscription:
-        """Redis is not told."""
+        """Nothing to do at the server."""
         group, theirs = await self._theirs(exchange, id)
         return RedisSubscription(self, exchange, [*keys(exchange, id), *theirs], group, self._address.settings["lease"])
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count what is not settled, and what was delayed and nobody has looked for since it is due."""
+        """Count unsettled messages; delayed ones that are due count as delayed until a consumer looks for them."""
         stream, delayed = keys(exchange, id)
         (group, theirs), waiting = await self._theirs(exchange, id), await self.redis.xlen(stream)
         for one in theirs:
@@ -259,17 +260,17 @@ class RedisTransport:
         return [(exchange, id) for _, exchange, id in (re.split("[{}]:?", key) for key in found)]
 
     async def delete(self, exchange: str, id: str) -> None:
-        """Unbind it, and drop what is in it."""
+        """Unbind the queue, and drop its messages."""
         await self.redis.srem(keys(exchange)[0], id)
         await self.redis.delete(*keys(exchange, id))
 
     async def close(self) -> None:
-        """Close all connections; what is unsettled comes back by its lease."""
+        """Close all connections; unsettled messages are redelivered when their lease ends."""
         await self.redis.aclose()
 
 
 class RedisSubscription:
-    """One consumer of one queue. `keys`: its stream, what is delayed, and a stranger's stream if there is one."""
+    """One consumer of one queue. `keys`: its stream, its delayed messages, and an existing stream if there is one."""
 
     def __init__(self, transport: RedisTransport, exchange: str, keys: list[str], group: str, lease: float) -> None:
         self.lease: float | None = lease
@@ -278,7 +279,7 @@ class RedisSubscription:
         self._look_at = 0.0  # on the monotonic clock
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Take what was held for too long, if it is time to look; else wait for what is new."""
+        """Take messages whose lease has ended, if it is time to look for them; else wait for new ones."""
         if time.monotonic() >= self._look_at:
             taken, pause = await self._look(self._keys, [self._group, self._milliseconds, limit])
             self._look_at = time.monotonic() + pause / 1000
@@ -298,8 +299,8 @@ class RedisSubscription:
         return Delivery(message, tag=(stream, entry), returned=returned, unreadable=problem)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete entries of ours, then forget that they were held: in this order nothing is left behind."""
-        pipeline: Any = self._redis.pipeline(transaction=False)  # out of memory, Redis refuses transactions
+        """Delete entries of our stream, then acknowledge them: in this order nothing is left behind."""
+        pipeline: Any = self._redis.pipeline(transaction=False)  # when its memory is full, Redis refuses transactions
         for stream, ids in entries(deliveries):
             if stream == self._keys[0].encode():
                 pipeline.xdel(stream, *ids)
@@ -307,29 +308,29 @@ class RedisSubscription:
         await pipeline.execute()
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Let them look as if their lease had ended, for whoever looks next."""
+        """Mark them as if their lease had ended, for the next consumer that looks."""
         for one in deliveries:
             how: Any = {"idle": self._milliseconds, "retrycount": one.returned, "justid": True}
             await self._redis.xclaim(one.tag[0], self._group, WE, 0, [one.tag[1]], **how)
         self._look_at = 0.0
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
-        """Let them look as if they had just come."""
+        """Mark them as if they had just been delivered."""
         for stream, ids in entries(deliveries):
             await self._redis.xclaim(stream, self._group, WE, 0, ids, justid=True)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
 def entries(deliveries: Sequence[Delivery]) -> list[tuple[bytes, list[Any]]]:
-    """The ids of their entries, and which stream those are in."""
+    """The ids of their entries, by stream."""
     tags = [delivery.tag for delivery in deliveries]
     return [(stream, [id for _, id in some]) for stream, some in groupby(tags, itemgetter(0))]
 
 
 def strangers(exchange: str, entry: bytes, fields: list[bytes]) -> Message:
-    """What the entry of a stranger says."""
+    """The message in an entry that another program has added."""
     both = [field.decode(errors="backslashreplace") for field in fields]
     headers, names = dict(zip(both[::2], both[1::2], strict=True)), fields[::2]
     if headers.pop("body", None) is not None:
@@ -341,7 +342,7 @@ def strangers(exchange: str, entry: bytes, fields: list[bytes]) -> Message:
 
 
 class SeenInRedis:
-    """One key for each id, which Redis drops after `ttl` seconds; Seen in transport.py says what is promised."""
+    """One key for each id, which Redis drops after `ttl` seconds; for the contract see Seen in transport.py."""
 
     def __init__(self, url: str, exchange: str, id: str, ttl: float) -> None:
         self._redis = client(address_of(url), SEEN_SECONDS)
@@ -349,12 +350,12 @@ class SeenInRedis:
         self._milliseconds = max(1, round(ttl * 1000))
 
     async def known(self, ids: Sequence[str]) -> set[str]:
-        """Ask for all at once."""
+        """Ask for all of them in one command."""
         values = await self._redis.mget([self._prefix + id for id in ids])
         return {id for id, value in zip(ids, values, strict=True) if value}
 
     async def add(self, ids: Sequence[str]) -> None:
-        """Set all at once."""
+        """Set all of them in one pipeline."""
         pipeline = self._redis.pipeline(transaction=False)
         for id in ids:
             pipeline.set(self._prefix + id, 1, px=self._milliseconds)

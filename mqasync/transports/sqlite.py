@@ -1,15 +1,16 @@
 """One SQLite file as the broker of all processes of one machine.
 
 URL: sqlite:relative/path, sqlite:/absolute/path or sqlite:///absolute/path. After "?":
-    lease (seconds until an unsettled delivery comes back by itself, default 30).
+    lease (seconds until an unacknowledged message is redelivered, default 30).
 Options: none.
 Delivery: a row for each message and queue; publish returns when it is on the disk. A delivery is
-    leased: who holds it longer without extending it loses it, and settling it then has no effect.
-    What a killed process held comes back one lease later and is counted.
-    Where the disk is nearly full publishing waits, so that consumers find room to take and
-    acknowledge; what they have handled makes room. A damaged file ends the process with one error
+    leased: a process that does not extend the lease in time loses the message, and acknowledging it
+    then has no effect. Messages in flight in a killed process are redelivered one lease later, and
+    counted.
+    When the disk is nearly full, publishing waits, so that consumers have room to receive and
+    acknowledge; acknowledged messages make room. A damaged file ends the process with one error
     that says how to save it.
-Order: first in, first out with one consumer and no retries; what is released comes first again.
+Order: first in, first out with one consumer and no retries; requeued messages come first.
 Delay: exact, by the wall clock.
 Dead letters: a queue like any other, "id.dead".
 What it cannot do: serve several machines (no network file system), write in parallel (one writer
@@ -43,7 +44,7 @@ if sys.platform == "linux":
 Result = TypeVar("Result")
 
 WAL_BYTES = 2**20  # go into the file together, and no more stay in the WAL
-RESERVED_BYTES = 2**24  # of the disk, or a tenth of a small one, which publishing leaves to consumers
+RESERVED_BYTES = 2**24  # of the disk, or a tenth of a small one, that publishing leaves free for consumers
 
 # Debian's own secure_delete writes each acknowledged body once more.
 OPEN = f"""
@@ -62,7 +63,7 @@ COMMIT"""
 # Without an id every bound one.
 QUEUES = "SELECT queue FROM queue WHERE exchange = ?1 AND (id = ?2 OR bound AND ?2 = '')"
 PUT = "INSERT INTO message (queue, due, envelope, body) VALUES (?, ?, ?, ?)"
-# A stranger may have put text that is not UTF-8 into any column.
+# Another program may have put text that is not UTF-8 into any column.
 TAKE = """
 UPDATE message SET due = clock_timestamp() + ?3, taken = taken + 1 WHERE n IN (SELECT n FROM message
 WHERE queue = ?1 AND due <= (SELECT clock_timestamp()) ORDER BY due, n LIMIT ?2)
@@ -71,7 +72,7 @@ RETURNING n, taken, taken - released - 1, CAST(envelope AS BLOB), CAST(body AS B
 NEXT_DUE = """
 SELECT coalesce((SELECT min(due) FROM message AS m WHERE m.queue = q.queue), 9e999) - clock_timestamp()
 FROM queue AS q WHERE queue = ?1"""
-# FULL: it is on the disk, and who waits is woken. NORMAL: a power cut may undo it.
+# FULL: it is on the disk, and waiting receivers are woken. NORMAL: a power cut may undo it.
 SETTLE = {
     "ack": ("NORMAL", "DELETE FROM message WHERE n = ?1 AND taken = ?2"),
     "release": ("FULL", "UPDATE message SET due = 0, released = released + 1 WHERE n = ?1 AND taken = ?2"),
@@ -98,7 +99,7 @@ class SQLiteTransport(TableTransport):
         super().__init__(value("lease", settings.get("lease", 30.0), Key(30.0, least=0.1)))
         self._path = os.path.abspath(parts.path)
         file = f"the SQLite file {self._path}"
-        self._damaged = f"{file} is damaged: stop whoever uses it, {SAVE.format(self._path)}"
+        self._damaged = f"{file} is damaged: stop all processes that use it, {SAVE.format(self._path)}"
         self.errors: Errors = (
             (BrokerDamaged, ["malformed"], self._damaged),
             (BrokerBusy, ["is full"], f"the disk of {file} is full: publishing waits for consumers"),
@@ -112,7 +113,7 @@ class SQLiteTransport(TableTransport):
         self._inotify: Any = None
 
     async def open(self) -> None:
-        """Open the file, or make it, and watch the one beside it that everybody touches who has written."""
+        """Open the file, or create it, and watch the file beside it that every process touches after a write."""
         await self._run(self._open)
         self.errors = ((BrokerDamaged, ["not a database"], self._damaged), *self.errors)
         if sys.platform == "linux":
@@ -136,12 +137,12 @@ class SQLiteTransport(TableTransport):
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _execute(self, how: str, statement: str, rows: Sequence[Any], size: int = 0) -> Any:
-        """What it returns, or how many rows it changed, with each of `rows` as its arguments.
+        """The rows that the statement returns, or how many it changed, with each of `rows` as its arguments.
 
         `how` see SETTLE, empty where it only reads; `size` is what it writes and somebody has to take later.
         """
         if os.stat(self._path).st_ino != self._inode:
-            raise BrokerLost(f"the SQLite file {self._path} is another one now")
+            raise BrokerLost(f"the SQLite file {self._path} was replaced by another one")
         try:
             if size and size > self._room():
                 raise sqlite3.OperationalError("the disk is full")
@@ -172,21 +173,21 @@ class SQLiteTransport(TableTransport):
         await self._run(self._put, exchange, id, parts)
 
     def _put(self, exchange: str, id: str, parts: Sequence[tuple[float, bytes, bytes]]) -> None:
-        """What is published waits for room; a retry or a dead letter makes room itself."""
+        """Publishing waits for room; a retry or a dead letter makes room itself."""
         if not (queues := self._db.execute(QUEUES, (exchange, id)).fetchall()):
             raise no_queue(exchange, id)
         size = 0 if id else len(queues) * sum(60 + len(envelope) + len(body) for _, envelope, body in parts)
         self._execute("FULL", PUT, [(queue, *part) for part in parts for (queue,) in queues], size)
 
     def _room(self) -> int:
-        """So many bytes leave room for consumers; they go into the WAL, the file, and the WAL when taken."""
+        """How many bytes leave room for consumers; they go into the WAL, the file, and the WAL when taken."""
         disk, wal = shutil.disk_usage(os.path.dirname(self._path)), os.path.getsize(f"{self._path}-wal")
         spare = disk.free - WAL_BYTES - min(RESERVED_BYTES, disk.total // 10)
         ((unused,),) = self._db.execute("PRAGMA freelist_count")
         return int(max((spare - wal) // 4, min((4096 * unused - wal) // 3, spare + WAL_BYTES // 2)))
 
     async def take(self, queue: int, limit: int) -> tuple[list[Row], float]:
-        """Look first whether anything is due, since who takes locks the file."""
+        """Look first whether a message is due, since taking it locks the file."""
         with suppress(sqlite3.OperationalError):  # such as a full disk: whole rows are written
             return await self._run(self._take, queue, limit)
         return await self._run(self._take, queue, 1)
@@ -194,7 +195,7 @@ class SQLiteTransport(TableTransport):
     def _take(self, queue: int, limit: int) -> tuple[list[Row], float]:
         for (due,) in self._execute("", NEXT_DUE, [(queue,)]):
             if due > 0:
-                return [], due if self._inotify else min(due, 0.1)  # nobody can wake us
+                return [], due if self._inotify else min(due, 0.1)  # without inotify nothing can wake us
             return self._execute("NORMAL", TAKE, [(queue, limit, self.lease)]), 0.0
         raise NoSuchQueue("the queue was deleted")
 

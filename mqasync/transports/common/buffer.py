@@ -1,4 +1,4 @@
-"""Buffer: what a broker pushes, until it is received; nothing is settled here, no broker's code."""
+"""Buffer: keeps the messages that a broker pushes until they are received; nothing is settled, no broker's code."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Buffer:
         self._changed = asyncio.Event()
 
     def put(self, delivery: Delivery) -> None:
-        """One more has come."""
+        """Add a delivery that has arrived."""
         self._waiting.append(delivery)
         self._changed.set()
 
     def lose(self, error: BaseException) -> None:
-        """Nothing comes any more: receive raises `error` when it is empty."""
+        """No more deliveries arrive: receive raises `error` when the buffer is empty."""
         self._error = self._error or error
         self._changed.set()
 

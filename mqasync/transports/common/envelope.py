@@ -1,7 +1,7 @@
-"""What travels beside a message's body, in three forms, and back, whoever wrote it; no broker's code.
+"""Envelopes: what is sent with a message's body, in three forms, and how it is read back; no broker's code.
 
-Text headers where the broker has them, the same in ASCII where it has no others, and one packed text for the rest.
-Reading raises nothing: what a stranger sent is a message with his headers, and forged values are clamped.
+Text headers where the broker has them, ASCII headers where it has only these, and one packed text for the rest.
+Reading raises nothing: a foreign message is a message with its own headers, and forged values are clamped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...message import HIGHEST, Message, new_id
 ID, TIME, ATTEMPT = "mqasync-id", "mqasync-time", "mqasync-attempt"
 KEY, PRODUCER, PRIORITY = "mqasync-key", "mqasync-producer", "mqasync-priority"
 DUE = "mqasync-due"  # seconds since 1970 before which a message is not handled, where its broker cannot delay it
-PACKED = "mqasync-packed"  # headers that cannot travel as they are, as JSON in ASCII
+PACKED = "mqasync-packed"  # headers that cannot be sent as they are, as JSON in ASCII
 BEFORE = "mqasync-before"  # so many bytes before the body are all the headers, in MessagePack
 OURS = frozenset((ID, TIME, ATTEMPT, KEY, PRODUCER, PRIORITY, PACKED, BEFORE))
 NAME = re.compile(r"(?!nats-|status$|description$)[!#$%&'*+\-.^_`|~0-9a-z]+", re.IGNORECASE)  # nats- commands NATS
@@ -30,7 +30,7 @@ YEAR_3000 = 32_503_680_000.0  # no message was published after it
 
 
 def to_headers(message: Message) -> dict[str, str]:
-    """All of `message` but body and exchange, as text by text; its own headers do not say what only we say."""
+    """All of `message` but body and exchange, as text headers; its own headers cannot replace ours."""
     own = {ID: message.id, TIME: repr(message.time)}
     headers = {name: text for name, text in message.headers.items() if name not in OURS} | own
     if message.attempt != 1:
@@ -47,7 +47,7 @@ def to_headers(message: Message) -> dict[str, str]:
 def from_headers(
     exchange: str, body: bytes, headers: Mapping[str, str], id: str = "", time: float = 0.0, key: str | None = None
 ) -> Message:
-    """The message. `id`, `time` and `key` are what the broker says of one that a stranger sent."""
+    """The message. `id`, `time` and `key` are what the broker says of a foreign message."""
     return Message(
         body=body,
         exchange=exchange,
@@ -62,9 +62,9 @@ def from_headers(
 
 
 def to_ascii(message: Message, most: int, reserved: re.Pattern[str] = NOTHING) -> tuple[dict[str, str], bytes]:
-    """Headers and body for a broker whose headers are plain ASCII, of at most so many bytes.
+    """Headers and body for a broker whose headers are plain ASCII, of at most `most` bytes.
 
-    Other headers, and those that the broker acts on, are packed into one; what is too much goes before the body.
+    Other headers, and those that the broker acts on, are packed into one; larger ones are put before the body.
     """
     headers = to_headers(message)
     plain = {name: text for name, text in headers.items() if NAME.fullmatch(name) and TEXT.fullmatch(text)}
@@ -78,7 +78,7 @@ def to_ascii(message: Message, most: int, reserved: re.Pattern[str] = NOTHING) -
 
 
 def from_ascii(exchange: str, headers: Mapping[str, str], body: bytes, id: str = "", time: float = 0.0) -> Message:
-    """The message, as from_headers has it: what `to_ascii` was given, a stranger's as it is."""
+    """The message, as by from_headers: what `to_ascii` was given, or a foreign message as it is."""
     found = dict(headers)
     with suppress(ValueError):  # of which msgspec.DecodeError is one
         if PACKED in found:
@@ -107,7 +107,7 @@ DECODE = msgspec.json.Decoder(Envelope).decode
 
 
 def pack(message: Message) -> bytes:
-    """All of `message` but its body and exchange, as one text of JSON in UTF-8."""
+    """All of `message` but its body and exchange, as JSON in UTF-8."""
     own = message.id, message.time, message.attempt, message.producer, message.key, message.headers, message.priority
     return ENCODE(Envelope(*own))
 
@@ -117,7 +117,7 @@ def unpack(
 ) -> tuple[Message, str]:
     """The message, and why it cannot be read, if so (Delivery.unreadable).
 
-    Without an envelope it is a stranger's: its body, with `id` and `time` of the broker.
+    Without an envelope it is a foreign message: its body, with `id` and `time` of the broker.
     """
     problem = ""
     if envelope is not None:
@@ -145,7 +145,7 @@ def _number(text: str | None, least: int, most: int) -> int:
 
 
 def to_time(text: str | None, otherwise: float = 0.0) -> float:
-    """A point of time that a header names, if it is one; else the broker's, or now."""
+    """The time that a header names, if it is valid; else that of the broker, or now."""
     try:
         seconds = float(text or 0.0)
     except ValueError:

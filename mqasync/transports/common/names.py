@@ -1,4 +1,4 @@
-"""Names of queues read back, for brokers that name a queue exchange.id; how a name is made is each transport's own."""
+"""Reads the names of queues, for brokers that name a queue exchange.id; each transport makes the names itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ...transport import DEAD, check_name
 
 
 def named(name: str) -> tuple[str, str] | None:
-    """The (exchange, id) whose queue is called `name`; None for a retry queue, and for what is not ours."""
+    """The (exchange, id) whose queue is called `name`; None for a retry queue, and for queues of other programs."""
     exchange, _, id = name.removesuffix(DEAD).rpartition(".")
     if name.startswith("amq."):  # RabbitMQ named it
         return None

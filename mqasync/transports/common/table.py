@@ -1,6 +1,6 @@
-"""Queues in the tables of a database, as SQLite and PostgreSQL have them: a row for each message and queue.
+"""Queues in the tables of a database, as for SQLite and PostgreSQL: a row for each message and queue.
 
-How one connects, and the SQL in which they differ, is in their files. Parameters are written $1, $2 ...
+Connecting, and the SQL in which they differ, is in their own files. Parameters are written $1, $2 ...
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .envelope import unpack
 
 # There is a row of `queue` (queue, exchange, id, bound) for each queue, and one of `message` (n, queue, due,
 # taken, released, envelope, body) for each message in it. `due`: when it can be taken. `taken`: how often it was
-# taken, to fence off an owner whose lease ran out. `released`: how often of these it was given back. No `n` and
-# no `queue` is used twice: who still has an old one meets no other.
+# taken, to fence off an owner whose lease ran out. `released`: how often of these it was requeued. No `n` and
+# no `queue` is used twice: an old one never means a newer row.
 DECLARE = """
 INSERT INTO queue (exchange, id, bound) VALUES ($1, $2, $3)
 ON CONFLICT (exchange, id) DO UPDATE SET bound = true WHERE excluded.bound AND NOT queue.bound"""
 QUEUE = "SELECT queue FROM queue WHERE exchange = $1 AND id = $2"
 QUEUES = "SELECT exchange, id FROM queue"
-# The clock is read after the snapshot was taken: what was published before that would count as delayed.
+# The clock is read after the snapshot: otherwise messages published in between would count as delayed.
 STATS = """
 SELECT count(*), count(*) FILTER (WHERE due > (SELECT clock_timestamp()) AND taken = 0)
 FROM message WHERE queue = $1"""
@@ -35,23 +35,23 @@ FROM message WHERE queue = $1"""
 AHEAD = 1_000_000_000.0  # seconds that each step of priority is due earlier
 
 Row = tuple[int, int, int, bytes | None, bytes]
-"""`n`, how often it was taken, how often it came back by itself, and the envelope and body of a message."""
+"""`n`, how often it was taken, its delivery count (Delivery.returned), and the envelope and body of a message."""
 
 
 class Changed(defaultdict[str, asyncio.Event]):
-    """What is set with the next change at an exchange: whoever looks takes it before, then waits for it."""
+    """By exchange, an event that is set with its next change: get it, look for messages, then wait for it."""
 
     def __init__(self) -> None:
         super().__init__(asyncio.Event)
 
     def tell(self, *exchanges: str) -> None:
-        """There may be something new."""
+        """There may be new messages at these exchanges."""
         for exchange in exchanges:
             self.pop(exchange, asyncio.Event()).set()
 
 
 class TableTransport(ABC):
-    """What both do the same of Transport."""
+    """The part of Transport that is the same for both."""
 
     warning = ""
     DELETE: ClassVar[str]
@@ -63,11 +63,11 @@ class TableTransport(ABC):
 
     @abstractmethod
     async def rows(self, statement: str, *arguments: object) -> list[Any]:
-        """What it returns; a crash may undo what it did."""
+        """The rows that the statement returns; a crash may undo its changes."""
 
     @abstractmethod
     async def write(self, statement: str, *arguments: object) -> None:
-        """Return when no crash can undo it."""
+        """Run the statement, and return when no crash can undo it."""
 
     @abstractmethod
     async def send(self, exchange: str, id: str, messages: Sequence[Message], delay: float = 0.0) -> None:
@@ -75,21 +75,21 @@ class TableTransport(ABC):
 
     @abstractmethod
     async def take(self, queue: int, limit: int) -> tuple[list[Row], float]:
-        """Lease what is due, at most `limit` rows; where nothing is, in how many seconds something will be.
+        """Lease at most `limit` rows that are due; if there are none, also the seconds until one will be.
 
         Raises NoSuchQueue.
         """
 
     @abstractmethod
     async def settle(self, what: str, exchange: str, tags: Sequence[tuple[int, int]], *lease: float) -> None:
-        """ack, release or extend the rows (n, taken), but for those that somebody else has taken since."""
+        """ack, release or extend the rows (n, taken), except those that another consumer has taken since."""
 
     async def ping(self) -> None:
-        """Ask for nothing."""
+        """Run a query that does nothing."""
         await self.rows("SELECT 1")
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
-        """Make the queue; once bound it stays bound."""
+        """Create the queue; once bound it stays bound."""
         await self.write(DECLARE, exchange, id, bound)
 
     async def publish(self, exchange: str, messages: Sequence[Message]) -> None:
@@ -97,7 +97,7 @@ class TableTransport(ABC):
         await self.send(exchange, "", messages)
 
     async def bound(self, exchange: str) -> bool:
-        """Publish tells by itself."""
+        """True: publish itself raises Unroutable."""
         return True
 
     async def subscribe(self, exchange: str, id: str, prefetch: int) -> TableSubscription:
@@ -105,7 +105,7 @@ class TableTransport(ABC):
         return TableSubscription(self, exchange, await self._queue(exchange, id))
 
     async def stats(self, exchange: str, id: str) -> QueueStats | None:
-        """Count what is not settled, what somebody holds included: a dead process's messages come back."""
+        """Count the unsettled messages, also those in flight: those of a dead process will be redelivered."""
         ((total, delayed),) = await self.rows(STATS, await self._queue(exchange, id))
         return QueueStats(total - delayed, delayed)
 
@@ -119,19 +119,19 @@ class TableTransport(ABC):
         return [(exchange, id) for exchange, id in await self.rows(QUEUES)]
 
     async def delete(self, exchange: str, id: str) -> None:
-        """Delete the rows; who waits for them looks again within a second."""
+        """Delete the rows; consumers that wait for them find out within a second."""
         await self.write(self.DELETE, exchange, id)
 
 
 class TableSubscription:
-    """One consumer of one queue. A delivery is ours until somebody takes its row again, as its tag says."""
+    """One consumer of one queue. A delivery is ours until its row is taken again, which changes `taken` in its tag."""
 
     def __init__(self, transport: TableTransport, exchange: str, queue: int) -> None:
         self.lease: float | None = transport.lease
         self._transport, self._exchange, self._queue = transport, exchange, queue
 
     async def receive(self, limit: int, timeout: float) -> list[Delivery]:
-        """Take what is due, oldest first; while nothing is, wait for a change, a due time or the timeout."""
+        """Take the rows that are due, oldest first; if none is, wait for a change, a due time or the timeout."""
         deadline = time.monotonic() + timeout
         while True:
             changed = self._transport.changed[self._exchange]
@@ -152,7 +152,7 @@ class TableSubscription:
         await self._settle("ack", deliveries)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Let the rows be taken again, before all others."""
+        """Make the rows due again, before all others."""
         await self._settle("release", deliveries)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> None:
@@ -163,9 +163,9 @@ class TableSubscription:
         await self._transport.settle(what, self._exchange, [delivery.tag for delivery in deliveries], *lease)
 
     async def close(self) -> None:
-        """Nothing to do: a row that is not settled comes back by its lease."""
+        """Nothing to do: a row that is not settled becomes due again when its lease ends."""
 
 
 def no_queue(exchange: str, id: str) -> NoSuchQueue:
-    """To raise where there is none."""
-    return NoSuchQueue(f"there is no queue of {id!r} at exchange {exchange!r}")
+    """The error to raise if there is no such queue."""
+    return NoSuchQueue(f"exchange {exchange!r} has no queue {id!r}")

@@ -1,4 +1,4 @@
-"""TLS: files that a URL names to a context that verifies, failures to words; no connection, URL or broker here."""
+"""TLS: a verifying context from the files that a URL names, and failures in words; no connection or URL here."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ FILES = ("cafile", "certfile", "keyfile")
 def check(settings: Mapping[str, str], encrypted: bool, secure: str, plain: str) -> None:
     """Raise ConfigurationError for files of FILES that would have no effect.
 
-    `secure` and `plain` say how a URL asks for TLS, and how for none.
+    `secure` and `plain` say what a URL with TLS and one without look like.
     """
     for key in FILES:
         if key in settings and not encrypted:
             raise ConfigurationError(f"{key} is for {secure}; {plain} connects without encryption")
     if "keyfile" in settings and "certfile" not in settings:
-        raise ConfigurationError("keyfile is the private key of a certificate; certfile has to name that one")
+        raise ConfigurationError("keyfile is the private key of a certificate; certfile must name the certificate")
 
 
 def context(settings: Mapping[str, str]) -> ssl.SSLContext:
-    """What `settings` say by the keys FILES; without a cafile the system's authorities are trusted.
+    """The context for the FILES in `settings`; without a cafile the system's authorities are trusted.
 
-    Raises ConfigurationError that names the file which cannot be used.
+    Raises ConfigurationError that names a file which cannot be used.
     """
     for key in FILES:
         if key in settings and not os.path.isfile(settings[key]):
@@ -47,13 +47,13 @@ def context(settings: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def why_for_good(error: BaseException | None, instead: str) -> str:
-    """Why TLS will fail the next time too; empty if it may not. `instead` is what to use where nobody speaks TLS."""
+    """Why TLS will fail the next time too; empty if it may not. `instead`: what to use for a server without TLS."""
     reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
     if "_ALERT_" in reason:
         words = reason.partition("_ALERT_")[2].replace("_", " ").lower()
-        return f"it ended the TLS handshake: {words}; certfile= and keyfile= name our certificate"
+        return f"it ended the TLS handshake: {words}; certfile= and keyfile= set a client certificate"
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return f"what listens there does not speak TLS: use {instead}"
+        return f"the server at this port does not speak TLS: use {instead}"
     return ""

@@ -1,4 +1,4 @@
-"""A broker's URL taken apart and checked: hosts, user, path, settings, files of TLS; nothing is connected here.
+"""Parses and checks a broker's URL: hosts, user, path, settings, files for TLS; nothing is connected here.
 
 No error and no repr shows more of a URL than the offending part: it may hold a password.
 """
@@ -17,7 +17,7 @@ from . import tls
 
 
 class Key(NamedTuple):
-    """One setting of a URL or an exchange: its type is that of the default; numbers have bounds, text choices."""
+    """One setting of a URL or an exchange: its type is that of the default; numbers have limits, text has choices."""
 
     default: str | int | float | bool
     least: float = -math.inf
@@ -26,7 +26,7 @@ class Key(NamedTuple):
 
 
 class Address(NamedTuple):
-    """What a URL says. `settings` has every key that the transport declared, with its default where it is not said."""
+    """A parsed URL. `settings` has every key that the transport declared, with its default unless the URL sets it."""
 
     hosts: list[tuple[str, int]]
     user: str
@@ -40,12 +40,12 @@ class Address(NamedTuple):
         return f"<{self.hosts[0][0]}:{self.hosts[0][1]}>"
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """What verifies the broker; None without encryption. Raises ConfigurationError for files of no use."""
+        """The context that verifies the broker; None without TLS. Raises ConfigurationError for unusable files."""
         return tls.context(self.files) if self.encrypted else None
 
 
 def parse(url: str, *, form: str, port: int, keys: Mapping[str, Key], secure: str = "") -> Address:
-    """`url` taken apart. `form` shows what one looks like, `secure` is the scheme with TLS, if there is one.
+    """Parse `url`. `form` shows what one looks like, `secure` is the scheme with TLS, if there is one.
 
     Raises ConfigurationError.
     """
@@ -57,9 +57,9 @@ def parse(url: str, *, form: str, port: int, keys: Mapping[str, Key], secure: st
     try:
         addresses = [_host(host, port) for host in hosts.split(",")]
     except ValueError:
-        raise ConfigurationError(f"{a} URL reads {form}; a port is a number up to 65535") from None
+        raise ConfigurationError(f"{a} URL looks like {form}; a port is a number up to 65535") from None
     if not all(host for host, _ in addresses):
-        raise ConfigurationError(f"{a} URL names a host: {form}")
+        raise ConfigurationError(f"{a} URL must name a host: {form}")
     encrypted, settings, files = scheme == secure, {key: declared.default for key, declared in keys.items()}, {}
     for key, text in parse_qsl(rest.partition("?")[2], keep_blank_values=True):
         if secure and key in tls.FILES:
@@ -79,7 +79,7 @@ def _host(text: str, port: int) -> tuple[str, int]:
 
 
 def value(name: str, given: Any, key: Key) -> Any:
-    """`given`, text or of YAML, as the type of the key's default. Raises ConfigurationError."""
+    """`given`, from a URL or YAML, converted to the type of the key's default. Raises ConfigurationError."""
     kind = type(key.default)
     if kind is str and isinstance(given, str | int | float) and (not key.choices or given in key.choices):
         return str(given)
@@ -103,7 +103,7 @@ def _range(key: Key) -> str:
 
 
 def check_same(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise BrokerRefused where what is there already has other settings than are wanted."""
+    """Raise BrokerRefused if something exists already with other settings than `wanted`."""
     for name, value in wanted.items():
         if found.get(name) != value:
             raise BrokerRefused(f"{what} exists with {name} {found.get(name)!r} instead of {value!r}")
@@ -112,9 +112,9 @@ def check_same(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -
 def check_options(
     options: Options, keys: Mapping[str, Key], broker: str, existing: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """The native options of each exchange, as config.yml gives them, checked. Raises ConfigurationError.
+    """The broker's own options of each exchange in config.yml, checked. Raises ConfigurationError.
 
-    `existing`: which of declare, queue and bind there are; `queues` stays as it is.
+    `existing`: which of declare, queue and bind the broker supports; `queues` stays as it is.
     """
     checked: dict[str, dict[str, Any]] = {}
     for exchange, given in options.items():
@@ -123,7 +123,7 @@ def check_options(
         own |= {(f"exchanges.{exchange}", "declare"): "declare"} if "declare" in given else {}
         for place, name in own.items():
             if name not in existing:
-                takes = f"there is: {', '.join(existing)}" if existing else "it uses no queues of others"
+                takes = f"there is: {', '.join(existing)}" if existing else "it cannot use existing queues"
                 raise ConfigurationError(f"{broker} has no {name!r}; {takes}", *place)
         at = ("exchanges", exchange, "options")
         checked[exchange] = {"queues": queues} if queues else {}
@@ -141,11 +141,11 @@ def check_options(
 
 
 def existing(options: Options, exchange: str, id: str) -> str:
-    """The `queue` that config.yml names for a consumer, if it does."""
+    """The existing `queue` that config.yml names for a consumer; empty if it does not."""
     found: str = options.get(exchange, {}).get("queues", {}).get(id, {}).get("queue", "")
     return found
 
 
 def missing(what: str) -> BrokerRefused:
-    """To raise where what has to exist does not."""
-    return BrokerRefused(f"there is no {what}, and config.yml says that mqasync does not make it")
+    """The error to raise if something that must exist does not."""
+    return BrokerRefused(f"there is no {what}, and config.yml says that mqasync must not create it")
