@@ -22,7 +22,7 @@ from .service.runner import Runner
 
 
 class Recorder(Brokers):
-    """Brokers that record what was published; no exchange needs a queue."""
+    """Brokers that record all published messages; no exchange needs a queue."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -102,7 +102,7 @@ class TestActiveMQ(Conformance):
             await asyncio.sleep(0.05)
         with pytest.raises(Unroutable):
             await transport.publish(exchange, [message(9)])
-        with pytest.raises(BrokerLost, match="no queue of 'reply'"):
+        with pytest.raises(BrokerLost, match="has no queue 'reply'"):
             await transport.send(exchange, "reply", [message(9)])
 
 
@@ -236,7 +236,7 @@ async def until_empty(transport: Connection, exchange: str) -> None:
 async def test_a_queue_that_is_not_there_and_one_that_was_just_declared_have_no_depth(
     exchange: str, transport: Connection
 ) -> None:
-    with pytest.raises(BrokerLost, match="no queue of 'q'"):
+    with pytest.raises(BrokerLost, match="has no queue 'q'"):
         await transport.send(exchange, "q", [message(1)])
     assert await transport.stats(exchange, "q") is None
     await transport.declare(exchange, "q")
@@ -256,7 +256,7 @@ async def test_a_server_without_statistics_is_warned_about_and_carries_messages_
         subscription = await transport.subscribe("E", "q", 10)
         assert sorted(numbers(await receive(subscription, 3))) == [1, 2, 3]
         assert await transport.queues() is None
-        with pytest.raises(BrokerRefused, match="finds it by statistics"):
+        with pytest.raises(BrokerRefused, match="find it by statistics"):
             await transport.declare("E", "reply", bound=False, temporary=True)
         await transport.declare("E", "tap", temporary=True)
         await transport.publish("E", [message(4)])

@@ -47,7 +47,7 @@ class Feed:
     ) -> None:
         self.source = source
         self.name = f"{source.exchange}/{source.id}"
-        self.outputs: Counter[str] = Counter()  # what is published, by exchange
+        self.outputs: Counter[str] = Counter()  # how many messages were published, by exchange
         self.failed = self._failures = 0
         self.failing = False
         self.last_error = ""

@@ -133,7 +133,7 @@ class Settlement:
         self._acking -= len(done)
 
     async def fail(self, delivery: Delivery, outcome: Outcome) -> None:
-        """The attempt failed: retry the message, or dead-letter it if that is of no use."""
+        """The attempt failed: retry the message, or dead-letter it after the last attempt or if a retry cannot help."""
         assert outcome.error
         message, options, error = delivery.message, self._options, outcome.error
         self.counts.failed += 1

@@ -29,7 +29,7 @@ LEFT_BEHIND = WeakSet[asyncio.Task[Any]]()  # tasks that took longer
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an attempt ended: done, failed, rejected (a retry is of no use), stopped by a shutdown, or postponed.
+    """How an attempt ended: done, failed, rejected (a retry cannot help), stopped by a shutdown, or postponed.
 
     `error`: what the handler raised; `delay`: by how many seconds it is postponed.
     """

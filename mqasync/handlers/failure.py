@@ -15,7 +15,7 @@ from ..masking import hide
 MAX_TRACEBACK = 8_000
 MAX_TEXT = 1_000
 HOPELESS = (Reject, InvalidMessage, Expired)
-"""Errors for which a retry is of no use."""
+"""Errors that a retry cannot help."""
 
 
 def inner(error: BaseException) -> list[BaseException]:
@@ -31,7 +31,7 @@ def inner(error: BaseException) -> list[BaseException]:
 
 
 def plain(error: BaseException) -> BaseException:
-    """`error`, or a Reject for a group in which a retry is of no use for any of the errors."""
+    """`error`, or a Reject for a group of nothing but errors that a retry cannot help."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     errors = inner(error)

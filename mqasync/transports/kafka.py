@@ -9,7 +9,8 @@ URL: kafka://user:password@host:port,host:port or kafkas:// for TLS, always veri
     is shown. If a broker closes connections when their tokens expire (connections.max.reauth.ms), mqasync reconnects
     each time.
 Options: by exchange, for topics that do not exist yet: partitions (default 8), replication (default 3, or
-    as many as there are brokers) and topic configs such as {retention.ms: 1209600000}.
+    as many as there are brokers) and topic configs such as {retention.ms: 1209600000}. `queue` of a consumer names its
+    group, see docs/existing.md.
 Delivery: written by an idempotent producer, and confirmed by all replicas in sync. An exchange is a topic of the
     same name. A queue is the consumer group "exchange.id" with its commits, and the topic "exchange.id.retry" for
     messages to this queue alone. A group commits the offset before which all messages are acknowledged, and with it

@@ -44,7 +44,7 @@ from .common.url import Address, Key, check_options, existing, missing, parse, v
 FORM = "redis://user:password@host:port/database"
 KEYS = {"lease": Key(30.0, least=0.1)}
 REPLY_SECONDS = 60.0  # that large messages may take on a slow line; meanwhile the core pings
-MOST_COUNTED = 1_000  # entries of a stranger's stream that Redis itself cannot count
+MOST_COUNTED = 1_000  # entries of an existing stream that Redis itself cannot count
 SEEN_SECONDS = 2.0  # a Redis that does not answer must not stall a queue for the sake of dedup
 MAX_CONNECTIONS = 10_000  # redis-py lends one to each command; its own limit of 100 would count as an outage
 WE = "mqasync"  # the group of each of our streams, and its only consumer: it does not matter which process has what

@@ -139,7 +139,7 @@ class SQLiteTransport(TableTransport):
     def _execute(self, how: str, statement: str, rows: Sequence[Any], size: int = 0) -> Any:
         """The rows that the statement returns, or how many it changed, with each of `rows` as its arguments.
 
-        `how` see SETTLE, empty where it only reads; `size` is what it writes and somebody has to take later.
+        `how` see SETTLE, empty where it only reads; `size`: how many bytes it writes that a consumer has to take later.
         """
         if os.stat(self._path).st_ino != self._inode:
             raise BrokerLost(f"the SQLite file {self._path} was replaced by another one")

@@ -10,7 +10,8 @@ URL: sqs://REGION, as in sqs://eu-central-1. Credentials come from the AWS envir
     TLS is always verified; AWS_CA_BUNDLE names a file of trusted certificates.
 Options: by exchange, fifo (true: FIFO topic and queues, with Message.key as message group; a different queue than
     without fifo) and the queue attributes MessageRetentionPeriod, MaximumMessageSize, KmsMasterKeyId,
-    KmsDataKeyReusePeriodSeconds, SqsManagedSseEnabled, DeduplicationScope, FifoThroughputLimit.
+    KmsDataKeyReusePeriodSeconds, SqsManagedSseEnabled, DeduplicationScope, FifoThroughputLimit. `queue` of a consumer
+    names an existing queue, see docs/existing.md.
 Delivery: a topic for each exchange, and a queue for each id, subscribed with raw delivery; its policy allows that
     topic to send. A body that SQS does not accept as text is sent as base64. A delivery is leased; a message that is
     acknowledged or retried after its lease has ended may be duplicated. Messages in flight in a killed process are
