@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test faults soak bench docs site lint lock dist clean
+.PHONY: run test faults soak bench docs pictures site lint lock dist clean
 
 run: .venv/run ## The CTH pipeline over its sample feed, on SQLite (or $MQASYNC_BROKER), until all is done
 	MQASYNC_LOG=human $(BIN)/mqasync run services.cth --until-idle
@@ -27,6 +27,9 @@ docs: .venv/ready ## docs/architecture.md, brokers.md, cli.md and configuration.
 	$(BIN)/python -m tests.test_architecture_document
 	$(BIN)/python -m tests.test_brokers_document
 	$(BIN)/python -m tests.test_reference_documents
+
+pictures: .venv/ready ## docs/pictures/, from the running product: the live page in a browser, and a terminal
+	$(BIN)/python -m tests.pictures
 
 SITE := site
 site: .venv/site/ready ## README, docs/ and the Python API as a website in site/; broken links are errors

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import signal
 import socket
 import urllib.error
@@ -18,8 +17,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service as Driver
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -35,8 +33,8 @@ from mqasync.web import curves
 from mqasync.web.page import TOKEN, Live, Page
 
 from .brokers import free_port
+from .browser import chromium
 from .commands import CommandLine, Running, eventually
-from .conftest import installed
 
 ROOT = Path(__file__).parents[1]
 CONSUMER = ConsumerHealth(exchange="in", id="step", to=(), consuming=False, held=0, oldest=None, published={})
@@ -140,16 +138,8 @@ def cli(cli: CommandLine) -> CommandLine:
 @pytest.fixture
 def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chrome]:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for package, program in (("chromium", "chromium"), ("chromium-driver", "chromedriver")):
-        installed(program, package)
-    options = ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=Driver(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.mark.usefixtures("graphviz")
