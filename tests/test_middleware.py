@@ -82,4 +82,4 @@ async def test_of_two_handlers_in_one_decorator_the_one_that_blocks_the_loop_is_
         await slow({})
         await asyncio.sleep(0.3)
     (line,) = [record.getMessage() for record in caplog.records if "has been blocked" in record.getMessage()]
-    assert f"because of {where(slow.handler)}" in line
+    assert f"by {where(slow.handler)}" in line
