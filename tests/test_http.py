@@ -145,7 +145,7 @@ def test_a_producer_that_fails_is_told_everywhere_and_the_process_stays_ready(cl
 
 @pytest.mark.parametrize(
     ("address", "problem"),
-    [("here", "'here' is not an address"), ("127.0.0.1:0", "not an address"), ("192.0.2.1:8080", "be listened on")],
+    [("here", "'here' is not an address"), ("127.0.0.1:0", "not an address"), ("192.0.2.1:8080", "cannot listen")],
 )
 def test_a_wrong_address_is_one_sentence(cli: CommandLine, address: str, problem: str) -> None:
     done = cli.run("run", "mine", "--http", address)

@@ -46,7 +46,7 @@ class Server:
         except OSError as error:
             await self._serving.cleanup()
             where = f"{self._host or ''}:{self._port}"
-            raise ConfigurationError(f"--http {where} cannot be listened on: {error.strerror or error}") from error
+            raise ConfigurationError(f"cannot listen on --http {where}: {error.strerror or error}") from error
         return self
 
     async def __aexit__(self, *error: object) -> None:
