@@ -21,7 +21,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 ENVIRONMENT = CACHE / f"mqasync-peers-{sys.implementation.cache_tag}"
 REQUIREMENTS = Path(__file__).with_name("peers-requirements.txt")
 PEERS = {
-    "mqasync": "10 handlers at once.",
+    "mqasync": "30 handlers at once.",
     "faststream": "up to 100 handlers at once, without the two lines it logs for each message; a message whose handler"
     " raises is rejected, which drops it where the queue has no dead letter exchange.",
     "taskiq": "up to 100 tasks at once, through taskiq-aio-pika; a message that no queue takes is lost without an"

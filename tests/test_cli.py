@@ -343,7 +343,7 @@ def test_config_shows_what_is_resolved_with_every_secret_masked(cli: CommandLine
           rabbit: amqp://guest:${file:password}@rabbit/
           literal: amqp://guest:s3cr3t@rabbit/?heartbeat=5
         exchanges: {CTH: {broker: rabbit, requires: [enrich]}}
-        consumers: {CTH/enrich: {timeout: "${TIMEOUT:10m}"}}
+        consumers: {CTH/enrich: {timeout: "${TIMEOUT:10m}", queue: legacy}}
         services: {steps: {api_token: s3cr3t, copy: "${file:password}", url: "http://me:s3cr3t@host/", plain: 1}}
         dedup: redis://:${file:password}@redis/0
         """,
@@ -360,11 +360,12 @@ def test_config_shows_what_is_resolved_with_every_secret_masked(cli: CommandLine
         "exchanges": {
             "CTH": {"broker": "rabbit", "requires": ["enrich"], "optional": False, "declare": True, "options": {}}
         },
-        "queues": {},
-        "consumers": {"CTH/enrich": {"timeout": "10m"}},
+        "consumers": {"CTH/enrich": {"timeout": "10m", "queue": "legacy"}},
         "services": {"steps": {"api_token": "***", "copy": "***", "url": "http://me:***@host/", "plain": 1}},
         "dedup": "redis://:***@redis/0",
     }
+    cli.file("again.yml", done.stdout)
+    assert cli.run("config", "--config", "again.yml").stdout == done.stdout, "what it prints is a config.yml"
 
 
 @pytest.mark.parametrize("program", [MQASYNC, [str(Path(sys.executable).with_name("mqasync"))]], ids=["-m", "script"])

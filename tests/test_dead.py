@@ -155,6 +155,8 @@ def test_show_tells_everything_of_one_and_no_letter_can_forge_what_it_prints(cli
     for text in ("header own", "yes", "ValueError", "test_dead.py", "raise ValueError", '    "a": [', "by - to CTH"):
         assert text in shown
     assert json.loads(cli.run("dead", "show", "CTH", "q", "--json").stdout)[0]["body"] == {"a": [1, "\x1b"]}
+    cli.dead_letter(*numbered(3), error=Reject("what it says is all"))
+    assert "traceback" not in cli.run("dead", "show", "CTH", "q", "--message", "id-3").stdout
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("show", "-n", "500")])

@@ -167,7 +167,8 @@ def lines(message: Message) -> list[str]:
     }
     shown = table([{"what": name, "text": text} for name, text in facts.items()])[1:]
     for name, text in (("traceback", trace), ("body", pretty(message.body))):
-        shown += [name, *(f"  {line}" for line in text.splitlines())]
+        if text:
+            shown += [name, *(f"  {line}" for line in text.splitlines())]
     return [*shown, ""]
 
 

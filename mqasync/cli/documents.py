@@ -54,7 +54,10 @@ def docs(
 @settings
 def config(settings: Settings) -> None:
     """Print the resolved configuration, with secrets masked."""
-    click.echo(in_yaml(shown(settings)), nl=False)
+    resolved = shown(settings)
+    for name, queue in resolved.pop("queues").items():  # config.yml has them in one place
+        resolved["consumers"][name] |= queue
+    click.echo(in_yaml(resolved), nl=False)
 
 
 def in_yaml(data: object) -> str:

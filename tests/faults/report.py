@@ -14,9 +14,9 @@ HEAD = """# Reliability: faults and figures
 
 Made by `make faults`, not by hand: every row is a test in `tests/faults/` that makes the fault while messages
 flow, and a ledger that knows which publishes returned. A message is lost when its publish returned and it is neither
-handled nor among the dead letters in the end. "Handled again" counts repetitions, which at-least-once delivery allows.
-"Recovery" is the longest time without any handled message after the broker was there again (for a black hole: after
-it began), on asyncio and on uvloop, the worse of both.
+handled nor in the dead-letter queue in the end. "Handled again" counts duplicates, which at-least-once delivery allows.
+"Recovery" is the longest time without a handled message after the broker was back (for a black hole: after it began);
+it is the worse of two runs, on asyncio and on uvloop.
 
 """
 
