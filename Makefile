@@ -33,7 +33,7 @@ pictures: .venv/ready ## docs/pictures/, from the running product: the live page
 
 SITE := site
 site: .venv/site/ready ## README, docs/ and the Python API as a website in site/; broken links are errors
-	NO_MKDOCS_2_WARNING=1 .venv/site/bin/mkdocs build --quiet --site-dir $(SITE)
+	NO_MKDOCS_2_WARNING=1 .venv/site/bin/mkdocs build --site-dir $(SITE)
 
 lint: .venv/ready ## Style and types
 	$(BIN)/ruff check .
@@ -51,7 +51,7 @@ lock: ## Make the lock files anew from pyproject.toml and requirements-site.in
 	$(BIN)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
 	$(LOCK) --upgrade $(IMAGE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
-	$(LOCK) --upgrade --output-file requirements-site.lock requirements-site.in
+	$(LOCK) --upgrade --constraint requirements-dev.lock --output-file requirements-site.lock requirements-site.in
 
 dist: .venv/ready ## The sdist and the wheel in dist/: as PyPI would take them, tried in empty environments
 	rm -rf dist
