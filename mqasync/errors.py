@@ -18,7 +18,7 @@ class MqasyncError(Exception):
 class ConfigurationError(MqasyncError):
     """A user's mistake in code, config.yml, environment or command line; the text names the value.
 
-    `keys` is the way to it in config.yml, if it is there; loading the file turns them into a line number.
+    `keys` are its path in config.yml, if it is there; loading the file turns them into a line number.
     """
 
     def __init__(self, problem: str, *keys: str) -> None:
@@ -35,7 +35,7 @@ class Reject(MessageError):
 
 
 class Retry(MessageError):
-    """Raise it in a handler to requeue the message with a `delay`: "60s", or a number of seconds, or a little longer.
+    """Raise it in a handler to requeue the message with a `delay`, "60s" or a number of seconds; it may come later.
 
     It does not count as an attempt, however often it is raised; the consumer's `max_age` can limit that.
     """
@@ -68,7 +68,7 @@ class RequestFailed(MessageError):
 class BrokerError(MqasyncError):
     """Something is wrong with the broker or the connection to it.
 
-    Of Python objects in a client library's text only the words are kept.
+    A client library's text is shown without the reprs of Python objects in it.
     """
 
     def __init__(self, problem: str = "") -> None:

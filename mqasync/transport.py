@@ -108,7 +108,7 @@ class Transport(Protocol):
         """
 
     async def ping(self) -> None:
-        """Return when the broker answers, with whatever; BrokerBusy says why it accepts no messages for now."""
+        """Return when the broker answers. Raises BrokerBusy, with the reason, if it accepts no messages for now."""
 
     async def declare(self, exchange: str, id: str, bound: bool = True, temporary: bool = False) -> None:
         """Create the queue (exchange, id); once this returns, it misses nothing that is published to `exchange`.
