@@ -64,7 +64,7 @@ async def test_what_the_handler_returns_comes_back_and_what_it_raises_is_raised(
             await request(exchange, {"n": -1}, timeout=30)
         with pytest.raises(RequestFailed, match="double: InvalidMessage"):
             await request(exchange, {"m": 1}, to="double", timeout=30)
-        with pytest.raises(Unroutable, match=r"no queue of 'nobody'"):
+        with pytest.raises(Unroutable, match=r"has no queue with the id 'nobody'"):
             await request(exchange, {"n": 1}, to="nobody", timeout=30)
         counts = runner.channels[0].counts
         await until(lambda: counts.failed == 2, "both failures are counted")
