@@ -15,10 +15,12 @@ from pathlib import Path
 import uvloop
 
 from tests.brokers import rabbitmq
+from tests.servers.redis import durable_redis
 
 from . import curves as curves_bench
 from . import defaults as defaults_bench
 from . import frameworks
+from . import losses as losses_bench
 from . import rabbitmq as rabbitmq_bench
 from . import scale as scale_bench
 from . import sqlite as sqlite_bench
@@ -50,6 +52,13 @@ def peers(report: Report, quick: bool) -> None:
     """Beside other frameworks."""
     with broker() as url:
         frameworks.run(report, url, *((1, 100) if quick else (3, 2_000)))
+    with durable_redis() as server:
+        frameworks.on_redis(report, server.url, *((1, 100) if quick else (3, 2_000)))
+
+
+def losses(report: Report, quick: bool) -> None:
+    """What other frameworks lose under faults."""
+    losses_bench.run(report, 30 if quick else 300, quick)
 
 
 def on_sqlite(report: Report, quick: bool) -> None:
@@ -90,6 +99,7 @@ def defaults(report: Report, quick: bool) -> None:
 SECTIONS: dict[str, Callable[[Report, bool], None]] = {
     "rabbitmq": on_rabbitmq,
     "peers": peers,
+    "losses": losses,
     "sqlite": on_sqlite,
     "transports": transports,
     "start": start,
@@ -101,8 +111,9 @@ SECTIONS: dict[str, Callable[[Report, bool], None]] = {
 
 def main() -> None:
     """Run the sections that are named, or all."""
-    options = {word for word in sys.argv[1:] if word.startswith("--")}
-    names = [word for word in sys.argv[1:] if word not in options] or list(SECTIONS)
+    words = [word for word in sys.argv[1:] if not word.startswith(RABBITMQ)]
+    options = {word for word in words if word.startswith("--")}
+    names = [word for word in words if word not in options] or list(SECTIONS)
     if unknown := sorted({*names} - {*SECTIONS} | options - {"--quick", "--write"}):
         sys.exit(f"{unknown[0]!r} is neither --quick nor --write nor a section: {', '.join(SECTIONS)}")
     report = Report()

@@ -1,5 +1,6 @@
 """`make bench` prints every figure; how large they are is never asserted, the machines are noisy."""
 
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -24,7 +25,7 @@ def bench(server: RabbitMQ, *sections: str) -> str:
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -67,7 +68,19 @@ def test_the_benchmark_compares_other_frameworks_that_leave_no_message_behind(ra
         frameworks.install()
     except BrokerUnavailable as error:
         unavailable(error)
-    printed = bench(rabbitmq_server, "peers")
+    on_rabbitmq, on_redis = bench(rabbitmq_server, "peers").split("== Redis beside IntelMQ")
     for name in frameworks.PEERS:
-        rows = [line for line in printed.splitlines() if line.startswith(f"  {name} ")]
+        rows = [line for line in on_rabbitmq.splitlines() if line.startswith(f"  {name} ")]
         assert len(rows) == (3 if name in frameworks.ASYNCIO else 2)
+    assert len(re.findall("  intelmq ", on_redis)) == 2
+
+
+@pytest.mark.timeout(300)
+def test_lost_messages_are_counted_and_none_is_mqasyncs(rabbitmq_server: RabbitMQ) -> None:
+    try:
+        frameworks.install()
+    except BrokerUnavailable as error:
+        unavailable(error)
+    rows = [line for line in bench(rabbitmq_server, "losses").splitlines() if "as first shown" in line]
+    lost = {row.split()[0]: re.findall(r"\d+ of \d+", row) for row in rows}
+    assert lost == {"mqasync": ["0 of 30", "0 of 0"], "faststream": ["10 of 30", "30 of 30"]}

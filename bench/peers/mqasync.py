@@ -15,15 +15,18 @@ from mqasync.config.settings import load_settings
 
 from .common import EVENT, PREFETCH, Meter, in_flight, main
 
-CONFIG = str(Path(__file__).with_name("config.yml"))
+
+def config(url: str) -> str | None:
+    """Classic queues on RabbitMQ, as the others have."""
+    return str(Path(__file__).with_name("config.yml")) if url.startswith("amqp") else None
 
 
 async def publish(url: str, meter: Meter) -> None:
     """Confirmed, mandatory; `mqasync run` would have declared the queue."""
-    brokers = Brokers(load_settings(CONFIG, url))
+    brokers = Brokers(load_settings(config(url), url))
     await brokers.route("mqasync").call(lambda transport: transport.declare("mqasync", "q"))
     await brokers.close()
-    async with Producer(id="bench", exchange="mqasync", config=CONFIG, broker=url) as producer:
+    async with Producer(id="bench", exchange="mqasync", config=config(url), broker=url) as producer:
         await in_flight(meter, lambda: producer.produce(EVENT))
 
 
@@ -36,7 +39,7 @@ async def consume(url: str, meter: Meter) -> None:
         if meter.seen():
             last.set()
 
-    consuming = asyncio.create_task(handle.consume(config=CONFIG, broker=url))
+    consuming = asyncio.create_task(handle.consume(config=config(url), broker=url))
     await last.wait()
     consuming.cancel()
     with suppress(asyncio.CancelledError):
