@@ -63,7 +63,7 @@ async def publish_ids(brokers: Brokers, exchange: str, *ids: str) -> None:
 
 def settled(channel: Channel) -> int:
     counts = channel.counts
-    return counts.handled + counts.repeated + counts.dead_lettered
+    return counts.handled + counts.duplicates + counts.dead_lettered
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -84,7 +84,7 @@ async def test_a_repeated_message_is_acknowledged_and_not_handled_again(
             await publish_ids(brokers, exchange, id)
             await until(lambda n=n: settled(channel) == n, "it is settled")  # type: ignore[misc]
     assert handled == ["a", "b"]
-    assert (channel.counts.handled, channel.counts.repeated) == (2, 2)
+    assert (channel.counts.handled, channel.counts.duplicates) == (2, 2)
     assert await channel.depth() == 0
 
 
@@ -125,7 +125,7 @@ async def test_what_was_not_handled_to_its_end_is_not_remembered(
         await until(lambda: first.counts.handled + channel.counts.handled == 1, "it is handled")
         # And from then on it is known
         await publish_ids(brokers, exchange, "a")
-        await until(lambda: channel.counts.repeated == 1, "it is known")
+        await until(lambda: channel.counts.duplicates == 1, "it is known")
     assert begun == ["a", "a"]
 
 
@@ -163,7 +163,7 @@ async def test_a_batch_handler_does_not_get_the_known_ones(brokers: Brokers, exc
             await publish_ids(brokers, exchange, *ids)
             await until(lambda n=n: settled(channel) == 3 * n, "the batch is settled")  # type: ignore[misc]
     assert [sorted(batch) for batch in batches] == [["a", "b", "c"], ["d", "e"]]
-    assert channel.counts.repeated == 4
+    assert channel.counts.duplicates == 4
 
 
 async def test_an_id_is_forgotten_after_its_time(remember: Remember) -> None:
@@ -220,7 +220,7 @@ async def test_with_more_handlers_than_a_redis_pool_usually_has_connections_all_
         await publish_ids(brokers, exchange, *ids)
         await until(lambda: channel.counts.handled == len(ids), "all are handled")
         await publish_ids(brokers, exchange, *ids)
-        await until(lambda: channel.counts.repeated == len(ids), "all are known")
+        await until(lambda: channel.counts.duplicates == len(ids), "all are known")
     assert channel.counts.handled == len(ids)
     assert not warnings_of(caplog)
 
@@ -244,7 +244,7 @@ async def test_when_redis_goes_away_messages_are_handled_all_the_same_with_one_c
     (complaint,) = warnings_of(caplog)
     assert complaint.startswith(f"{exchange}/q: the Redis that remembers ids does not answer: ")
     assert complaint.endswith("; until it does, duplicates are handled again")
-    assert channel.counts.repeated == 0
+    assert channel.counts.duplicates == 0
 
 
 async def test_when_redis_goes_away_while_a_message_is_handled_the_message_is_acknowledged(
@@ -278,7 +278,7 @@ async def test_when_redis_is_back_ids_are_remembered_again(
         await until(lambda: channel.counts.handled == 2, "it is handled again")
         private_redis.start()
         async with asyncio.timeout(20.0):
-            while channel.counts.repeated == 0:
+            while channel.counts.duplicates == 0:
                 await publish_ids(brokers, exchange, "a")
                 await asyncio.sleep(0.05)
 

@@ -44,14 +44,14 @@ FOLDERS = {
     ".": 700,
     "transports": 2227,
     "transports/common": 384,
-    "cli": 1112,
+    "cli": 1111,
     "describe": 236,
     "observe": 453,
     "operate": 345,
     "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_069
+MAX_LINES = 9_068
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

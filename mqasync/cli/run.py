@@ -163,10 +163,10 @@ def summary(runner: Runner) -> list[str]:
         counts, published = channel.counts, channel.step.outputs.total()
         told = {name: getattr(counts, name) for name in ("handled", "retried", "dead_lettered")}
         rows.append({"": f"  {channel.name}", "published": published, **told})
-        if counts.repeated:
-            were = "was" if counts.repeated == 1 else "were"
-            repeated = counted(counts.repeated, "duplicate")
-            notes.append(f"{repeated} of {channel.name} {were} not handled again")
+        if counts.duplicates:
+            were = "was" if counts.duplicates == 1 else "were"
+            duplicates = counted(counts.duplicates, "duplicate")
+            notes.append(f"{duplicates} of {channel.name} {were} not handled again")
         if counts.dead_lettered:
             where = f"in the dead-letter queue of {channel.name}"
             notes.append(f"{counts.dead_lettered:,} {where}; last error: {counts.last_error}")

@@ -79,6 +79,5 @@ def show_once(queues: Rows, processes: Rows, as_json: bool) -> None:
 
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with durations and headings as people say them; the keys of JSON stay as they were."""
-    headings, durations = {"in hand": "in flight"}, ("oldest", "up")
-    return {headings.get(key, key): age(value) if value and key in durations else value for key, value in row.items()}
+    """A row with its durations as people say them."""
+    return {name: age(value) if value and name in ("oldest", "up") else value for name, value in row.items()}

@@ -56,7 +56,7 @@ class Counts(msgspec.Struct):
     dead_lettered: int = 0
     expired: int = 0  # dead-lettered, and not handled: older than `max_age`
     returned: int = 0  # redelivered because they were not settled
-    repeated: int = 0  # duplicates, known to `dedup` and not handled again
+    duplicates: int = 0  # known to `dedup` and not handled again
     last_error: str = ""
 
 
@@ -96,7 +96,7 @@ class Settlement:
 
     def skip(self, deliveries: Sequence[Delivery]) -> None:
         """They are duplicates of handled messages; acknowledged like the others."""
-        self.counts.repeated += len(deliveries)
+        self.counts.duplicates += len(deliveries)
         self._finish(deliveries)
 
     def _finish(self, deliveries: Sequence[Delivery]) -> None:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 ANSWER_SECONDS = 5.0  # a broker that needs longer is not waited for
 
 
-SHOWN_AS = {"rate": "per second", "held": "in hand", "last_error": "last error"}
+SHOWN_AS = {"rate": "per second", "held": "in flight", "last_error": "last error"}
 
 
 class QueueRow(msgspec.Struct, frozen=True, rename=SHOWN_AS):
@@ -51,7 +51,7 @@ def process_row(report: Report) -> dict[str, Any]:
         "per second": sum(report.rates.get(name, 0.0) for name in report.consumers),
         "handled": sum(consumer.handled for consumer in report.consumers.values()),
         "published": sum(sum(producer.published.values()) for producer in report.producers.values()),
-        "in hand": sum(consumer.held for consumer in report.consumers.values()),
+        "in flight": sum(consumer.held for consumer in report.consumers.values()),
         "reconnects": sum(broker.reconnects for broker in report.brokers.values()),
         "brokers": ", ".join(f"{name}: {broker.state}" for name, broker in report.brokers.items()),
         "failing producers": "; ".join(f"{name}: {error}" for name, error in report.failing.items()),

@@ -23,7 +23,7 @@ CONSUMERS = (
     (COUNTER, "messages_dead_lettered", "dead_lettered", "Messages moved to the dead-letter queue."),
     (COUNTER, "messages_expired", "expired", "Messages dead-lettered because they were too old."),
     (COUNTER, "messages_returned", "returned", "Messages redelivered since a process or connection was lost."),
-    (COUNTER, "messages_repeated", "repeated", "Duplicates found by dedup and not handled again."),
+    (COUNTER, "messages_duplicate", "duplicates", "Duplicates found by dedup and not handled again."),
     (GAUGE, "messages_in_flight", "held", "Messages in flight, not acknowledged yet."),
     (GAUGE, "lag_seconds", "lag", "Age of the oldest message in flight since it was first published."),
     (GAUGE, "consuming", "consuming", "1 while the broker sends the queue's messages here."),

@@ -90,7 +90,7 @@ const queueColumns = [
   ["consumers", "number", (q) => number(q.consumers)],
   ["per second", "number", (q) => rate(q["per second"])],
   ["15 minutes", "curve", curveOf("per second")],
-  ["in flight", "number", (q) => number(q["in hand"])],
+  ["in flight", "number", (q) => number(q["in flight"])],
   ["oldest", "number", (q) => age(q.oldest)],
   ["last error", "text", (q) => q["last error"]],
 ];
