@@ -6,8 +6,12 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 import mqasync
+
+from .browser import chromium
 
 ROOT = Path(__file__).parents[1]
 OTHERS = {"mqasync.handler.ConsumerOptions", "mqasync.transport.Transport", "mqasync.testing.mqasync_service"}
@@ -65,3 +69,18 @@ def test_no_page_fetches_from_elsewhere(pages: dict[Path, Page]) -> None:
 def test_every_public_name_is_in_the_reference(site: Path, pages: dict[Path, Page]) -> None:
     names = {f"mqasync.{name}" for name in mqasync.__all__} | OTHERS
     assert names - pages[site / "api.html"].ids == set()
+
+
+def test_on_a_telephone_no_page_is_wider_than_the_window_and_the_diagram_is_drawn(
+    pages: dict[Path, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    telephone = {"width": 500, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    too_wide = "return document.documentElement.scrollWidth > 500"
+    with chromium() as browser:
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", telephone)
+        for path in pages:
+            browser.get(path.as_uri())
+            assert not browser.execute_script(too_wide), path.name
+            if path.name == "architecture.html":
+                WebDriverWait(browser, 20).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "div.mermaid"))
