@@ -4,6 +4,7 @@ A pytest plugin: the fixture `mqasync_service` starts services and drains them a
 """
 
 import asyncio
+import inspect
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+import pytest
 
 from .brokers.broker import Brokers
 from .config.settings import ExchangeSettings, Settings
@@ -120,3 +122,16 @@ async def mqasync_service() -> AsyncIterator[StartService]:
             return await stack.enter_async_context(run_service(*what, **options))
 
         yield start
+
+
+# pytest would not say which plugin fits; those that run coroutine functions have replaced them before these hooks
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """Say what to install if nothing runs the fixture."""
+    if fixturedef.argname == mqasync_service.__name__ and inspect.isasyncgenfunction(fixturedef.func):
+        pytest.fail("mqasync_service needs pytest-asyncio: pip install 'mqasync[pytest]'", pytrace=False)
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Say what to set if nothing runs a test that uses the fixture."""
+    if mqasync_service.__name__ in pyfuncitem.fixturenames and inspect.iscoroutinefunction(pyfuncitem.obj):
+        pytest.fail("write `asyncio_mode = auto` below [pytest] in pytest.ini, or mark this test", pytrace=False)

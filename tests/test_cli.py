@@ -212,6 +212,12 @@ def test_produce_waits_for_a_queue_and_says_so_once(any_cli: CommandLine, exchan
     assert producer.errors.text().count("no queue is bound") == 1
 
 
+def test_produce_that_waits_at_a_misspelled_exchange_names_the_queues_that_exist(cli: CommandLine) -> None:
+    cli.declare("CTH", "q")
+    done = cli.run("produce", "--exchange", "CHT", "--id", "me", "--wait", "300ms", "{}")
+    assert done.stderr.splitlines()[0].endswith("'CHT' yet; waiting for a consumer; queues: CTH/q")
+
+
 def test_wait_bounds_how_long_produce_waits_for_a_queue(cli: CommandLine) -> None:
     done = cli.run("produce", *QUEUE, "--wait", "300ms", "{}")
     assert done.returncode == 1

@@ -159,6 +159,12 @@ def test_show_tells_everything_of_one_and_no_letter_can_forge_what_it_prints(cli
     assert "traceback" not in cli.run("dead", "show", "CTH", "q", "--message", "id-3").stdout
 
 
+def test_show_has_no_time_in_seconds_since_1970(cli: Graveyard) -> None:
+    cli.dead_letter(*numbered(1))
+    shown = cli.run("dead", "show", "CTH", "q").stdout
+    assert "dead_lettered" in shown and not re.search(r"\d{10}\.\d", shown)
+
+
 @pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("show", "-n", "500")])
 def test_what_nobody_reads_to_its_end_ends_without_a_word(cli: Graveyard, arguments: tuple[str, ...]) -> None:
     cli.dead_letter(*(Message(body=b'"%s"' % (b"x" * 2000), exchange="CTH") for _ in range(100)))

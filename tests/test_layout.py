@@ -44,14 +44,14 @@ FOLDERS = {
     ".": 700,
     "transports": 2227,
     "transports/common": 384,
-    "cli": 1111,
+    "cli": 1126,
     "describe": 236,
     "observe": 453,
     "operate": 345,
     "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_068
+MAX_LINES = 9_097
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -118,6 +118,21 @@ def test_a_level_that_is_none_is_one_sentence(cli: CommandLine, level: str) -> N
     assert (done.returncode, done.stderr) == (2, f"mqasync: --log-level {level!r} is not a level; {takes}\n")
 
 
+async def test_the_retry_before_does_not_hide_that_a_message_is_dead_lettered(
+    mqasync_service: StartService, caplog: pytest.LogCaptureFixture
+) -> None:
+    @consumer(exchange="E", id="q", retries=1)
+    async def handle(event: dict[str, Any]) -> None:
+        raise KeyError("bad")
+
+    service = await mqasync_service(handle)
+    await service.publish("E", {})
+    await service.quiet()
+    said = [record.getMessage() for record in caplog.records if "KeyError" in record.getMessage()]
+    assert ["attempt 1" in said[0], "next attempt in" in said[0]] == [True, True]
+    assert ["attempt 2" in said[1], "moved to the dead-letter queue" in said[1]] == [True, True]
+
+
 async def test_a_task_that_a_handler_leaves_behind_is_about_nothing_any_more(mqasync_service: StartService) -> None:
     seen: list[list[str]] = []
     over = asyncio.Event()

@@ -27,7 +27,22 @@ def test_a_new_service_is_checked_runs_and_passes_its_tests_with_nothing_else_do
     assert checked.returncode == 0 and "warning" not in checked.stdout, checked.stdout
     assert (ran.returncode, ran.stdout) == (0, "10.1.2.3 private\n8.8.8.8 public\n9.9.9.9 public\n"), ran.stderr
     assert "1 in the dead-letter queue of hunts-lines/find; last error: Reject: no address" in ran.stderr
+    assert ran.stderr.endswith("; to see more: mqasync dead list hunts-lines find\n")
     assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("-pno:asyncio", "mqasync_service needs pytest-asyncio: pip install 'mqasync[pytest]'"),
+        ("-oasyncio_mode=strict", "write `asyncio_mode = auto` below [pytest] in pytest.ini, or mark this test"),
+    ],
+)
+def test_its_tests_say_what_is_missing_to_run_them(cli: CommandLine, option: str, hint: str) -> None:
+    cli.run("new", "hunts")
+    cli.directory /= "hunts"
+    tested = cli.run("-q", option, program=[sys.executable, "-m", "pytest"])
+    assert tested.returncode == 1 and hint in tested.stdout.splitlines(), tested.stdout
 
 
 @pytest.mark.parametrize("what", ["hunts", "hunts:find"])

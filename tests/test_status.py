@@ -33,6 +33,11 @@ def test_status_is_told_of_a_queue_that_is_not_there_again_and_again_and_in_tabl
     assert lines[1].split()[:4] == ["in/step", "0", "0", "0"] and " mine " in lines[-1]
 
 
+def test_where_there_is_no_queue_status_says_on_which_broker(cli: CommandLine) -> None:
+    done = cli.run("status", "--broker", "sqlite:other.db")
+    assert done.stdout.splitlines() == ["no queues on sqlite:other.db", "", "no process reports that it is running"]
+
+
 def test_a_broker_that_is_not_there_is_waited_for_no_longer_than_told(tmp_path: Path) -> None:
     command_line = CommandLine(tmp_path, "amqp://guest:secret@127.0.0.1:1/")
     done = command_line.run("status", "--wait", "0.5s")

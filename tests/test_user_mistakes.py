@@ -209,6 +209,8 @@ def test_a_mistake_in_config_yml_is_said_with_its_place(cli: CommandLine) -> Non
         (["consume", "--exchange", "CTH", "--id", ""], "'' cannot be an id: it takes 1 to 80 of the characters"),
         (["produce", *QUEUE, "{'n': 1}"], "the argument is neither a file nor JSON: \"{'n': 1}\": JSON is malformed"),
         (["produce", *QUEUE, "missing.jsonl"], "the argument is neither a file nor JSON: 'missing.jsonl': JSON is"),
+        (["produce", *QUEUE, "CTH"], "the argument is neither a file nor JSON: 'CTH': JSON is malformed: invalid"
+            " character (byte 0); text in JSON has quotes: '\"CTH\"', an exchange is an option: --exchange CTH"),
         (["run", "good", "--broker", "rabbit://h/"], "unknown URL scheme 'rabbit'; there are: memory,"),
         (["run", "good", "--broker", "amqp://a:s3/cr3t@h/"], "--broker cannot be read as a URL: a port is a number"),
         (["run", "good", "--broker", "amqp://a:1?s3@h/"], "--broker cannot be read as a URL: a port is a number"),
@@ -233,6 +235,7 @@ def test_a_mistake_on_the_command_line(cli: CommandLine, command: list[str], exp
         (["consume", *QUEUE, "-n", "0"], "Invalid value for '-n' / '--count': 0 is not in the range x>=1."),
         (["consume", "--exchange", "CTH"], "Missing option '--id'."),
         (["rum"], "No such command 'rum'. Did you mean 'run'?"),
+        (["--broker", "memory:", "status"], "No such option '--broker'. Options of a command follow its name: mqasync"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

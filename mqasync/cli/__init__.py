@@ -36,6 +36,14 @@ class Commands(click.Group):
             finish(end.code if isinstance(end.code, int) else int(end.code is not None))
             raise
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command; for an unknown one, say where those of a command belong."""
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            hint = "Options of a command follow its name: mqasync COMMAND --option"
+            raise click.UsageError(f"{error.format_message()} {hint}", context) from None
+
     def invoke(self, context: click.Context) -> Any:
         """Run the command; turn errors into exit codes."""
         try:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -75,7 +76,9 @@ def json_or_file(context: click.Context, parameter: click.Parameter, value: str)
     body = value.encode("utf-8", "surrogateescape")
     if problem := not_json(body):
         what = "the argument" if isinstance(parameter, click.Argument) else parameter.opts[0]
-        raise ConfigurationError(f"{what} is neither a file nor JSON: {problem}")
+        word = isinstance(parameter, click.Argument) and re.fullmatch(r"[\w-]+", value)
+        hint = f"; text in JSON has quotes: '\"{value}\"', an exchange is an option: --exchange {value}" if word else ""
+        raise ConfigurationError(f"{what} is neither a file nor JSON: {problem}{hint}")
     return body
 
 
@@ -131,11 +134,12 @@ class Place(msgspec.Struct, frozen=True):
                 if await stats(broker, self.exchange, id):
                     break
             else:
-                raise ConfigurationError(f"there is no queue {self} on {broker.address}{await _there_are(broker)}")
+                raise ConfigurationError(f"there is no queue {self} on {broker.address}{await there_are(broker)}")
             yield broker
 
 
-async def _there_are(broker: Broker) -> str:
+async def there_are(broker: Broker) -> str:
+    """The queues that a user may have meant, as the end of a sentence; nothing if the broker does not list them."""
     there = await queues(broker)
     names = [f"{exchange}/{id}" for exchange, id in sorted(there or []) if is_users(exchange, id)]
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""

@@ -28,6 +28,7 @@ from .output import JSON, START, age, counted, start, table
 from .output import show as show_rows
 
 LETTER = "dead letter"
+TIMES = ("dead-first-time", "dead-last-time")  # seconds since 1970
 CHOICE = (
     click.option("--reason", default="", help="Only those with this error: rejected, ValueError, or a part of it."),
     duration("--older", help="Only those dead-lettered longer ago than this: 1h."),
@@ -156,7 +157,8 @@ def row(message: Message) -> dict[str, Any]:
 
 def lines(message: Message) -> list[str]:
     """One dead letter in full: its producer, when and why it was dead-lettered, headers, traceback and body."""
-    since, headers = dead_lettered_at(message), dict(message.headers)
+    since = dead_lettered_at(message)
+    headers = {name: text for name, text in message.headers.items() if name not in TIMES}
     trace = headers.pop("dead-traceback", "")
     facts = {
         "message": message.id,

@@ -1,6 +1,7 @@
 """`mqasync produce`, `consume` and `process`: messages by hand, in, out, through one handler; only JSON."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -26,7 +27,7 @@ from ..operate.browse import to_record
 from ..service.discovery import Service, discover
 from ..service.lifespan import Lifespan
 from ..service.loop import run
-from .arguments import NAMES, WAIT, Command, Place, connected, count, json_or_file, settings, together
+from .arguments import NAMES, WAIT, Command, Place, connected, count, json_or_file, settings, there_are, together
 from .lines import read_lines, write_line
 from .output import JSON, counted, show
 
@@ -43,7 +44,8 @@ async def produce(place: Place, key: str | None, priority: int, source: BinaryIO
     """Publish one JSON value, or JSON lines from stdin (-, the default) or from a file."""
     lines = alone(source) if isinstance(source, bytes) else read_lines(source)
     async with connected(place.settings, place.wait, place.exchange) as brokers:
-        publish, confirmed, started = waiting_for_queues(brokers.publish, place.wait), 0, time.monotonic()
+        hint = functools.partial(there_are, brokers.route(place.exchange))
+        publish, confirmed, started = waiting_for_queues(brokers.publish, place.wait, hint), 0, time.monotonic()
 
         async def put(body: bytes) -> None:
             nonlocal confirmed

@@ -169,5 +169,6 @@ def summary(runner: Runner) -> list[str]:
             notes.append(f"{duplicates} of {channel.name} {were} not handled again")
         if counts.dead_lettered:
             where = f"in the dead-letter queue of {channel.name}"
-            notes.append(f"{counts.dead_lettered:,} {where}; last error: {counts.last_error}")
+            look = f"to see more: mqasync dead list {channel.name.replace('/', ' ')}"
+            notes.append(f"{counts.dead_lettered:,} {where}; last error: {counts.last_error}; {look}")
     return [*table(rows), *notes]

@@ -46,7 +46,7 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
         async with Reports(list(brokers.opened.values())) as reports:
             if not watch:
                 await asyncio.sleep(HEAR_SECONDS)
-                return show_once(*await look(brokers, wanted, reports.now()), as_json)
+                return show_once(*await look(brokers, wanted, reports.now()), as_json, brokers)
             with suppress(asyncio.CancelledError):
                 while True:
                     rows = await look(brokers, wanted, reports.now())
@@ -55,7 +55,7 @@ async def status(services: list[Service], settings: Settings, as_json: bool, wat
                         click.echo(f"mqasync status  {time.strftime('%H:%M:%S')}  Ctrl-C ends")
                         for broker in brokers.opened.values():
                             click.echo(f"{broker.address}: {broker.state}")
-                    show_once(*rows, as_json)
+                    show_once(*rows, as_json, brokers)
                     await asyncio.sleep(REFRESH_SECONDS)
 
 
@@ -69,11 +69,12 @@ async def look(brokers: Brokers, wanted: set[Queue] | None, reports: list[Report
     return msgspec.to_builtins(rows), [process_row(report) for report in reports]
 
 
-def show_once(queues: Rows, processes: Rows, as_json: bool) -> None:
+def show_once(queues: Rows, processes: Rows, as_json: bool, brokers: Brokers) -> None:
     """Two tables, or a JSON object on one line."""
     if as_json:
         return click.echo(msgspec.json.encode({"queues": queues, "processes": processes}))
-    show([*map(readable, queues)], False, "no queues")
+    addresses = ", ".join(broker.address for broker in brokers.opened.values())
+    show([*map(readable, queues)], False, f"no queues on {addresses}")
     click.echo("")
     show([*map(readable, processes)], False, "no process reports that it is running")
 

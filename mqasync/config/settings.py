@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 from ..handler import Binding, ConsumerOptions, options
 from ..masking import conceal_in, hide, masked, shown
 from ..transport import check_name
-from ..transports import SEEN_SCHEMES
+from ..transports import SEEN_SCHEMES, scheme_of
 from .urls import check_url
 from .variables import Keys, fill, read_text
 
@@ -226,7 +226,9 @@ def _at(check: Callable[..., object], *values: Any, keys: Keys) -> None:
 
 
 def _url(value: Any, *keys: str, schemes: Collection[str] = ()) -> str:
-    return check_url(_value(str, value, *keys), keys, schemes)
+    url = check_url(_value(str, value, *keys), keys, schemes)
+    _at(scheme_of, url, keys=keys)
+    return url
 
 
 def _mapping(value: Any, keys: Keys, valid: Keys = ()) -> dict[Any, Any]:

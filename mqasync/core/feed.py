@@ -131,9 +131,14 @@ class Feed:
 
 
 def waiting_for_queues(
-    publish: Callable[[Message], Awaitable[None]], limit: float | None
+    publish: Callable[[Message], Awaitable[None]],
+    limit: float | None,
+    hint: Callable[[], Awaitable[str]] | None = None,
 ) -> Callable[[Message], Awaitable[None]]:
-    """`publish`, but it waits up to `limit` seconds for a queue to be bound to the exchange, and warns once."""
+    """`publish`, but it waits up to `limit` seconds for a queue to be bound to the exchange, and warns once.
+
+    The warning ends with the `hint`.
+    """
     said: set[str] = set()
 
     async def publish_or_wait(message: Message) -> None:
@@ -146,7 +151,8 @@ def waiting_for_queues(
                     raise
             if message.exchange not in said:
                 said.add(message.exchange)
-                log.warning("no queue is bound to exchange %r yet; waiting for a consumer", message.exchange)
+                more = await hint() if hint else ""
+                log.warning("no queue is bound to exchange %r yet; waiting for a consumer%s", message.exchange, more)
             await asyncio.sleep(ROUTE_PAUSE)
 
     return publish_or_wait

@@ -66,6 +66,7 @@ class Settlement:
     def __init__(self, consumer: Binding, prefetch: int, broker: Broker, observe: Observe) -> None:
         self.counts = Counts()
         self.complaints = Complaints()
+        self._dead_letters = Complaints()  # of its own: retries just before must not hide that a message is given up
         self._exchange, self._id, self._options = consumer.exchange, consumer.id, consumer.options
         self._prefetch = prefetch
         self._broker = broker
@@ -145,7 +146,7 @@ class Settlement:
         what = f"{self._exchange}/{self._id}: message {message.id:.100}, attempt {message.attempt}: {describe(error)}"
         hopeless = outcome.kind == "rejected" or all(isinstance(one, options.reject_on) for one in inner(error))
         if problem or hopeless or message.attempt > options.retries:
-            self.complaints.say(f"{what}; moved to the dead-letter queue")
+            self._dead_letters.say(f"{what}; moved to the dead-letter queue")
             await self._dead_letter(delivery, error)
             return
         delay = pause(message.attempt, options.backoff, options.max_backoff)

@@ -44,14 +44,17 @@ def load(url: str, options: Options | None = None) -> Transport:
 
     Raises ConfigurationError for an unknown scheme, a missing client library or a wrong URL or option.
     """
+    scheme = scheme_of(url)
+    factory = _class(scheme, *SCHEMES[scheme]) if scheme in SCHEMES else _users_class(scheme)
+    return cast(Transport, factory(url, options or {}))
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of `url`. Raises ConfigurationError if it is neither one of SCHEMES nor the path of a class."""
     scheme = url.partition(":")[0]
-    if "." in scheme.strip("."):
-        transport = _users_class(scheme)(url, options or {})
-    elif scheme in SCHEMES:
-        transport = _class(scheme, *SCHEMES[scheme])(url, options or {})
-    else:
+    if scheme not in SCHEMES and "." not in scheme.strip("."):
         raise ConfigurationError(f"unknown URL scheme {scheme!r}; there are: {', '.join(SCHEMES)}")
-    return cast(Transport, transport)
+    return scheme
 
 
 def load_seen(url: str, exchange: str, id: str, ttl: float) -> Seen:
