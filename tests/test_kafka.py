@@ -357,7 +357,7 @@ async def test_in_a_rebalance_nothing_is_begun_that_is_no_longer_ours_and_only_w
         ({"partitions": 0}, "partitions is 0; it takes a whole number from 1 to 10,000"),
         ({"partitions": True}, "partitions is True"),
         ({"replication": "x"}, "replication is 'x'; it takes a whole number from 1 to 100"),
-        ({"replicas": 3}, "unknown option 'replicas'; there are: partitions, replication"),
+        ({"replicas": 3}, "unknown option 'replicas'; valid options: partitions, replication"),
         ({"retention.ms": [1]}, "retention.ms is [1]; it takes text"),
     ],
 )

@@ -93,7 +93,7 @@ def test_messages_pass_over_tls_with_both_certificates(tls: TLS, files: str) -> 
 
 
 OURS = "cafile=ca.pem&certfile=client.pem"
-KEYS = "URL; there are: heartbeat, management, cafile, certfile, keyfile"
+KEYS = "URL; valid keys: heartbeat, management, cafile, certfile, keyfile"
 
 
 @pytest.mark.parametrize(

@@ -211,13 +211,13 @@ def test_a_mistake_in_config_yml_is_said_with_its_place(cli: CommandLine) -> Non
         (["produce", *QUEUE, "missing.jsonl"], "the argument is neither a file nor JSON: 'missing.jsonl': JSON is"),
         (["produce", *QUEUE, "CTH"], "the argument is neither a file nor JSON: 'CTH': JSON is malformed: invalid"
             " character (byte 0); text in JSON has quotes: '\"CTH\"', an exchange is an option: --exchange CTH"),
-        (["run", "good", "--broker", "rabbit://h/"], "unknown URL scheme 'rabbit'; there are: memory,"),
+        (["run", "good", "--broker", "rabbit://h/"], "unknown URL scheme 'rabbit'; valid schemes: memory,"),
         (["run", "good", "--broker", "amqp://a:s3/cr3t@h/"], "--broker cannot be read as a URL: a port is a number"),
         (["run", "good", "--broker", "amqp://a:1?s3@h/"], "--broker cannot be read as a URL: a port is a number"),
         (["run", "good", "--broker", "sqlite:"], "'sqlite:' names no file: write sqlite:path or sqlite:///"),
         (["run", "good", "--broker", "sqlite:no/x.db"], "broker main at sqlite:no/x.db: the SQLite file /"),
         (["run", "good", "--broker", "sqlite:good.py"], "broker main at sqlite:good.py: the SQLite file /"),
-        (["run", "good", "--broker", "sqlite:x?leese=1"], "unknown key 'leese' in 'sqlite:x?leese=1'; there is: lease"),
+        (["run", "good", "--broker", "sqlite:x?leese=1"], "unknown key 'leese' in 'sqlite:x?leese=1'; valid keys"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

@@ -53,7 +53,7 @@ def scheme_of(url: str) -> str:
     """The scheme of `url`. Raises ConfigurationError if it is neither one of SCHEMES nor the path of a class."""
     scheme = url.partition(":")[0]
     if scheme not in SCHEMES and "." not in scheme.strip("."):
-        raise ConfigurationError(f"unknown URL scheme {scheme!r}; there are: {', '.join(SCHEMES)}")
+        raise ConfigurationError(f"unknown URL scheme {scheme!r}; valid schemes: {', '.join(SCHEMES)}")
     return scheme
 
 

@@ -95,7 +95,7 @@ class SQLiteTransport(TableTransport):
             raise ConfigurationError(f"{url!r} names no file: write sqlite:path or sqlite:///absolute/path")
         settings = dict(parse_qsl(parts.query, keep_blank_values=True))
         if unknown := settings.keys() - {"lease"}:
-            raise ConfigurationError(f"unknown key {min(unknown)!r} in {url!r}; there is: lease")
+            raise ConfigurationError(f"unknown key {min(unknown)!r} in {url!r}; valid keys: lease")
         super().__init__(value("lease", settings.get("lease", 30.0), Key(30.0, least=0.1)))
         self._path = os.path.abspath(parts.path)
         file = f"the SQLite file {self._path}"

@@ -67,8 +67,8 @@ def parse(url: str, *, form: str, port: int, keys: Mapping[str, Key], secure: st
         elif key in keys:
             settings[key] = value(key, text, keys[key])
         else:
-            there_are = ", ".join([*keys, *(tls.FILES if secure else ())]) or "none"
-            raise ConfigurationError(f"{key!r} cannot be set in {a} URL; there are: {there_are}")
+            valid = ", ".join([*keys, *(tls.FILES if secure else ())]) or "none"
+            raise ConfigurationError(f"{key!r} cannot be set in {a} URL; valid keys: {valid}")
     tls.check(files, encrypted, f"{secure}://", f"{a}:// URL")
     return Address(addresses, unquote(name), unquote(password), unquote(path), settings, encrypted, files)
 
@@ -123,7 +123,7 @@ def check_options(
         own |= {(f"exchanges.{exchange}", "declare"): "declare"} if "declare" in given else {}
         for place, name in own.items():
             if name not in existing:
-                takes = f"there is: {', '.join(existing)}" if existing else "it cannot use existing queues"
+                takes = f"valid options: {', '.join(existing)}" if existing else "it cannot use existing queues"
                 raise ConfigurationError(f"{broker} has no {name!r}; {takes}", *place)
         at = ("exchanges", exchange, "options")
         checked[exchange] = {"queues": queues} if queues else {}
@@ -131,8 +131,8 @@ def check_options(
             if name in ("queues", "declare"):
                 continue
             if name not in keys:
-                there_are = f"there are: {', '.join(keys)}" if keys else f"{broker} has none"
-                raise ConfigurationError(f"unknown option {name!r}; {there_are}", *at, name)
+                valid = f"valid options: {', '.join(keys)}" if keys else f"{broker} has none"
+                raise ConfigurationError(f"unknown option {name!r}; {valid}", *at, name)
             try:
                 checked[exchange][name] = value(name, item, keys[name])
             except ConfigurationError as error:
