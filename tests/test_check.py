@@ -158,6 +158,21 @@ def test_a_wrong_section_of_a_service_is_the_users_mistake(url: str) -> None:
         Checks([Service("mine", [step], [], lifespan)], Brokers(settings), 1.0)
 
 
+@pytest.mark.parametrize(
+    ("listed", "warned"),
+    [
+        (["mine", "taker"], ["mine"]),  # it has no lifespan()
+        (["takr", "elsewhere"], ["takr"]),
+        (["taker", "taken"], []),  # the file may be for other services too
+    ],
+)
+async def test_settings_that_no_lifespan_takes_are_a_warning(url: str, listed: list[str], warned: list[str]) -> None:
+    brokers = Brokers(Settings(brokers={"main": url}, services={name: {} for name in listed}))
+    found = await Checks([*SERVICES, Service("taker", [], [], lifespan)], brokers, 10.0).run()
+    await brokers.close()
+    assert [finding.about for finding in found if finding.detail.endswith("no lifespan() here takes it")] == warned
+
+
 @pytest.fixture
 def mine(cli: CommandLine, exchange: str) -> CommandLine:
     cli.environment["EXCHANGE"] = exchange

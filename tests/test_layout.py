@@ -47,11 +47,11 @@ FOLDERS = {
     "cli": 1126,
     "describe": 236,
     "observe": 453,
-    "operate": 345,
+    "operate": 351,
     "service": 707,
     "web": 371,
 }
-MAX_LINES = 9_097
+MAX_LINES = 9_103
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

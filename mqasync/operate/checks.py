@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from itertools import chain
 
 import msgspec
@@ -70,7 +71,7 @@ class Checks:
         return [*chain.from_iterable(await asyncio.gather(*map(self._broker, self._in_use))), *self._unused()]
 
     def _unused(self) -> Iterator[Finding]:
-        """Exchanges and consumers that only config.yml names, perhaps with a typo."""
+        """Exchanges, consumers and services that only config.yml names, perhaps with a typo."""
         consumers = [f"{one.exchange}/{one.id}" for service in self._services for one in service.consumers]
         named: dict[str, Iterable[str]] = {"exchanges": self._settings.exchanges, "consumers": self._settings.consumers}
         for section, used in ("exchanges", self._exchanges), ("consumers", sorted(consumers)):
@@ -79,6 +80,11 @@ class Checks:
                     f"it is listed in {section} of config.yml, but no handler here uses it; in use: {', '.join(used)}"
                 )
                 yield Finding(WARNING, name, detail)
+        takes = {service.name: bool(service.lifespan) for service in self._services}
+        without = takes.keys() - self._settings.services
+        for name in self._settings.services:  # others may share the file
+            if not takes.get(name, not get_close_matches(name, without)):
+                yield Finding(WARNING, name, "it is listed in services of config.yml, but no lifespan() here takes it")
 
     async def _broker(self, broker: Broker) -> list[Finding]:
         about = f"broker {broker.name}"
