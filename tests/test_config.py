@@ -218,7 +218,7 @@ def test_the_broker_option_replaces_the_default_broker_only() -> None:
         ("broker: {}", "line 1: unknown key 'broker'; valid keys: brokers, exchanges, consumers, services"),
         ("brokers: amqp://guest:s3cr3t@h/", "line 1: brokers is 'amqp://guest:***@h/'; it takes keys with values"),
         ("brokers:\n  main: 5", "line 2: brokers.main is 5; it takes text"),
-        ("brokers:\n  main: rabbit://h/", "line 2: unknown URL scheme 'rabbit'; there are: memory, sqlite, amqp"),
+        ("brokers:\n  main: rabbit://h/", "line 2: unknown URL scheme 'rabbit'; valid schemes: memory, sqlite, amqp"),
         ("brokers:\n  main: amqp://a:b/c@h/", "line 2: brokers.main cannot be read as a URL: a port is a number"),
         ("exchanges:\n  CTH: rabbit", "line 2: exchanges.CTH is 'rabbit'; it takes keys with values: broker, requires"),
         ("exchanges:\n  CTH:\n    brokr: x", "line 3: unknown key 'brokr'; valid keys: broker, requires, optional"),
