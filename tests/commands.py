@@ -67,15 +67,15 @@ class Running:
         self.errors = Output(process.stderr, self._changed)
         self.output = Output(process.stdout, self._changed) if process.stdout else self.errors
 
-    def says(self, text: str) -> None:
-        """Wait until a line of stdout or stderr contains `text`."""
+    def says(self, *texts: str) -> None:
+        """Wait until a line of stdout or stderr contains one of `texts`."""
 
         def found() -> bool:
-            return any(text in line for line in [*self.output.lines, *self.errors.lines])
+            return any(text in line for line in [*self.output.lines, *self.errors.lines] for text in texts)
 
         with self._changed:
             if not self._changed.wait_for(found, PATIENCE):
-                raise TimeoutError(f"{text!r} is not in\n{self.output.lines}\n{self.errors.lines}")
+                raise TimeoutError(f"{texts} are not in\n{self.output.lines}\n{self.errors.lines}")
 
     def write(self, line: str) -> None:
         """A line to stdin, which stays open."""

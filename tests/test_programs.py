@@ -47,7 +47,8 @@ if sys.argv[2] == "logging":
 asyncio.run(main(sys.argv[1]))
 """
 SAID = re.compile(  # without Python's objects, calls and tracebacks
-    r"(?:\w+:mqasync:)?(?:broker main at \S+(?: is| cannot be reached:|:) [^<>]+|\S+: the subscription is [^<>]+)"
+    r"(?:\w+:mqasync:)?(?:broker main at \S+(?: is| cannot be reached:|:) [^<>]+|\S+: the subscription is [^<>]+"
+    r"|\S+: subscribed again)"
 )
 
 
@@ -83,9 +84,7 @@ def test_a_lost_connection_is_told_in_words_and_nothing_else(
             for end in (proxy.drop, proxy.finish):
                 proxy.refusing = True
                 end()
-                program.says(
-                    " again"
-                )  # taking up, connecting or trying: what comes a second after another is only counted
+                program.says(" again", "reconnecting")  # what comes a second after another is only counted
                 proxy.refusing = False
                 program.output.lines.clear()
                 program.says("handled")
@@ -94,7 +93,7 @@ def test_a_lost_connection_is_told_in_words_and_nothing_else(
             # And when it ends during an outage
             proxy.refusing = True
             proxy.drop()
-            program.says(" again")
+            program.says(" again", "reconnecting")
             program.send(signal.SIGTERM)
             assert program.ends() == 0
             program.errors.text()

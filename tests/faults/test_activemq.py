@@ -70,4 +70,4 @@ async def test_messages_that_wait_while_nothing_comes_are_noticed_and_handled(
             await until(lambda: not runner.health().ready, "it is not ready")
             await until(lambda: handled == [1, 2], "what waited is handled")
             await until(lambda: runner.health().ready, "it is ready again")
-    assert "none has arrived for" in caplog.text
+    assert "no message has arrived for" in caplog.text

@@ -131,4 +131,4 @@ def test_check_tells_of_a_queue_whose_leader_does_not_answer(server: RabbitMQ, t
     # Then
     assert done.returncode == 1, done.stderr
     told_of = {finding["about"]: finding for finding in json.loads(done.stdout) if finding["result"] == "error"}
-    assert "the queue has not answered for 3 s: see whether it has a leader" in told_of["in/q"]["detail"]
+    assert "has not answered for 3 s: check whether it has a leader" in told_of["in/q"]["detail"]
