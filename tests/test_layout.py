@@ -49,9 +49,9 @@ FOLDERS = {
     "observe": 453,
     "operate": 351,
     "service": 707,
-    "web": 371,
+    "web": 376,
 }
-MAX_LINES = 9_103
+MAX_LINES = 9_108
 FLOORS = (  # the tower of docs/architecture.md, from the ground: each floor imports from those below it
     {"masking", "errors", "duration", "complaints"},
     {"message"},

@@ -13,6 +13,7 @@ from ..service.runner import Runner
 
 SECONDS = 10.0  # between two points
 POINTS = 90
+MOST_ASKED = 50  # a process with more queues does not ask its brokers how many messages wait in each
 
 
 class Curves:
@@ -34,12 +35,16 @@ class Curves:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(SECONDS)
+            if not self._runner.started:
+                continue
             report = self._runner.health()
-            queues = {(one.exchange, one.id) for one in report.consumers.values()} if self._runner.started else ()
-            for row in await overview(self._runner.brokers, queues, [report]):
-                handled = report.consumers[row.queue].handled
-                self._points[row.queue].append(((handled - self._handled.get(row.queue, 0)) / SECONDS, row.waiting))
-                self._handled[row.queue] = handled
+            queues = [(one.exchange, one.id) for one in report.consumers.values()]
+            rows = await overview(self._runner.brokers, queues if len(queues) <= MOST_ASKED else (), [report])
+            waiting = {row.queue: row.waiting for row in rows}
+            for queue, consumer in report.consumers.items():
+                handled = consumer.handled - self._handled.get(queue, 0)
+                self._points[queue].append((handled / SECONDS, waiting.get(queue)))
+                self._handled[queue] = consumer.handled
 
     def now(self) -> dict[str, Any]:
         """By queue, oldest point first: messages handled per second, and those waiting, None where unknown."""
