@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from celery import Celery
@@ -26,11 +24,4 @@ def handle(name: str) -> None:
     asyncio.run(ledger.task(name))
 
 
-@asynccontextmanager
-async def publisher() -> AsyncIterator[ledger.Publish]:
-    """Blocks; declares the queue."""
-
-    async def publish(name: str) -> None:
-        handle.delay(name)
-
-    yield publish
+publisher = ledger.blocking(handle.delay)  # it declares the queue

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
@@ -20,11 +18,4 @@ def handle(name: str) -> None:
     asyncio.run(ledger.task(name))
 
 
-@asynccontextmanager
-async def publisher() -> AsyncIterator[ledger.Publish]:
-    """Blocks; declares the queue."""
-
-    async def publish(name: str) -> None:
-        handle.send(name)
-
-    yield publish
+publisher = ledger.blocking(handle.send)  # it declares the queue

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 Publish = Callable[[str], Awaitable[object]]
+Publisher = Callable[[], AbstractAsyncContextManager[Publish]]
 
 URL = os.environ["LOSSES_BROKER"]
 SAFE = os.environ["LOSSES_SAFE"] == "True"
@@ -38,7 +39,20 @@ async def task(name: str) -> None:
     note("handled", name)
 
 
-async def publish_all(publisher: Callable[[], AbstractAsyncContextManager[Publish]]) -> None:
+def blocking(send: Callable[[str], object]) -> Publisher:
+    """Publishes by a call that blocks and needs no opening."""
+
+    async def publish(name: str) -> None:
+        send(name)
+
+    @asynccontextmanager
+    async def publisher() -> AsyncIterator[Publish]:
+        yield publish
+
+    return publisher
+
+
+async def publish_all(publisher: Publisher) -> None:
     """Publish all messages: what raised is published again, except where nothing consumes yet."""
     names = iter(f"message-{number}" for number in range(COUNT))
 
